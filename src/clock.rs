@@ -1,0 +1,68 @@
+//! Where the time comes from: the host's clock, or one that a test moves by hand.
+
+use std::time::{Duration, Instant, SystemTime};
+
+#[cfg(feature = "testing")]
+use crate::testing::ManualClock;
+
+/// The time that backoff, `Retry-After` dates and receipts go by; set by
+/// [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
+///
+/// An attempt's deadline always runs in real time, since its sockets do.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    Host,
+    #[cfg(feature = "testing")]
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The host's clock: the default.
+    #[must_use]
+    pub fn host() -> Self {
+        Self::default()
+    }
+
+    /// The time of day, which may jump.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    pub(crate) fn now(&self) -> SystemTime {
+        match &self.0 {
+            Source::Host => SystemTime::now(),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// A point in time to measure from, which never goes back.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    pub(crate) fn instant(&self) -> Instant {
+        match &self.0 {
+            Source::Host => Instant::now(),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.instant(),
+        }
+    }
+
+    /// Returns once `duration` has passed. A zero one returns at once.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        if duration.is_zero() {
+            return;
+        }
+        match &self.0 {
+            Source::Host => actix_rt::time::sleep(duration).await,
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.sleep(duration).await,
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl From<ManualClock> for Clock {
+    fn from(clock: ManualClock) -> Self {
+        Self(Source::Manual(clock))
+    }
+}

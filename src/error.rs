@@ -1,0 +1,448 @@
+//! Every error that a caller can get, and what each says to do.
+//!
+//! Permanent means that the platform said no and would say so again; transient means that the same
+//! message may well succeed later. Sending a [`PostResult`](crate::PostResult) again is safe for a
+//! platform that honours `Idempotency-Key`: the same result carries the same keys.
+
+use std::{io, time::Duration};
+
+use thiserror::Error;
+
+/// An option that [`OptionsBuilder::build`](crate::OptionsBuilder::build) refused, and why.
+///
+/// Neither field ever holds a credential.
+#[derive(Debug, Error)]
+#[error("option `{option}` {reason}")]
+#[non_exhaustive]
+pub struct OptionsError {
+    /// The option's name, as it is spelt in the builder.
+    pub option: &'static str,
+    /// What is wrong with its value.
+    pub reason: String,
+}
+
+impl OptionsError {
+    pub(crate) fn new(option: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            option,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A message that was refused before anything was sent: the field at fault, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{field}` {reason}")]
+#[non_exhaustive]
+pub struct InvalidMessage {
+    /// The field's name, as it is spelt in the message.
+    pub field: &'static str,
+    /// What is wrong with its value.
+    pub reason: &'static str,
+}
+
+/// The platform said no. The call was not retried, since the answer would be the same.
+///
+/// Any 401, any 3xx, any other 4xx (unless the platform asks for a retry), and a `success: false` of
+/// the issue-tracker proxy, whose HTTP status is then a 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the platform rejected the call with status {status_code} ({}){}", self.advice(), after_colon(.body))]
+#[non_exhaustive]
+pub struct PermanentError {
+    /// The HTTP status of the answer.
+    pub status_code: u16,
+    /// At most the first 4 KiB of the answer's body, trimmed, with the token that was sent
+    /// scrubbed from it. Of a proxy's `success: false`, its error's code and message.
+    pub body: String,
+    /// By an earlier attempt, whose answer never came.
+    pub(crate) may_have_been_delivered: bool,
+}
+
+impl PermanentError {
+    pub(crate) fn new(status_code: u16, body: String) -> Self {
+        Self {
+            status_code,
+            body,
+            may_have_been_delivered: false,
+        }
+    }
+
+    /// What to do about this status, in a few words.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self.status_code {
+            200..=299 => "the issue tracker refused the call",
+            300..=399 => {
+                "a redirect is not followed; it may lead to a login page: check the token and the platform URL"
+            }
+            401 => "check or renew the worker's token",
+            402 | 403 => "this worker may not do this: check its organization and the session's owner",
+            404 | 410 => "check the session or issue id and the platform URL",
+            409 => "the session or issue is in another state already",
+            413 => "shorten the summary or comment, or lower `max_summary_bytes`",
+            400 | 422 => "the platform does not accept this content: read its answer",
+            408 | 425 | 429 => "the platform names no time to try again: slow down and send it later",
+            _ => "sending it again would not help",
+        }
+    }
+}
+
+/// The call's attempts are spent, or the platform asked for a longer pause than
+/// `max_retry_after` allows. [`source`](std::error::Error::source) is the last attempt's own error.
+#[derive(Debug, Error)]
+#[error("gave up after {attempts} attempt{}; send it again later", if *.attempts == 1 { "" } else { "s" })]
+#[non_exhaustive]
+pub struct TransientError {
+    /// Attempts that were made, at least one.
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    #[source]
+    pub last: AttemptError,
+    /// The pause that the platform asked for in its last answer, if it did.
+    pub retry_after: Option<Duration>,
+    pub(crate) may_have_been_delivered: bool,
+}
+
+/// Why one attempt brought no final word from the platform.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// There was no connection: name not resolved, refused, unreachable, TLS, `connect_timeout`.
+    /// Nothing was sent.
+    #[error("no connection to the platform, nothing was sent")]
+    Connect(#[source] io::Error),
+    /// The deadline of one attempt (`timeout`) passed.
+    #[error("no answer within {0:?}, the platform may have taken the request")]
+    Timeout(Duration),
+    /// The connection failed while the request was sent or the answer awaited, or the answer
+    /// was not HTTP.
+    #[error("the connection failed before an answer came, the platform may have taken the request")]
+    Disconnected(#[source] io::Error),
+    /// The platform answered that it can't now: a 5xx, a 4xx that asks for a retry, or the
+    /// proxy's `success: false` with `retryable: true`.
+    #[error("the platform answered {status_code}{}", after_colon(.body))]
+    Unavailable {
+        /// The HTTP status of the answer.
+        status_code: u16,
+        /// As in [`PermanentError::body`].
+        body: String,
+    },
+    /// An answer that the platform itself does not give: HTML in place of JSON, a proxy's envelope
+    /// cut short, a 1xx as the final answer. Something in between may have answered.
+    #[error("the answer with status {status_code} is not the platform's: {reason}{}", after_colon(.body))]
+    Unrecognized {
+        /// The HTTP status of the answer.
+        status_code: u16,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// As in [`PermanentError::body`].
+        body: String,
+    },
+}
+
+impl AttemptError {
+    /// Whether the platform may have carried the call out in this attempt.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        match self {
+            Self::Connect(_) => false,
+            // These say that it was not done, and when to come back.
+            Self::Unavailable { status_code, .. } => *status_code >= 500,
+            Self::Timeout(_) | Self::Disconnected(_) | Self::Unrecognized { .. } => true,
+        }
+    }
+
+    /// For log lines, which hold no answer's body.
+    pub(crate) fn without_body(&self) -> String {
+        match self {
+            Self::Unavailable { status_code, .. } => format!("the platform answered {status_code}"),
+            Self::Unrecognized {
+                status_code, reason, ..
+            } => format!("the answer with status {status_code} is not the platform's: {reason}"),
+            Self::Connect(_) | Self::Timeout(_) | Self::Disconnected(_) => chain(self),
+        }
+    }
+}
+
+/// Why one call (an [`UpdateIssueStatus`](crate::UpdateIssueStatus), a
+/// [`CreateComment`](crate::CreateComment), or one half of a [`PostResult`](crate::PostResult)) was
+/// not delivered.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The message was refused; nothing was sent. Mend the field that it names.
+    #[error("the message is invalid, nothing was sent: {0}")]
+    Invalid(#[from] InvalidMessage),
+    /// There is no token for a platform that is not on loopback; nothing was sent. Set `auth_token`.
+    #[error("there is no token for this platform, nothing was sent: set `auth_token`")]
+    NoCredentials,
+    /// The platform said no.
+    #[error(transparent)]
+    Permanent(#[from] PermanentError),
+    /// The attempts are spent.
+    #[error(transparent)]
+    Transient(#[from] TransientError),
+    /// The message's cancellation token was cancelled before the call was done.
+    #[error("cancelled{}", if *.may_have_been_delivered { ", the platform may have taken the request" } else { ", nothing was sent" })]
+    Cancelled {
+        /// Whether an attempt had been started that the platform may have acted upon.
+        may_have_been_delivered: bool,
+    },
+    /// `max_queued` calls wait already; nothing was sent. Send it again when some have ended.
+    #[error("too many calls are waiting, nothing was sent: send it again later")]
+    Overloaded,
+    /// A bug in this crate, or a panic in a closure that was given to it: the panic's message.
+    #[error("internal error, please report it: {message}")]
+    Internal {
+        /// The message of the panic.
+        message: String,
+    },
+}
+
+impl CallError {
+    /// The platform's refusal, if it was one.
+    #[must_use]
+    pub fn permanent(&self) -> Option<&PermanentError> {
+        match self {
+            Self::Permanent(error) => Some(error),
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Transient(_)
+            | Self::Cancelled { .. }
+            | Self::Overloaded
+            | Self::Internal { .. } => None,
+        }
+    }
+
+    /// The spent attempts, if that was it.
+    #[must_use]
+    pub fn transient(&self) -> Option<&TransientError> {
+        match self {
+            Self::Transient(error) => Some(error),
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Permanent(_)
+            | Self::Cancelled { .. }
+            | Self::Overloaded
+            | Self::Internal { .. } => None,
+        }
+    }
+
+    /// Whether the same message, sent again later, may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transient(_) | Self::Overloaded => true,
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Permanent(_)
+            | Self::Cancelled { .. }
+            | Self::Internal { .. } => false,
+        }
+    }
+
+    /// Whether the platform may have carried the call out all the same: some attempt was sent and its
+    /// answer never came, or it failed in a way that does not say.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        match self {
+            Self::Permanent(error) => error.may_have_been_delivered,
+            Self::Transient(error) => error.may_have_been_delivered,
+            Self::Cancelled {
+                may_have_been_delivered,
+            } => *may_have_been_delivered,
+            Self::Internal { .. } => true,
+            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded => false,
+        }
+    }
+
+    /// For log lines, which hold no answer's body.
+    pub(crate) fn without_body(&self) -> String {
+        match self {
+            Self::Permanent(error) => format!("rejected with status {} ({})", error.status_code, error.advice()),
+            Self::Transient(error) => format!("attempts spent: {}", error.last.without_body()),
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Cancelled { .. }
+            | Self::Overloaded
+            | Self::Internal { .. } => chain(self),
+        }
+    }
+}
+
+/// Why a [`PostResult`](crate::PostResult) was not delivered whole: which of its two calls failed,
+/// and how.
+///
+/// Its `Display` names the calls and holds the messages of all causes, so that one log line is enough.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The message was refused; nothing was sent. Mend the field that it names.
+    #[error("the result is invalid, nothing was sent: {0}")]
+    Invalid(#[from] InvalidMessage),
+    /// The completion failed; the status was delivered: the session's lock is released, the issue
+    /// has no comment.
+    #[error("completion failed: {}; status was delivered", chain(.0))]
+    Completion(#[source] CallError),
+    /// The completion was delivered; the status failed: the session's lock may still be held.
+    #[error("completion was delivered; status failed: {}", chain(.0))]
+    Status(#[source] CallError),
+    /// Both failed, or were never sent.
+    #[error("completion failed: {}; status failed: {}", chain(.completion), chain(.status))]
+    Both {
+        /// Why the completion failed.
+        #[source]
+        completion: CallError,
+        /// Why the status failed.
+        status: CallError,
+    },
+}
+
+impl PostError {
+    /// Why the completion failed, if it did.
+    #[must_use]
+    pub fn completion(&self) -> Option<&CallError> {
+        match self {
+            Self::Completion(error) | Self::Both { completion: error, .. } => Some(error),
+            Self::Invalid(_) | Self::Status(_) => None,
+        }
+    }
+
+    /// Why the status failed, if it did.
+    #[must_use]
+    pub fn status(&self) -> Option<&CallError> {
+        match self {
+            Self::Status(error) | Self::Both { status: error, .. } => Some(error),
+            Self::Invalid(_) | Self::Completion(_) => None,
+        }
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &CallError> {
+        self.completion().into_iter().chain(self.status())
+    }
+
+    /// The platform's refusal of the completion or else of the status, if there was one.
+    #[must_use]
+    pub fn permanent(&self) -> Option<&PermanentError> {
+        self.calls().find_map(CallError::permanent)
+    }
+
+    /// The spent attempts of the completion or else of the status, if that was it.
+    #[must_use]
+    pub fn transient(&self) -> Option<&TransientError> {
+        self.calls().find_map(CallError::transient)
+    }
+
+    /// Whether the same message, sent again later, may deliver a call that failed now.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.calls().any(CallError::is_retryable)
+    }
+
+    /// Whether the platform may have carried out a call that failed here.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.calls().any(CallError::may_have_been_delivered)
+    }
+}
+
+/// An error with all its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
+fn after_colon(body: &str) -> String {
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(": {body}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(status_code: u16) -> CallError {
+        CallError::Permanent(PermanentError::new(status_code, "no".into()))
+    }
+
+    fn spent(last: AttemptError, may_have_been_delivered: bool) -> CallError {
+        CallError::Transient(TransientError {
+            attempts: 3,
+            last,
+            retry_after: None,
+            may_have_been_delivered,
+        })
+    }
+
+    #[test]
+    fn errors_are_send_sync_and_static() {
+        fn check<T: std::error::Error + Send + Sync + 'static>() {}
+        check::<OptionsError>();
+        check::<InvalidMessage>();
+        check::<PermanentError>();
+        check::<TransientError>();
+        check::<AttemptError>();
+        check::<CallError>();
+        check::<PostError>();
+    }
+
+    #[test]
+    fn sources_lead_to_the_first_cause() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = PostError::Status(spent(AttemptError::Connect(refused), false));
+        let mut causes = Vec::new();
+        let mut next: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        assert_eq!(
+            causes,
+            [
+                "completion was delivered; status failed: gave up after 3 attempts; \
+                 send it again later: no connection to the platform, nothing was sent: connection refused",
+                "gave up after 3 attempts; send it again later",
+                "no connection to the platform, nothing was sent",
+                "connection refused",
+            ]
+        );
+    }
+
+    #[test]
+    fn both_names_both_calls_and_holds_both_messages() {
+        let error = PostError::Both {
+            completion: rejected(422),
+            status: spent(AttemptError::Timeout(Duration::from_secs(30)), true),
+        };
+        let line = error.to_string();
+        assert!(line.starts_with("completion failed: the platform rejected the call with status 422"));
+        assert!(line.contains("; status failed: gave up after 3 attempts"));
+        assert_eq!(error.permanent().map(|e| e.status_code), Some(422));
+        assert_eq!(error.transient().map(|e| e.attempts), Some(3));
+        assert!(error.is_retryable());
+        assert!(error.may_have_been_delivered());
+    }
+
+    #[test]
+    fn only_what_may_succeed_later_is_retryable() {
+        let cancelled = CallError::Cancelled {
+            may_have_been_delivered: true,
+        };
+        assert!(CallError::Overloaded.is_retryable());
+        assert!(!rejected(404).is_retryable());
+        assert!(!CallError::NoCredentials.is_retryable());
+        assert!(!cancelled.is_retryable());
+        assert!(cancelled.may_have_been_delivered());
+        assert!(!CallError::Overloaded.may_have_been_delivered());
+        assert!(!rejected(404).may_have_been_delivered());
+    }
+}

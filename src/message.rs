@@ -1,0 +1,202 @@
+//! The messages that a [`ResultPoster`](crate::ResultPoster) takes, and the receipts that it gives.
+
+use std::time::Duration;
+
+use actix::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{CallError, InvalidMessage, PostError},
+    result::AgentResult,
+};
+
+/// Deliver a session's terminal result: the completion (`POST …/api/sessions/{id}/completion`),
+/// then the status (`POST …/api/sessions/{id}/status`), each with attempts of its own.
+///
+/// The status is sent whatever became of the completion, since it releases the session's lock;
+/// only a cancellation stops it. Results of one session are delivered in the order they arrived.
+///
+/// Both calls carry an `Idempotency-Key` made from the session and the result, so that sending the
+/// same result again, from here or from another process, can be recognised by the platform.
+///
+/// Once the poster has taken the message, dropping the future of
+/// [`send`](actix::Addr::send) cancels nothing; the token given to
+/// [`with_cancellation`](Self::with_cancellation) does. Before that, actix drops the message with the future.
+///
+/// # Errors
+///
+/// [`PostError`] says which of the two calls failed, and how. [`PostError::Invalid`]: an empty or
+/// blank session id, one that is `.` or `..` (which no encoding keeps from reaching another
+/// route), or a cost that is not a finite number.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PostResult {
+    pub(crate) session_id: String,
+    pub(crate) result: AgentResult,
+    pub(crate) cancellation: CancellationToken,
+}
+
+impl Message for PostResult {
+    type Result = Result<PostReceipt, PostError>;
+}
+
+impl PostResult {
+    /// The result of the session with this id.
+    pub fn new(session_id: impl Into<String>, result: AgentResult) -> Self {
+        Self {
+            session_id: session_id.into(),
+            result,
+            cancellation: CancellationToken::new(),
+        }
+    }
+
+    /// Stops the delivery, wherever it is, once `token` is cancelled; the reply is then
+    /// [`CallError::Cancelled`] for each call that was not done.
+    pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
+        self.cancellation = token;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidMessage> {
+        not_blank("session_id", &self.session_id)?;
+        if matches!(self.session_id.as_str(), "." | "..") {
+            return Err(InvalidMessage {
+                field: "session_id",
+                reason: "is a relative path",
+            });
+        }
+        let cost = self.result.cost.as_ref().and_then(|cost| cost.total_cost_usd);
+        match cost {
+            Some(usd) if !usd.is_finite() => Err(InvalidMessage {
+                field: "cost.total_cost_usd",
+                reason: "is not a finite number",
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Move an issue to a workflow status by its name, such as `Finished`
+/// (`POST …/api/issue-tracker-proxy`).
+///
+/// Calls for one issue, of this kind and [`CreateComment`], run one after another in the order they
+/// arrived. Each message has an `Idempotency-Key` of its own, which a clone shares; so send a clone
+/// to repeat a call, and a new message to make another. Cancellation and drop are as for [`PostResult`].
+///
+/// # Errors
+///
+/// [`CallError`]; [`CallError::Invalid`] for an empty or blank issue id or status.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct UpdateIssueStatus(pub(crate) IssueCall);
+
+impl Message for UpdateIssueStatus {
+    type Result = Result<CallReceipt, CallError>;
+}
+
+impl UpdateIssueStatus {
+    /// Moves the issue with this id to the status with this name.
+    pub fn new(issue_id: impl Into<String>, status: impl Into<String>) -> Self {
+        Self(IssueCall::new(
+            "updateIssueStatus",
+            "status",
+            issue_id.into(),
+            status.into(),
+        ))
+    }
+
+    /// As [`PostResult::with_cancellation`].
+    pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
+        self.0.cancellation = token;
+        self
+    }
+}
+
+/// Write a comment on an issue (`POST …/api/issue-tracker-proxy`).
+///
+/// Order, idempotency, cancellation and drop are as for [`UpdateIssueStatus`].
+///
+/// # Errors
+///
+/// [`CallError`]; [`CallError::Invalid`] for an empty or blank issue id or body.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct CreateComment(pub(crate) IssueCall);
+
+impl Message for CreateComment {
+    type Result = Result<CallReceipt, CallError>;
+}
+
+impl CreateComment {
+    /// A comment on the issue with this id; the body is the issue tracker's own markup, and sent as it is.
+    pub fn new(issue_id: impl Into<String>, body: impl Into<String>) -> Self {
+        Self(IssueCall::new("createComment", "body", issue_id.into(), body.into()))
+    }
+
+    /// As [`PostResult::with_cancellation`].
+    pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
+        self.0.cancellation = token;
+        self
+    }
+}
+
+/// What the two issue messages have in common: all but their names.
+#[derive(Debug, Clone)]
+pub(crate) struct IssueCall {
+    pub(crate) method: &'static str,
+    /// What `text` is called in the message.
+    text_field: &'static str,
+    pub(crate) issue_id: String,
+    pub(crate) text: String,
+    pub(crate) idempotency_key: String,
+    pub(crate) cancellation: CancellationToken,
+}
+
+impl IssueCall {
+    fn new(method: &'static str, text_field: &'static str, issue_id: String, text: String) -> Self {
+        Self {
+            method,
+            text_field,
+            issue_id,
+            text,
+            idempotency_key: format!("{:032x}", rand::random::<u128>()),
+            cancellation: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidMessage> {
+        not_blank("issue_id", &self.issue_id)?;
+        not_blank(self.text_field, &self.text)
+    }
+}
+
+fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessage> {
+    if value.trim().is_empty() {
+        return Err(InvalidMessage {
+            field,
+            reason: "is empty or blank",
+        });
+    }
+    Ok(())
+}
+
+/// A call was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallReceipt {
+    /// Attempts that it took, at least one.
+    pub attempts: u32,
+    /// Time that it took from its first step to the platform's answer, waits included; not the
+    /// time that it waited behind other calls of its key.
+    pub elapsed: Duration,
+}
+
+/// A result was delivered whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PostReceipt {
+    /// The completion's receipt.
+    pub completion: CallReceipt,
+    /// The status's receipt.
+    pub status: CallReceipt,
+}

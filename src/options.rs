@@ -1,0 +1,381 @@
+//! `Options`: validated once, when they are built.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use awc::ClientBuilder;
+use secrecy::SecretString;
+use url::{Host, ParseError, Url};
+
+use crate::{
+    clock::Clock,
+    credentials::Credentials,
+    delivery::Courier,
+    error::OptionsError,
+    lanes::Limits,
+    retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
+    transport::{self, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
+    wire::Platform,
+};
+
+const MAX_CONNECTIONS: usize = 1_000_000;
+const MIN_SUMMARY_BYTES: usize = 64;
+
+/// How a [`ResultPoster`](crate::ResultPoster) works. One that exists is valid.
+///
+/// ```
+/// use result_poster::Options;
+///
+/// let options = Options::builder("https://app.example.com")
+///     .worker_id("wkr_1")
+///     .auth_token("token")
+///     .build()?;
+///
+/// let refused = Options::builder("http://app.example.com").auth_token("token").build().unwrap_err();
+/// assert_eq!(refused.option, "platform_url");
+/// # Ok::<_, result_poster::OptionsError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    platform: Platform,
+    credentials: Credentials,
+    token_required: bool,
+    transport: transport::Settings,
+    retry: RetryPolicy,
+    limits: Limits,
+    clock: Clock,
+}
+
+impl Options {
+    /// Begins with the platform's URL, such as `https://app.example.com`; its own path is kept.
+    pub fn builder(platform_url: impl Into<String>) -> OptionsBuilder {
+        OptionsBuilder {
+            platform_url: platform_url.into(),
+            worker_id: String::new(),
+            auth_token: SecretString::default(),
+            allow_plaintext_http: false,
+            organization_id: None,
+            max_summary_bytes: 1024 * 1024,
+            timeout: DEFAULT_TIMEOUT,
+            connect_timeout: Duration::from_secs(5),
+            user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
+            root_certificates: Vec::new(),
+            customize_client: None,
+            retry: RetryPolicy::default(),
+            limits: Limits {
+                max_in_flight: 256,
+                max_queued: 10_000,
+            },
+            clock: Clock::default(),
+        }
+    }
+
+    /// Hands each part what is its.
+    pub(crate) fn into_parts(self) -> (Courier, Limits) {
+        let courier = Courier {
+            platform: self.platform,
+            credentials: self.credentials,
+            token_required: self.token_required,
+            transport: Transport::new(self.transport),
+            retry: self.retry,
+            clock: self.clock,
+        };
+        (courier, self.limits)
+    }
+}
+
+/// Builds [`Options`]. Nothing is checked before [`build`](Self::build).
+#[derive(Clone)]
+#[must_use]
+pub struct OptionsBuilder {
+    platform_url: String,
+    worker_id: String,
+    auth_token: SecretString,
+    allow_plaintext_http: bool,
+    organization_id: Option<String>,
+    max_summary_bytes: usize,
+    timeout: Duration,
+    connect_timeout: Duration,
+    user_agent: String,
+    root_certificates: Vec<Vec<u8>>,
+    customize_client: Option<CustomizeClient>,
+    retry: RetryPolicy,
+    limits: Limits,
+    clock: Clock,
+}
+
+impl OptionsBuilder {
+    /// The worker's id, which the platform checks against the session's owner. Default: none.
+    pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = worker_id.into();
+        self
+    }
+
+    /// The worker's bearer token. An empty one is none. Default: none, which only a platform on loopback accepts:
+    /// to any other, every call fails with [`CallError::NoCredentials`](crate::CallError::NoCredentials).
+    pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
+        self.auth_token = auth_token.into();
+        self
+    }
+
+    /// Lets the token travel in clear text, by `http://`, to a host that is not on loopback. Default: false.
+    pub fn allow_plaintext_http(mut self, allow: bool) -> Self {
+        self.allow_plaintext_http = allow;
+        self
+    }
+
+    /// The organization that goes with the calls to the issue-tracker proxy. An empty one is none. Default: none.
+    pub fn organization_id(mut self, organization_id: impl Into<String>) -> Self {
+        self.organization_id = Some(organization_id.into()).filter(|id| !id.is_empty());
+        self
+    }
+
+    /// The longest summary that is sent, in bytes, at least 64. A longer one is cut between two
+    /// characters, and its last line says how much is missing. Default: 1 MiB.
+    pub fn max_summary_bytes(mut self, bytes: usize) -> Self {
+        self.max_summary_bytes = bytes;
+        self
+    }
+
+    /// The deadline of one attempt, from the connection to the end of the body. It runs in real
+    /// time, whatever the [`clock`](Self::clock). Default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The time limit on name resolution and TCP, and that on the TLS handshake. Default: 5 s each.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Attempts of one call. 0 stands for the default: 3.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.retry.max_attempts = if attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { attempts };
+        self
+    }
+
+    /// The wait before the second attempt; it doubles before each further one. Zero never waits,
+    /// but for `Retry-After`. Default: 1 s.
+    pub fn base_delay(mut self, delay: Duration) -> Self {
+        self.retry.base_delay = delay;
+        self
+    }
+
+    /// The longest wait between two attempts, but for `Retry-After`. Default: 60 s.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.retry.max_delay = delay;
+        self
+    }
+
+    /// Lengthens or shortens each wait by a random share of it, up to this one: 0.2 makes 1 s a
+    /// wait of 0.8 s to 1.2 s. From 0 to 1. Default: 0, no jitter.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.retry.jitter = share;
+        self
+    }
+
+    /// The longest `Retry-After` that is waited for. If the platform asks for more, the call ends
+    /// at once with its [`TransientError`](crate::TransientError), which says how much. Default: 60 s.
+    pub fn max_retry_after(mut self, limit: Duration) -> Self {
+        self.retry.max_retry_after = limit;
+        self
+    }
+
+    /// Attempts that run at once, and connections that are open, at least 1. Default: 256.
+    pub fn max_in_flight(mut self, attempts: usize) -> Self {
+        self.limits.max_in_flight = attempts;
+        self
+    }
+
+    /// Calls that wait at the most: for their turn, for a slot, or for their next attempt. One more
+    /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded). Default: 10,000.
+    pub fn max_queued(mut self, calls: usize) -> Self {
+        self.limits.max_queued = calls;
+        self
+    }
+
+    /// The `User-Agent` header. Default: `result-poster/<version>`.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Trusts these certificates too, one or more in PEM, beside the host's own roots: for a platform
+    /// with a private certificate authority. May be called again for more. Default: none.
+    pub fn add_root_certificates_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates.push(pem.into());
+        self
+    }
+
+    /// Changes the HTTP client in ways that no option covers, such as default headers or the local address.
+    ///
+    /// What the poster relies on is set after it: redirects are off, and the deadline is [`timeout`](Self::timeout).
+    /// Do not set `max_http_version`, which makes awc forget how to speak TLS. The closure runs
+    /// on the poster's arbiter, before the first call and whenever the client has to be built anew; a panic in
+    /// it is that call's [`CallError::Internal`](crate::CallError::Internal).
+    ///
+    /// ```
+    /// # use result_poster::Options;
+    /// let options = Options::builder("https://app.example.com")
+    ///     .customize_client(|client| client.add_default_header(("x-runner", "7")))
+    ///     .build()?;
+    /// # Ok::<_, result_poster::OptionsError>(())
+    /// ```
+    pub fn customize_client(
+        mut self,
+        customize: impl Fn(ClientBuilder<Dialer>) -> ClientBuilder<Dialer> + Send + Sync + 'static,
+    ) -> Self {
+        self.customize_client = Some(Arc::new(customize));
+        self
+    }
+
+    /// The time that backoff and `Retry-After` go by. Default: the host's clock.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
+    /// Checks everything, and reads the host's root certificates if the platform is reached by https.
+    ///
+    /// # Errors
+    ///
+    /// The first option that is wrong, and why: a `platform_url` that is empty, not http(s), without
+    /// a host, with a port out of range, or with credentials, a query or a fragment; one by plain http that is not on
+    /// loopback, with a token and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
+    /// `auth_token` or `user_agent` that can't be a header; a zero `timeout` or `connect_timeout`; a
+    /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a bad
+    /// certificate in `add_root_certificates_pem`, or no root certificates at all.
+    pub fn build(self) -> Result<Options, OptionsError> {
+        let url = parse_platform_url(&self.platform_url)?;
+        let secure = url.scheme() == "https";
+        let loopback = is_loopback(&url);
+        let credentials = Credentials::new(self.worker_id, self.auth_token)
+            .map_err(|reason| OptionsError::new("auth_token", reason))?;
+        if credentials.token().is_some() && !secure && !loopback && !self.allow_plaintext_http {
+            return Err(OptionsError::new(
+                "platform_url",
+                "would send the token in clear text: use https, or say `allow_plaintext_http(true)`",
+            ));
+        }
+        check("timeout", !self.timeout.is_zero(), "is zero")?;
+        check("connect_timeout", !self.connect_timeout.is_zero(), "is zero")?;
+        check("max_in_flight", self.limits.max_in_flight > 0, "is zero")?;
+        check(
+            "max_in_flight",
+            self.limits.max_in_flight <= MAX_CONNECTIONS,
+            "is more than 1,000,000",
+        )?;
+        check(
+            "jitter",
+            (0.0..=1.0).contains(&self.retry.jitter),
+            "is not a share from 0 to 1",
+        )?;
+        check(
+            "max_summary_bytes",
+            self.max_summary_bytes >= MIN_SUMMARY_BYTES,
+            "is less than 64",
+        )?;
+        check(
+            "user_agent",
+            !self.user_agent.trim().is_empty() && self.user_agent.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
+            "can't stand in a header",
+        )?;
+        // Read even where they are of no use, so that a bad certificate never waits for its day.
+        let tls = if secure || !self.root_certificates.is_empty() {
+            let config = transport::tls_config(&self.root_certificates)
+                .map_err(|reason| OptionsError::new("add_root_certificates_pem", reason))?;
+            Some(Arc::new(config))
+        } else {
+            None
+        };
+
+        Ok(Options {
+            platform: Platform {
+                base: url.as_str().trim_end_matches('/').to_owned(),
+                organization_id: self.organization_id,
+                max_summary_bytes: self.max_summary_bytes,
+            },
+            credentials,
+            token_required: !loopback,
+            transport: transport::Settings {
+                timeout: self.timeout,
+                connect_timeout: self.connect_timeout,
+                max_connections: self.limits.max_in_flight,
+                user_agent: self.user_agent,
+                tls,
+                customize_client: self.customize_client,
+            },
+            retry: self.retry,
+            limits: self.limits,
+            clock: self.clock,
+        })
+    }
+}
+
+impl fmt::Debug for OptionsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold credentials, as long as it is not checked.
+        f.debug_struct("OptionsBuilder").finish_non_exhaustive()
+    }
+}
+
+fn check(option: &'static str, fine: bool, reason: &str) -> Result<(), OptionsError> {
+    if fine {
+        Ok(())
+    } else {
+        Err(OptionsError::new(option, reason))
+    }
+}
+
+fn parse_platform_url(text: &str) -> Result<Url, OptionsError> {
+    let refuse = |reason: &str| Err(OptionsError::new("platform_url", reason));
+    if text.trim().is_empty() {
+        return refuse("is empty");
+    }
+    // What the parser below, made for browsers, would mend in silence.
+    if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+        return refuse("holds white space, a control character or a backslash");
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse("has no scheme: begin it with `https://`");
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return refuse("has a scheme other than http and https");
+    }
+    if rest.starts_with('/') {
+        return refuse("has no host");
+    }
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(ParseError::EmptyHost) => return refuse("has no host"),
+        Err(ParseError::InvalidPort) => return refuse("has a port out of range"),
+        Err(error) => return refuse(&format!("is not a URL: {error}")),
+    };
+    if url.port() == Some(0) {
+        return refuse("has a port out of range");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse("holds credentials: pass the token as `auth_token`");
+    }
+    if url.query().is_some() {
+        return refuse("has a query");
+    }
+    if url.fragment().is_some() {
+        return refuse("has a fragment");
+    }
+    if !transport::can_reach(url.as_str()) {
+        return refuse("has a host that can't be reached by HTTP");
+    }
+    Ok(url)
+}
+
+/// By what the URL says alone, so that no name service has a word in it.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}

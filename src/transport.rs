@@ -1,0 +1,280 @@
+//! One attempt: one POST, one deadline over all of it, a capped body, no redirects. The only user of awc.
+
+use std::{cell::RefCell, fmt, io, sync::Arc, time::Duration};
+
+use actix_rt::net::TcpStream;
+use actix_service::Service;
+use actix_tls::connect::{ConnectError as DialError, ConnectInfo, Connection, ConnectorService as DialService};
+use awc::{
+    Client, ClientBuilder, Connector, SendClientRequest,
+    error::{ConnectError, HttpError, SendRequestError},
+    http::{
+        Uri,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+};
+use futures_util::{StreamExt as _, TryFutureExt as _, future::LocalBoxFuture};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    classify::Answer,
+    error::{AttemptError, chain},
+};
+
+/// The deadline of one attempt, by default.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is read of an answer's body at the most; the rest is dropped with its connection.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long an idle connection is kept: less than the 5 s after which common servers close theirs.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+
+/// A closure over awc's own builder, see [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client).
+pub(crate) type CustomizeClient = Arc<dyn Fn(ClientBuilder<Dialer>) -> ClientBuilder<Dialer> + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    /// As many as there are slots, so that no call ever waits inside the client.
+    pub(crate) max_connections: usize,
+    pub(crate) user_agent: String,
+    /// `None` for a platform that is reached by plain http.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) customize_client: Option<CustomizeClient>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("max_connections", &self.max_connections)
+            .field("user_agent", &self.user_agent)
+            .field("tls", &self.tls.is_some())
+            .field("customize_client", &self.customize_client.is_some())
+            .finish()
+    }
+}
+
+/// What one attempt sends.
+pub(crate) struct Request<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) idempotency_key: &'a str,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) struct Transport {
+    settings: Settings,
+    /// Built on first use: awc's client can't leave its thread, and a panic in a user's
+    /// `customize_client` then costs a call, not the actor.
+    client: RefCell<Option<Client>>,
+}
+
+impl Transport {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            client: RefCell::new(None),
+        }
+    }
+
+    /// Sends the request and reads the answer's head and the start of its body.
+    ///
+    /// Once there is a head, there is an answer, with as much of the body as came in time.
+    pub(crate) async fn post(&self, request: Request<'_>) -> Result<Answer, AttemptError> {
+        let limit = self.settings.timeout;
+        let started = Instant::now();
+        // Unconstrained: what goes to the client's pool for a connection must get it in the same
+        // poll, so that no call can be left with a pool that is dropped below.
+        let mut response = timeout(limit, unconstrained(self.start(request)))
+            .await
+            .map_err(|_| AttemptError::Timeout(limit))?
+            .map_err(attempt_error)?;
+        let mut answer = Answer {
+            status: response.status().as_u16(),
+            content_type: text(response.headers(), &header::CONTENT_TYPE),
+            retry_after: text(response.headers(), &header::RETRY_AFTER),
+            body: Vec::new(),
+        };
+        if response.status().is_informational() {
+            // awc takes it for the final answer and has put the connection back into its pool, where
+            // the real answer would be taken for the next call's. So that pool is dropped before
+            // anything else can run; calls that are under way keep their connections to the end.
+            self.client.take();
+            return Ok(answer);
+        }
+        let read = async {
+            while let Some(Ok(chunk)) = response.next().await {
+                let room = BODY_LIMIT.saturating_sub(answer.body.len());
+                answer.body.extend(chunk.iter().take(room));
+                if chunk.len() > room {
+                    return;
+                }
+            }
+        };
+        // Late, cut short or broken: the verdict goes by what was read so far.
+        let _ = timeout(limit.saturating_sub(started.elapsed()), read).await;
+        Ok(answer)
+    }
+
+    fn start(&self, request: Request<'_>) -> SendClientRequest {
+        let mut post = self
+            .client()
+            .post(request.url)
+            .insert_header((header::CONTENT_TYPE, "application/json"))
+            .insert_header((header::USER_AGENT, self.settings.user_agent.as_str()))
+            .insert_header(("idempotency-key", request.idempotency_key))
+            // Another crate's features may have taught awc to decompress; the limit is on what is sent.
+            .insert_header((header::ACCEPT_ENCODING, "identity"))
+            .no_decompress();
+        if let Some(token) = request.token {
+            post = match HeaderValue::try_from(format!("Bearer {token}")) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    post.insert_header((header::AUTHORIZATION, value))
+                }
+                // awc keeps this error and reports it in place of sending.
+                Err(error) => return SendRequestError::from(HttpError::from(error)).into(),
+            };
+        }
+        post.send_body(request.body)
+    }
+
+    fn client(&self) -> Client {
+        self.client
+            .borrow_mut()
+            .get_or_insert_with(|| self.settings.build_client())
+            .clone()
+    }
+}
+
+impl Settings {
+    fn build_client(&self) -> Client {
+        // `Connector::new` builds a TLS configuration of its own where another crate has enabled
+        // awc's root features, and panics if the build holds two providers and none was chosen.
+        if CryptoProvider::get_default().is_none() {
+            let _ = ring::default_provider().install_default();
+        }
+        let mut connector = Connector::new()
+            .connector(Dialer::default())
+            .limit(self.max_connections)
+            .timeout(self.connect_timeout)
+            .handshake_timeout(self.connect_timeout)
+            .conn_keep_alive(IDLE_LIMIT);
+        if let Some(tls) = &self.tls {
+            connector = connector.rustls_0_23(Arc::clone(tls));
+        }
+        let mut builder = Client::builder().connector(connector);
+        if let Some(customize) = &self.customize_client {
+            builder = customize(builder);
+        }
+        // awc would re-send the body to wherever a redirect leads. Its time-out ends with the head; ours does not.
+        builder.disable_redirects().disable_timeout().finish()
+    }
+}
+
+/// A TLS configuration that trusts the host's roots and these, and talks HTTP/1.1.
+///
+/// The error is a sentence about the certificates.
+pub(crate) fn tls_config(extra_roots_pem: &[Vec<u8>]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for pem in extra_roots_pem {
+        let mut found = false;
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| format!("is not valid PEM: {error}"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| format!("holds a certificate that can't be a root: {error}"))?;
+            found = true;
+        }
+        if !found {
+            return Err("holds no certificate".into());
+        }
+    }
+    if roots.is_empty() {
+        return Err("is needed: this host has no root certificates of its own".into());
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Whether the client can be sent there at all: it has a parser of its own.
+pub(crate) fn can_reach(url: &str) -> bool {
+    url.parse::<Uri>().is_ok()
+}
+
+/// Opens the TCP connections of a poster's client. It has no use but to name the type of the builder in
+/// [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client).
+#[derive(Clone, Default)]
+pub struct Dialer(DialService);
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+impl Service<ConnectInfo<Uri>> for Dialer {
+    type Response = Connection<Uri, TcpStream>;
+    type Error = DialError;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
+        Box::pin(self.0.call(info).map_ok(|connection| {
+            // A body that does not fit into one packet must not wait for an acknowledgement.
+            let _ = connection.set_nodelay(true);
+            connection
+        }))
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// awc's errors can't leave their thread and do not tell apart what was sent and what was not.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "awc's enum may grow, and anything else may have been sent"
+)]
+fn attempt_error(error: SendRequestError) -> AttemptError {
+    let message = chain(&error);
+    match error {
+        // "Disconnected": the request was sent, and the connection closed before an answer came.
+        SendRequestError::Connect(ConnectError::Disconnected) => {
+            AttemptError::Disconnected(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))
+        }
+        SendRequestError::Connect(ConnectError::H2(error)) => AttemptError::Disconnected(io::Error::other(error)),
+        SendRequestError::Connect(ConnectError::Io(error)) => AttemptError::Connect(error),
+        SendRequestError::Connect(ConnectError::Timeout) => {
+            AttemptError::Connect(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
+        }
+        SendRequestError::Connect(_) | SendRequestError::Url(_) | SendRequestError::Http(_) => {
+            AttemptError::Connect(io::Error::other(message))
+        }
+        SendRequestError::Send(error) => AttemptError::Disconnected(error),
+        SendRequestError::Response(error) => {
+            AttemptError::Disconnected(io::Error::new(io::ErrorKind::InvalidData, error))
+        }
+        _ => AttemptError::Disconnected(io::Error::other(message)),
+    }
+}

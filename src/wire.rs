@@ -1,0 +1,369 @@
+//! What is sent: paths, bodies and idempotency keys. Pure.
+
+use std::fmt::Write as _;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    classify::Endpoint,
+    result::{AgentResult, SessionStatus},
+    text::prefix,
+};
+
+/// What may stand in a path segment as it is (RFC 3986, unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What all calls to one platform share.
+#[derive(Debug, Clone)]
+pub(crate) struct Platform {
+    /// The platform's URL, with its own path and without a slash at the end.
+    pub(crate) base: String,
+    pub(crate) organization_id: Option<String>,
+    pub(crate) max_summary_bytes: usize,
+}
+
+/// One call, with everything settled but the credentials.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// Its name in log lines.
+    pub(crate) name: &'static str,
+    /// The session or issue that it is about, for log lines.
+    pub(crate) subject: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) url: String,
+    /// The same on every attempt.
+    pub(crate) idempotency_key: String,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Completion {
+        summary: String,
+    },
+    Status(Box<AgentResult>),
+    Proxy {
+        method: &'static str,
+        args: [String; 2],
+        organization_id: Option<String>,
+    },
+}
+
+impl Platform {
+    /// The two calls that deliver a result: completion, then status.
+    ///
+    /// Their keys come from the session and the whole result, so that a second send of the same
+    /// result has the same keys, whoever sends it and with whatever credentials.
+    pub(crate) fn session_calls(&self, session_id: &str, result: AgentResult) -> (Call, Call) {
+        let digest = digest(session_id, &result);
+        let call = |name, body| Call {
+            name,
+            subject: session_id.to_owned(),
+            endpoint: Endpoint::Session,
+            url: format!(
+                "{}/api/sessions/{}/{name}",
+                self.base,
+                utf8_percent_encode(session_id, SEGMENT)
+            ),
+            idempotency_key: format!("{digest}-{name}"),
+            body,
+        };
+        let summary = summary(&result, self.max_summary_bytes);
+        (
+            call("completion", Body::Completion { summary }),
+            call("status", Body::Status(Box::new(result))),
+        )
+    }
+
+    /// A call to the issue-tracker proxy.
+    pub(crate) fn proxy_call(
+        &self,
+        method: &'static str,
+        issue_id: String,
+        text: String,
+        idempotency_key: String,
+    ) -> Call {
+        Call {
+            name: method,
+            subject: issue_id.clone(),
+            endpoint: Endpoint::Proxy,
+            url: format!("{}/api/issue-tracker-proxy", self.base),
+            idempotency_key,
+            body: Body::Proxy {
+                method,
+                args: [issue_id, text],
+                organization_id: self.organization_id.clone(),
+            },
+        }
+    }
+}
+
+impl Call {
+    /// The JSON body. `worker_id` is the one that goes with the token in the header.
+    pub(crate) fn encode(&self, worker_id: &str) -> serde_json::Result<Vec<u8>> {
+        match &self.body {
+            Body::Completion { summary } => serde_json::to_vec(&CompletionBody { worker_id, summary }),
+            Body::Status(result) => serde_json::to_vec(&StatusBody::new(worker_id, result)),
+            Body::Proxy {
+                method,
+                args,
+                organization_id,
+            } => serde_json::to_vec(&ProxyBody {
+                method,
+                args,
+                organization_id: organization_id.as_deref(),
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CompletionBody<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    worker_id: &'a str,
+    summary: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody<'a> {
+    worker_id: &'a str,
+    status: SessionStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worktree_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_cost_usd: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProxyBody<'a> {
+    method: &'a str,
+    args: &'a [String; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization_id: Option<&'a str>,
+}
+
+impl<'a> StatusBody<'a> {
+    fn new(worker_id: &'a str, result: &'a AgentResult) -> Self {
+        let cost = result.cost.as_ref();
+        let tokens = |count: Option<u64>| count.filter(|&count| count != 0);
+        Self {
+            worker_id,
+            status: result.status,
+            provider_session_id: non_empty(&result.provider_session_id),
+            worktree_path: non_empty(&result.worktree_path),
+            error: non_empty(&result.error).map(|message| ErrorBody { message }),
+            total_cost_usd: cost.and_then(|cost| cost.total_cost_usd).filter(|&usd| usd != 0.0),
+            input_tokens: tokens(cost.and_then(|cost| cost.input_tokens)),
+            output_tokens: tokens(cost.and_then(|cost| cost.output_tokens)),
+        }
+    }
+}
+
+fn non_empty(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// The text for the platform's comment: never empty, since the platform answers 400 to that, and
+/// never longer than `max` bytes.
+fn summary(result: &AgentResult, max: usize) -> String {
+    let given = result.summary.as_deref().unwrap_or_default().trim();
+    if given.is_empty() {
+        shorten(&stand_in(result), max)
+    } else {
+        shorten(given, max)
+    }
+}
+
+/// A sentence in place of an empty summary.
+fn stand_in(result: &AgentResult) -> String {
+    let text = |field: &Option<String>| field.as_deref().map(str::trim).unwrap_or_default().to_owned();
+    match result.status {
+        SessionStatus::Completed => match text(&result.pull_request_url) {
+            url if url.is_empty() => "The session completed.".to_owned(),
+            url => format!("The session completed. Pull request: {url}"),
+        },
+        SessionStatus::Failed => match text(&result.error) {
+            error if error.is_empty() => "The session failed.".to_owned(),
+            error => format!("The session failed: {error}"),
+        },
+        SessionStatus::Stopped => "The session was stopped.".to_owned(),
+    }
+}
+
+/// `text` in at most `max` bytes, with a last line that says how much is missing.
+fn shorten(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let note = |cut: usize| format!("\n\n[{cut} of {} bytes cut]", text.len());
+    // The note is longest where all is cut.
+    let kept = prefix(text, max.saturating_sub(note(text.len()).len())).trim_end();
+    let cut = text.len().saturating_sub(kept.len());
+    format!("{kept}{}", note(cut))
+}
+
+/// A fingerprint of what is delivered, in hexadecimal.
+fn digest(session_id: &str, result: &AgentResult) -> String {
+    // Only a map with keys that are no strings could fail here, and there is none.
+    let content = serde_json::to_vec(&(session_id, result)).unwrap_or_default();
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(&content) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::result::Cost;
+
+    fn platform() -> Platform {
+        Platform {
+            base: "http://127.0.0.1:1/base".into(),
+            organization_id: None,
+            max_summary_bytes: 100,
+        }
+    }
+
+    fn completed() -> AgentResult {
+        AgentResult::new(SessionStatus::Completed)
+    }
+
+    fn body(call: &Call, worker_id: &str) -> Value {
+        serde_json::from_slice(&call.encode(worker_id).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_session_id_is_one_path_segment_whatever_it_holds() {
+        for (id, segment) in [
+            ("sess-1", "sess-1"),
+            ("A_b~c.d", "A_b~c.d"),
+            ("../../admin?x#y", "..%2F..%2Fadmin%3Fx%23y"),
+            ("a b%2F\\c\n", "a%20b%252F%5Cc%0A"),
+            ("日", "%E6%97%A5"),
+            ("a;b=c&d:e@f", "a%3Bb%3Dc%26d%3Ae%40f"),
+        ] {
+            let (completion, status) = platform().session_calls(id, completed());
+            assert_eq!(
+                completion.url,
+                format!("http://127.0.0.1:1/base/api/sessions/{segment}/completion")
+            );
+            assert_eq!(
+                status.url,
+                format!("http://127.0.0.1:1/base/api/sessions/{segment}/status")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_empty_or_zero_is_left_out() {
+        let result = completed()
+            .with_provider_session_id("")
+            .with_worktree_path("")
+            .with_error("")
+            .with_cost(Cost::default().with_total_cost_usd(-0.0).with_input_tokens(0));
+        let (completion, status) = platform().session_calls("s", result);
+        assert_eq!(body(&completion, ""), json!({"summary": "The session completed."}));
+        assert_eq!(body(&status, ""), json!({"workerId": "", "status": "completed"}));
+    }
+
+    #[test]
+    fn an_organization_goes_with_the_proxys_calls() {
+        let platform = Platform {
+            organization_id: Some("org-1".into()),
+            ..platform()
+        };
+        let call = platform.proxy_call("createComment", "i-1".into(), "hi".into(), "key".into());
+        assert_eq!(
+            body(&call, "wkr_1"),
+            json!({"method": "createComment", "args": ["i-1", "hi"], "organizationId": "org-1"})
+        );
+    }
+
+    #[test]
+    fn an_empty_summary_is_replaced_by_a_sentence() {
+        let url = "https://example.com/pull/1";
+        for (result, expected) in [
+            (completed(), "The session completed."),
+            (completed().with_summary(" \n\u{2003}\u{a0}"), "The session completed."),
+            (
+                completed().with_pull_request_url(url),
+                "The session completed. Pull request: https://example.com/pull/1",
+            ),
+            (AgentResult::new(SessionStatus::Failed), "The session failed."),
+            (
+                AgentResult::new(SessionStatus::Failed).with_error(" out of disk\n"),
+                "The session failed: out of disk",
+            ),
+            (
+                AgentResult::new(SessionStatus::Stopped).with_error("x"),
+                "The session was stopped.",
+            ),
+        ] {
+            assert_eq!(summary(&result, 1000), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_summary_is_cut_between_characters_and_says_so() {
+        let text = "日".repeat(100);
+        let cut = summary(&completed().with_summary(&text), 100);
+        assert!(cut.len() <= 100, "{}", cut.len());
+        let (kept, note) = cut.split_once("\n\n").unwrap();
+        assert!(text.starts_with(kept));
+        assert_eq!(note, format!("[{} of 300 bytes cut]", 300 - kept.len()));
+        assert_eq!(
+            summary(&completed().with_summary("x".repeat(100)), 100),
+            "x".repeat(100)
+        );
+        assert!(
+            summary(
+                &AgentResult::new(SessionStatus::Failed).with_error("x".repeat(500)),
+                100
+            )
+            .len()
+                <= 100
+        );
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_step_of_one_result_of_one_session() {
+        let keys = |id: &str, result: AgentResult| {
+            let (completion, status) = platform().session_calls(id, result);
+            [completion.idempotency_key, status.idempotency_key]
+        };
+        let first = keys("s", completed().with_summary("a"));
+        assert_eq!(first, keys("s", completed().with_summary("a")));
+        let mut all: Vec<_> = [
+            first,
+            keys("s", completed().with_summary("b")),
+            keys("t", completed().with_summary("a")),
+            keys("s", completed().with_summary("a").with_commit_sha("c")),
+        ]
+        .concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+    }
+}
