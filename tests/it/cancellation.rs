@@ -1,0 +1,118 @@
+//! A cancelled message says so, wherever it is, and nothing more of it is sent.
+
+use std::time::Duration;
+
+use result_poster::{
+    CallError, PostError, PostResult, UpdateIssueStatus,
+    testing::{FakePlatform, ManualClock, Reply},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{completed, options, platform_and_poster, post_outcome, routes, start};
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[actix_rt::test]
+async fn cancelled_before_it_is_sent() {
+    let (platform, poster) = platform_and_poster();
+    let token = CancellationToken::new();
+    token.cancel();
+    let reply = poster
+        .send(PostResult::new("s", completed()).with_cancellation(token))
+        .await
+        .unwrap();
+    assert_eq!(post_outcome(&reply), "cancelled;cancelled");
+    assert!(!reply.unwrap_err().may_have_been_delivered());
+    assert!(platform.requests().is_empty());
+}
+
+#[actix_rt::test]
+async fn cancelled_in_the_middle_of_an_attempt() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::ok().delay(LONG)]);
+    let token = CancellationToken::new();
+    let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed()).with_cancellation(token.clone())));
+    platform.wait_for_requests(1).await;
+    token.cancel();
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    let PostError::Both { completion, status } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(
+        completion,
+        CallError::Cancelled {
+            may_have_been_delivered: true
+        }
+    ));
+    assert!(matches!(
+        status,
+        CallError::Cancelled {
+            may_have_been_delivered: false
+        }
+    ));
+    assert_eq!(routes(&platform), ["completion"]);
+}
+
+#[actix_rt::test]
+async fn cancelled_in_a_backoff() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(503)]);
+    let clock = ManualClock::new();
+    let poster = start(options(platform.url()).base_delay(LONG).clock(clock.clone()));
+    let token = CancellationToken::new();
+    let message = UpdateIssueStatus::new("i", "Finished").with_cancellation(token.clone());
+    let reply = actix_rt::spawn(poster.send(message));
+    clock.sleepers(1).await;
+    token.cancel();
+    let reply = reply.await.unwrap().unwrap();
+    assert!(matches!(
+        reply,
+        Err(CallError::Cancelled {
+            may_have_been_delivered: true
+        })
+    ));
+    assert_eq!(platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn cancelled_in_its_lane_while_the_one_before_goes_on() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::ok().delay(Duration::from_millis(100))]);
+    let token = CancellationToken::new();
+    let first = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    let second = actix_rt::spawn(poster.send(PostResult::new("s", completed()).with_cancellation(token.clone())));
+    platform.wait_for_requests(1).await;
+    token.cancel();
+    assert_eq!(post_outcome(&second.await.unwrap().unwrap()), "cancelled;cancelled");
+    assert_eq!(routes(&platform), ["completion"]);
+    first.await.unwrap().unwrap().unwrap();
+    assert_eq!(routes(&platform), ["completion", "status"]);
+}
+
+#[actix_rt::test]
+async fn a_result_that_is_cancelled_between_its_calls_tells_them_apart() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("status", [Reply::ok().delay(LONG)]);
+    let token = CancellationToken::new();
+    let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed()).with_cancellation(token.clone())));
+    platform.wait_for_requests(2).await;
+    token.cancel();
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(
+        error,
+        PostError::Status(CallError::Cancelled {
+            may_have_been_delivered: true
+        })
+    ));
+}
+
+#[actix_rt::test]
+async fn dropping_the_request_cancels_nothing_that_was_taken() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::ok().delay(Duration::from_millis(50))]);
+    let request = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    platform.wait_for_requests(1).await;
+    request.abort();
+    platform.wait_for_requests(2).await;
+    assert_eq!(routes(&platform), ["completion", "status"]);
+}

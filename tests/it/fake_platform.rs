@@ -1,0 +1,78 @@
+//! The scripted platform keeps its own promises.
+
+use std::time::Duration;
+
+use result_poster::testing::{FakePlatform, Reply};
+
+use crate::support::{platform_and_poster, post, post_outcome};
+
+#[actix_rt::test]
+async fn the_longest_route_decides_and_its_last_reply_repeats() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::status(400)]);
+    platform.script("good/completion", [Reply::status(404), Reply::ok()]);
+    for (session_id, expected) in [
+        ("bad", "permanent:400"),
+        ("good", "permanent:404"),
+        ("good", "ok"),
+        ("good", "ok"),
+        ("bad", "permanent:400"),
+    ] {
+        assert_eq!(post_outcome(&post(&poster, session_id).await), expected);
+    }
+    platform.script("completion", []);
+    assert_eq!(post_outcome(&post(&poster, "bad").await), "ok");
+}
+
+#[actix_rt::test]
+async fn replies_carry_status_headers_and_body() {
+    let platform = FakePlatform::start().unwrap();
+    let reply = Reply::status(418)
+        .header("X-Tea", "green")
+        .header("Content-Type", "text/plain")
+        .body("short and stout");
+    platform.script(
+        "tea",
+        [reply, Reply::status(42), Reply::status(200).header("bad name", "")],
+    );
+    let client = awc::Client::default();
+    let url = platform.url() + "/any/tea?sugar=no";
+
+    let mut response = client.get(&url).send().await.unwrap();
+    assert_eq!(response.status(), 418);
+    assert_eq!(response.headers().get("x-tea").unwrap(), "green");
+    assert_eq!(response.headers().get("content-type").unwrap(), "text/plain");
+    assert_eq!(response.body().await.unwrap(), "short and stout");
+
+    for _ in 0..2 {
+        let mut unspeakable = client.get(&url).send().await.unwrap();
+        assert_eq!(unspeakable.status(), 500);
+        unspeakable.body().await.unwrap();
+    }
+
+    let request = &platform.requests()[0];
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("GET", "/any/tea?sugar=no")
+    );
+    assert_eq!(request.header("ACCEPT-encoding"), Some("identity"));
+    assert_eq!(request.connection, 0);
+}
+
+#[actix_rt::test]
+async fn a_request_is_recorded_before_its_delayed_reply() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::ok().delay(Duration::from_millis(50))]);
+    let reply = actix_rt::spawn(async move { post(&poster, "s").await });
+    assert_eq!(platform.wait_for_requests(1).await.len(), 1);
+    reply.await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn once_dropped_it_is_down() {
+    let (platform, poster) = platform_and_poster();
+    post(&poster, "s").await.unwrap();
+    drop(platform);
+    let error = post(&poster, "s").await.unwrap_err();
+    assert_eq!(post_outcome(&Err(error)), "transient:3;transient:3");
+}

@@ -1,0 +1,99 @@
+//! The two calls to the issue-tracker proxy.
+
+use result_poster::{
+    CallError, CreateComment, UpdateIssueStatus,
+    testing::{FakePlatform, Reply},
+};
+use serde_json::json;
+
+use crate::support::{options, outcome, platform_and_poster, start};
+
+const PROXY: &str = "issue-tracker-proxy";
+
+#[actix_rt::test]
+async fn calls_for_one_issue_go_in_order_and_name_the_organization() {
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).organization_id("org-1"));
+    let comment = actix_rt::spawn(poster.send(CreateComment::new("issue-1", "first")));
+    let update = actix_rt::spawn(poster.send(UpdateIssueStatus::new("issue-1", "Finished")));
+    assert_eq!(comment.await.unwrap().unwrap().unwrap().attempts, 1);
+    assert_eq!(update.await.unwrap().unwrap().unwrap().attempts, 1);
+    let bodies: Vec<_> = platform
+        .requests()
+        .iter()
+        .map(|request| request.json().unwrap())
+        .collect();
+    assert_eq!(
+        bodies,
+        [
+            json!({"method": "createComment", "args": ["issue-1", "first"], "organizationId": "org-1"}),
+            json!({"method": "updateIssueStatus", "args": ["issue-1", "Finished"], "organizationId": "org-1"}),
+        ]
+    );
+}
+
+#[actix_rt::test]
+async fn the_proxys_own_word_decides() {
+    for (status, body, expected, attempts) in [
+        (200, r#"{"success":true}"#, "ok", 1),
+        (200, r#"{"success":false}"#, "permanent:200", 1),
+        (200, r#"{"success":false,"error":{"retryable":true}}"#, "transient:3", 3),
+        (200, "", "transient:3", 3),
+        (200, r#"{"success":tr"#, "transient:3", 3),
+        (200, "<html>", "transient:3", 3),
+        (401, "", "permanent:401", 1),
+        (404, "", "permanent:404", 1),
+        (409, r#"{"error":{"retryable":true}}"#, "transient:3", 3),
+        (500, r#"{"success":true}"#, "transient:3", 3),
+    ] {
+        let (platform, poster) = platform_and_poster();
+        platform.script(PROXY, [Reply::status(status).body(body)]);
+        let reply = poster
+            .send(UpdateIssueStatus::new("issue-1", "Finished"))
+            .await
+            .unwrap();
+        assert_eq!(outcome(&reply), expected, "{status} {body}");
+        assert_eq!(platform.requests().len(), attempts, "{status} {body}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_refusal_by_the_tracker_says_why() {
+    let (platform, poster) = platform_and_poster();
+    let body = r#"{"success":false,"error":{"code":"NO_CLIENT","message":"not configured for tok-s3cret"}}"#;
+    platform.script(PROXY, [Reply::status(200).body(body)]);
+    let error = poster
+        .send(CreateComment::new("issue-1", "hi"))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        error.permanent().unwrap().body,
+        "NO_CLIENT: not configured for [REDACTED]"
+    );
+    assert_eq!(
+        error.to_string(),
+        "the platform rejected the call with status 200 (the issue tracker refused the call): \
+         NO_CLIENT: not configured for [REDACTED]"
+    );
+}
+
+#[actix_rt::test]
+async fn blank_fields_are_refused_unsent() {
+    let (platform, poster) = platform_and_poster();
+    for (issue_id, text, field) in [
+        ("", "x", "issue_id"),
+        (" \n", "x", "issue_id"),
+        ("i", "", "status"),
+        ("i", " ", "status"),
+    ] {
+        let reply = poster.send(UpdateIssueStatus::new(issue_id, text)).await.unwrap();
+        assert_eq!(outcome(&reply), format!("invalid:{field}"));
+    }
+    let reply = poster.send(CreateComment::new("i", "\t")).await.unwrap();
+    let Err(CallError::Invalid(error)) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(error.to_string(), "`body` is empty or blank");
+    assert!(platform.requests().is_empty());
+}

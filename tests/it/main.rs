@@ -1,0 +1,27 @@
+//! The poster as a runner sees it: messages in, typed replies out, and a platform on a real socket.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::wildcard_enum_match_arm
+)]
+
+mod support;
+
+mod cancellation;
+mod conformance;
+mod fake_platform;
+mod idempotency;
+mod issue_calls;
+mod limits;
+mod options;
+mod post_result;
+mod retries;
+mod tls;
+mod transport;

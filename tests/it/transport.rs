@@ -1,0 +1,252 @@
+//! Faults below HTTP, and answers that HTTP has and the platform has not.
+
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use result_poster::{AttemptError, CallError, UpdateIssueStatus, testing::Reply};
+
+use crate::support::{RawPlatform, Step, TOKEN, options, outcome, platform_and_poster, post, routes, start};
+
+fn update() -> UpdateIssueStatus {
+    UpdateIssueStatus::new("issue-1", "Finished")
+}
+
+fn answer(head: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn success() -> Vec<u8> {
+    answer("200 OK", r#"{"success":true}"#)
+}
+
+/// The last attempt's error against a platform that does `step` to every request.
+async fn fault(step: Step) -> (AttemptError, bool) {
+    let platform = RawPlatform::start(vec![step; 3]);
+    let poster = start(options(&platform.url).timeout(Duration::from_millis(200)));
+    let error = poster.send(update()).await.unwrap().unwrap_err();
+    let may_have_been_delivered = error.may_have_been_delivered();
+    let CallError::Transient(error) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((error.attempts, platform.requests().len()), (3, 3));
+    (error.last, may_have_been_delivered)
+}
+
+#[actix_rt::test]
+async fn no_connection_is_transient_and_nothing_was_sent() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    for url in [url.as_str(), "https://name-that-does-not-resolve.invalid"] {
+        let error = start(options(url)).send(update()).await.unwrap().unwrap_err();
+        let transient = error.transient().unwrap();
+        assert_eq!(transient.attempts, 3);
+        assert!(matches!(transient.last, AttemptError::Connect(_)), "{transient:?}");
+        assert!(!error.may_have_been_delivered() && error.is_retryable());
+    }
+}
+
+#[actix_rt::test]
+async fn silence_is_a_timeout() {
+    let (error, may_have_been_delivered) = fault(Step::Silence).await;
+    assert!(matches!(error, AttemptError::Timeout(limit) if limit == Duration::from_millis(200)));
+    assert!(may_have_been_delivered);
+}
+
+#[actix_rt::test]
+async fn an_answer_that_breaks_off_or_is_not_http_is_transient() {
+    for bytes in [
+        "",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK\r\ncontent-len",
+        "SSH-2.0-OpenSSH\r\n\r\n",
+        "\0\0\0\0\r\n\r\n",
+    ] {
+        let (error, may_have_been_delivered) = fault(Step::WriteAndClose(bytes.into())).await;
+        assert!(matches!(error, AttemptError::Disconnected(_)), "{bytes:?}: {error:?}");
+        assert!(may_have_been_delivered);
+    }
+}
+
+#[actix_rt::test]
+async fn a_proxys_answer_that_is_cut_short_or_stalls_is_transient() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
+    for step in [
+        Step::WriteAndClose(format!("{head}{{\"success\":").into()),
+        Step::Write(format!("{head}{{\"success\":").into()),
+        Step::Write(head.into()),
+    ] {
+        let (error, _) = fault(step).await;
+        assert!(
+            matches!(error, AttemptError::Unrecognized { status_code: 200, .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[actix_rt::test]
+async fn a_session_call_is_delivered_by_its_head_whatever_the_body_does() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
+    let platform = RawPlatform::start([Step::Write(head.into()), Step::WriteAndClose(head.into())]);
+    let poster = start(options(&platform.url).timeout(Duration::from_millis(200)));
+    let receipt = post(&poster, "s").await.unwrap();
+    assert_eq!((receipt.completion.attempts, receipt.status.attempts), (1, 1));
+}
+
+#[actix_rt::test]
+async fn an_informational_answer_never_passes_its_final_one_to_another_call() {
+    for status in ["100 Continue", "102 Processing", "103 Early Hints"] {
+        // The late final answer of the first attempt would refuse the second.
+        let hint = format!("HTTP/1.1 {status}\r\n\r\n");
+        let late = String::from_utf8(answer("404 Not Found", "late")).unwrap();
+        let platform = RawPlatform::start([
+            Step::Write((hint + &late).into()),
+            Step::Write(success()),
+            Step::Write(success()),
+        ]);
+        let poster = start(options(&platform.url));
+        assert_eq!(poster.send(update()).await.unwrap().unwrap().attempts, 2, "{status}");
+        assert_eq!(poster.send(update()).await.unwrap().unwrap().attempts, 1, "{status}");
+        let ports: Vec<_> = platform
+            .requests()
+            .iter()
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect();
+        assert_ne!(ports[0], ports[1], "{status}");
+        assert_eq!(ports[1], ports[2], "{status}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_redirect_is_not_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let (platform, poster) = platform_and_poster();
+        platform.script(
+            "completion",
+            [Reply::status(status).header("location", platform.url() + "/login")],
+        );
+        let error = post(&poster, "s").await.unwrap_err();
+        assert_eq!(error.permanent().unwrap().status_code, status);
+        assert_eq!(routes(&platform), ["completion", "status"]);
+    }
+}
+
+#[actix_rt::test]
+async fn a_page_in_the_platforms_place_is_no_delivery() {
+    let (platform, poster) = platform_and_poster();
+    let page = Reply::status(200)
+        .header("content-type", "text/html; charset=utf-8")
+        .body("<html>login</html>");
+    platform.script("completion", [page]);
+    let error = post(&poster, "s").await.unwrap_err();
+    assert!(matches!(
+        error.transient().unwrap().last,
+        AttemptError::Unrecognized { status_code: 200, .. }
+    ));
+    assert_eq!(platform.requests().len(), 4);
+}
+
+#[actix_rt::test]
+async fn an_error_keeps_the_start_of_a_body_whatever_it_holds() {
+    let echo = format!("Bearer {TOKEN} is wrong");
+    for (body, kept) in [
+        ("x".repeat(10 * 1024 * 1024).into_bytes(), "x".repeat(4096)),
+        ("日".repeat(2000).into_bytes(), "日".repeat(1365)),
+        (b"caf\xe9 \xe6\x97".to_vec(), "caf\u{fffd} \u{fffd}".to_owned()),
+        (echo.into_bytes(), "Bearer [REDACTED] is wrong".to_owned()),
+        (b" \n".to_vec(), String::new()),
+    ] {
+        let (platform, poster) = platform_and_poster();
+        platform.script("issue-tracker-proxy", [Reply::status(400).body(body)]);
+        let error = poster.send(update()).await.unwrap().unwrap_err();
+        assert_eq!(error.permanent().unwrap().body, kept);
+        // And the client is as good as new.
+        platform.script("issue-tracker-proxy", []);
+        poster.send(update()).await.unwrap().unwrap();
+    }
+}
+
+#[actix_rt::test]
+async fn a_deadline_covers_a_body_that_drips() {
+    let platform = RawPlatform::start(vec![
+        Step::Write(
+            b"HTTP/1.1 500 Oops\r\ncontent-length: 100\r\n\r\nhalf".to_vec()
+        );
+        3
+    ]);
+    let poster = start(options(&platform.url).timeout(Duration::from_millis(100)));
+    let error = poster.send(update()).await.unwrap().unwrap_err();
+    let AttemptError::Unavailable { status_code, body } = &error.transient().unwrap().last else {
+        panic!("{error:?}");
+    };
+    assert_eq!((*status_code, body.as_str()), (500, "half"));
+}
+
+#[actix_rt::test]
+async fn an_earlier_attempt_without_an_answer_is_remembered() {
+    let platform = RawPlatform::start([
+        Step::WriteAndClose(Vec::new()),
+        Step::Write(answer("409 Conflict", "done already")),
+    ]);
+    let error = start(options(&platform.url)).send(update()).await.unwrap().unwrap_err();
+    assert_eq!(outcome(&Err(error)), "permanent:409");
+    let platform = RawPlatform::start([
+        Step::WriteAndClose(Vec::new()),
+        Step::Write(answer("409 Conflict", "done already")),
+    ]);
+    let error = start(options(&platform.url)).send(update()).await.unwrap().unwrap_err();
+    assert!(error.may_have_been_delivered());
+}
+
+#[actix_rt::test]
+async fn a_customized_client_keeps_what_the_poster_relies_on() {
+    let (platform, _) = platform_and_poster();
+    let options = options(platform.url()).customize_client(|client| {
+        client
+            .add_default_header(("x-runner", "7"))
+            .add_default_header(("user-agent", "someone else"))
+            .max_redirects(10)
+            .timeout(Duration::from_nanos(1))
+    });
+    platform.script("completion", [Reply::status(302).header("location", "/login")]);
+    let error = post(&start(options), "s").await.unwrap_err();
+    assert_eq!(error.permanent().unwrap().status_code, 302);
+    let requests = platform.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].header("x-runner"), Some("7"));
+    assert_ne!(requests[0].header("user-agent"), Some("someone else"));
+}
+
+#[actix_rt::test]
+async fn a_panic_in_a_call_costs_that_call() {
+    let (platform, _) = platform_and_poster();
+    let calls = AtomicUsize::new(0);
+    let options = options(platform.url()).customize_client(move |client| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first client is cursed");
+        client
+    });
+    let poster = start(options);
+    let error = poster.send(update()).await.unwrap().unwrap_err();
+    let CallError::Internal { message } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(message, "the first client is cursed");
+    poster.send(update()).await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn status_is_sent_after_a_panic_in_the_completion() {
+    let (platform, _) = platform_and_poster();
+    let calls = AtomicUsize::new(0);
+    let options = options(platform.url()).customize_client(move |client| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first client is cursed");
+        client
+    });
+    let error = post(&start(options), "s").await.unwrap_err();
+    assert!(matches!(error.completion(), Some(CallError::Internal { .. })));
+    assert!(error.status().is_none());
+    assert_eq!(routes(&platform), ["status"]);
+}
