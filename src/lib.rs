@@ -1,4 +1,60 @@
-//! Placeholder.
+//! Delivers an agent runner's terminal result to its platform.
+//!
+//! A runner works through a session: it claims an issue, runs an agent, and ends with a result. The
+//! platform has to hear of it, since it then comments on the issue, moves its status, releases the
+//! session's lock and starts the next work. [`ResultPoster`] is the actor that sees to that: it
+//! takes a message, posts it over HTTP with retries, and answers with a typed receipt or error.
+//!
+//! ```text
+//! runner ──PostResult / UpdateIssueStatus / CreateComment──▶ ResultPoster (actor)
+//!                                                              │ lanes: order per session and issue, bounded overall
+//!                                                              ▼
+//!                                         delivery: one task per message, the only retry loop
+//!                                           │ credentials ──▶ transport: one attempt ──▶ the platform
+//!                                           │ classify: what the answer means ──▶ retry: how long to wait
+//!                                           ▼
+//! runner ◀───────── Result<PostReceipt, PostError> / Result<CallReceipt, CallError>
+//! ```
+//!
+//! ```no_run
+//! use result_poster::{AgentResult, Options, PostResult, ResultPoster, SessionStatus};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = Options::builder("https://app.example.com")
+//!     .worker_id("wkr_1")
+//!     .auth_token(std::env::var("WORKER_TOKEN")?)
+//!     .build()?;
+//! let poster = ResultPoster::start_supervised(options);
+//!
+//! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
+//! match poster.send(PostResult::new("sess-1", result)).await? {
+//!     Ok(receipt) => println!("delivered with {} attempts", receipt.completion.attempts),
+//!     Err(error) if error.is_retryable() => eprintln!("keep the result and send it again later: {error}"),
+//!     Err(error) => eprintln!("the platform does not take it: {error}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! - **One reply per message** that the actor has taken: a receipt, or an error that says what to do.
+//!   A panic in a call's work costs that call alone, and is [`CallError::Internal`].
+//! - **Order**: a result's completion is done with before its status is sent, and messages about one session or
+//!   issue are delivered in the order they arrived.
+//! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` calls that wait, a
+//!   deadline on each attempt, a limit on each wait and on what is read of an answer.
+//! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
+//!   redirect, and it travels in clear text to no other machine unless you say so.
+//!
+//! # What it does not do
+//!
+//! It talks to the platform only, never to an issue tracker, and knows nothing of how a result came
+//! about. A result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
+//!
+//! # Features
+//!
+//! - `testing`: a scripted platform on loopback and a clock to move by hand, for a runner's own tests.
 
 mod classify;
 mod clock;
@@ -27,3 +83,12 @@ pub use result::{AgentResult, Cost, SessionStatus, WorkResult};
 pub use retry::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS};
 pub use supervise::Supervisor;
 pub use transport::{DEFAULT_TIMEOUT, Dialer};
+
+// awc's own builder, for the closure of `OptionsBuilder::customize_client`, and the token that cancels a message.
+pub use awc::ClientBuilder;
+pub use tokio_util::sync::CancellationToken;
+
+/// Compiles and runs the README's code.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

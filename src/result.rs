@@ -1,5 +1,7 @@
 //! What a runner hands over at the end of a session.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -180,6 +182,17 @@ pub enum SessionStatus {
     Failed,
     /// Somebody stopped the session.
     Stopped,
+}
+
+impl fmt::Display for SessionStatus {
+    /// As in the JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        })
+    }
 }
 
 /// Whether the work passed the runner's checks.
