@@ -6,7 +6,7 @@
 //! | 2xx on the proxy, JSON `success: true` | delivered |
 //! | 2xx on the proxy, JSON `success: false` | transient if `error.retryable` is `true`, else permanent |
 //! | any other 2xx | transient: something in between answered |
-//! | 401, any 3xx | the credentials were refused |
+//! | 401, any 3xx | the credentials were rejected |
 //! | 408, 425, 429 with a usable `Retry-After`; any other 4xx with `error.retryable: true` | transient |
 //! | any other 4xx | permanent |
 //! | 5xx, 1xx, anything else | transient |
@@ -51,7 +51,7 @@ pub(crate) enum Verdict {
         retry_after: Option<Duration>,
     },
     Permanent(PermanentError),
-    /// The credentials were refused (401, or a redirect to a login page).
+    /// The credentials were rejected (401, or a redirect to a login page).
     Unauthorized(PermanentError),
 }
 
@@ -169,7 +169,10 @@ mod tests {
             Verdict::Transient { error, .. } => match &error {
                 AttemptError::Unavailable { status_code, body } => format!("transient {status_code} {body}"),
                 AttemptError::Unrecognized { status_code, .. } => format!("unrecognized {status_code}"),
-                AttemptError::Connect(_) | AttemptError::Timeout(_) | AttemptError::Disconnected(_) => {
+                AttemptError::Credentials(_)
+                | AttemptError::Connect(_)
+                | AttemptError::Timeout(_)
+                | AttemptError::Disconnected(_) => {
                     panic!("there was an answer: {error:?}")
                 }
             },

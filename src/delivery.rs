@@ -1,18 +1,19 @@
 //! One call from message to reply: the only retry loop.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, time::Duration};
+use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
 use futures_util::FutureExt as _;
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     classify::{Verdict, classify},
     clock::Clock,
-    credentials::Credentials,
-    error::{CallError, PostError, TransientError},
+    credentials::{CredentialLease, Credentials, GetCredentials},
+    error::{AttemptError, CallError, PermanentError, PostError, TransientError},
     lanes::Turn,
     message::{CallReceipt, IssueCall, PostReceipt, PostResult},
+    panics::panic_message,
     retry::RetryPolicy,
     transport::{Request, Transport},
     wire::{Call, Platform},
@@ -24,7 +25,7 @@ pub(crate) struct Courier {
     pub(crate) credentials: Credentials,
     /// A platform on loopback may do without a token.
     pub(crate) token_required: bool,
-    pub(crate) transport: Transport,
+    pub(crate) transport: Rc<Transport>,
     pub(crate) retry: RetryPolicy,
     pub(crate) clock: Clock,
 }
@@ -70,14 +71,14 @@ impl Courier {
         turn: &mut Turn,
         cancellation: &CancellationToken,
     ) -> Result<CallReceipt, CallError> {
-        let may_have_been_delivered = Cell::new(false);
+        let progress = Progress::default();
         let cancelled = || CallError::Cancelled {
-            may_have_been_delivered: may_have_been_delivered.get(),
+            may_have_been_delivered: progress.may_have_been_delivered.get(),
         };
         let outcome = if cancellation.is_cancelled() {
             Err(cancelled())
         } else {
-            let work = AssertUnwindSafe(self.deliver(call, turn, &may_have_been_delivered)).catch_unwind();
+            let work = AssertUnwindSafe(self.deliver(call, turn, &progress)).catch_unwind();
             match cancellation.run_until_cancelled(work).await {
                 None => Err(cancelled()),
                 Some(Ok(outcome)) => outcome,
@@ -96,34 +97,24 @@ impl Courier {
     }
 
     /// Tries until the platform has taken the call, has refused it, or the attempts are spent.
-    async fn deliver(
-        &self,
-        call: &Call,
-        turn: &mut Turn,
-        may_have_been_delivered: &Cell<bool>,
-    ) -> Result<CallReceipt, CallError> {
+    async fn deliver(&self, call: &Call, turn: &mut Turn, progress: &Progress) -> Result<CallReceipt, CallError> {
         turn.come().await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         loop {
             turn.take_slot().await;
             attempts = attempts.saturating_add(1);
-            // Known once the attempt has ended; until then it may be cancelled at any point.
-            let by_earlier = may_have_been_delivered.replace(true);
-            let (last, retry_after) = match self.attempt(call).await? {
+            let (last, retry_after) = match self.attempt(call, progress).await? {
                 Verdict::Delivered => {
                     let elapsed = self.clock.instant().saturating_duration_since(started);
                     return Ok(CallReceipt { attempts, elapsed });
                 }
-                // Without a provider of credentials there is no better token to be had.
                 Verdict::Permanent(mut refusal) | Verdict::Unauthorized(mut refusal) => {
-                    refusal.may_have_been_delivered = by_earlier;
+                    refusal.may_have_been_delivered = progress.may_have_been_delivered.get();
                     return Err(refusal.into());
                 }
                 Verdict::Transient { error, retry_after } => (error, retry_after),
             };
-            may_have_been_delivered.set(by_earlier || last.may_have_been_delivered());
-
             let wait = self.retry.wait_after(attempts, retry_after, rand::random());
             warn!(call = call.name, subject:? = call.subject, attempt = attempts, wait:? = wait;
                 "attempt failed: {}", last.without_body());
@@ -133,7 +124,7 @@ impl Courier {
                         attempts,
                         last,
                         retry_after,
-                        may_have_been_delivered: may_have_been_delivered.get(),
+                        may_have_been_delivered: progress.may_have_been_delivered.get(),
                     }));
                 }
                 Some(Duration::ZERO) => {}
@@ -145,37 +136,80 @@ impl Courier {
         }
     }
 
-    /// One attempt, with the credentials of this moment. An error here ends the call unsent.
-    async fn attempt(&self, call: &Call) -> Result<Verdict, CallError> {
-        let credentials = &self.credentials;
-        if self.token_required && credentials.token().is_none() {
+    /// One attempt, with the credentials of this moment. Where the platform rejects them it is sent
+    /// once more, at once, with others, if there are others: once in a call, so that a 401 never loops.
+    async fn attempt(&self, call: &Call, progress: &Progress) -> Result<Verdict, CallError> {
+        // After the slot was waited for, so that they are fresh. A fetch keeps the slot, which
+        // nobody else could use without credentials either.
+        let mut message = GetCredentials::default();
+        let mut rejected: Option<(CredentialLease, PermanentError)> = None;
+        loop {
+            let lease = match self.credentials.get(message).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    return Ok(Verdict::Transient {
+                        error: AttemptError::Credentials(error),
+                        retry_after: None,
+                    });
+                }
+            };
+            if let Some((rejected, refusal)) = rejected
+                && rejected.token() == lease.token()
+            {
+                return Ok(Verdict::Permanent(refusal));
+            }
+            let verdict = self.send(call, &lease, progress).await?;
+            let Verdict::Unauthorized(refusal) = verdict else {
+                return Ok(verdict);
+            };
+            if progress.reauthenticated.replace(true) {
+                return Ok(Verdict::Permanent(refusal));
+            }
+            info!(call = call.name, subject:? = call.subject, status = refusal.status_code;
+                "the platform rejected the credentials, asking for others");
+            message = GetCredentials::instead_of(&lease);
+            rejected = Some((lease, refusal));
+        }
+    }
+
+    /// Sends the call and judges the answer. An error here ends the call unsent.
+    async fn send(&self, call: &Call, lease: &CredentialLease, progress: &Progress) -> Result<Verdict, CallError> {
+        let token = lease.token();
+        if self.token_required && token.is_none() {
             return Err(CallError::NoCredentials);
         }
+        let body = call.encode(lease.worker_id()).map_err(|error| CallError::Internal {
+            message: error.to_string(),
+        })?;
         let request = Request {
             url: &call.url,
-            token: credentials.token(),
-            idempotency_key: &call.idempotency_key,
-            body: call
-                .encode(&credentials.worker_id)
-                .map_err(|error| CallError::Internal {
-                    message: error.to_string(),
-                })?,
+            token,
+            idempotency_key: Some(&call.idempotency_key),
+            body,
         };
-        Ok(match self.transport.post(request).await {
-            Ok(answer) => classify(call.endpoint, &answer, credentials.token(), self.clock.now()),
+        // From here on and until there is an answer, nobody knows.
+        let by_earlier = progress.may_have_been_delivered.replace(true);
+        let verdict = match self.transport.post(request).await {
+            Ok(answer) => classify(call.endpoint, &answer, token, self.clock.now()),
             // No answer, no verdict of the platform's: whatever it was, it may pass.
             Err(error) => Verdict::Transient {
                 error,
                 retry_after: None,
             },
-        })
+        };
+        let by_this = match &verdict {
+            Verdict::Delivered => true,
+            Verdict::Transient { error, .. } => error.may_have_been_delivered(),
+            Verdict::Permanent(_) | Verdict::Unauthorized(_) => false,
+        };
+        progress.may_have_been_delivered.set(by_earlier || by_this);
+        Ok(verdict)
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
+/// What has to be known of a call wherever it is broken off.
+#[derive(Default)]
+struct Progress {
+    may_have_been_delivered: Cell<bool>,
+    reauthenticated: Cell<bool>,
 }

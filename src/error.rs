@@ -8,6 +8,8 @@ use std::{io, time::Duration};
 
 use thiserror::Error;
 
+use crate::credentials::CredentialError;
+
 /// An option that [`OptionsBuilder::build`](crate::OptionsBuilder::build) refused, and why.
 ///
 /// Neither field ever holds a credential.
@@ -107,6 +109,9 @@ pub struct TransientError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AttemptError {
+    /// There were no credentials to be had. Nothing was sent.
+    #[error("no credentials for now, nothing was sent")]
+    Credentials(#[source] CredentialError),
     /// There was no connection: name not resolved, refused, unreachable, TLS, `connect_timeout`.
     /// Nothing was sent.
     #[error("no connection to the platform, nothing was sent")]
@@ -145,7 +150,7 @@ impl AttemptError {
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         match self {
-            Self::Connect(_) => false,
+            Self::Credentials(_) | Self::Connect(_) => false,
             // These say that it was not done, and when to come back.
             Self::Unavailable { status_code, .. } => *status_code >= 500,
             Self::Timeout(_) | Self::Disconnected(_) | Self::Unrecognized { .. } => true,
@@ -159,7 +164,7 @@ impl AttemptError {
             Self::Unrecognized {
                 status_code, reason, ..
             } => format!("the answer with status {status_code} is not the platform's: {reason}"),
-            Self::Connect(_) | Self::Timeout(_) | Self::Disconnected(_) => chain(self),
+            Self::Credentials(_) | Self::Connect(_) | Self::Timeout(_) | Self::Disconnected(_) => chain(self),
         }
     }
 }
@@ -173,8 +178,8 @@ pub enum CallError {
     /// The message was refused; nothing was sent. Mend the field that it names.
     #[error("the message is invalid, nothing was sent: {0}")]
     Invalid(#[from] InvalidMessage),
-    /// There is no token for a platform that is not on loopback; nothing was sent. Set `auth_token`.
-    #[error("there is no token for this platform, nothing was sent: set `auth_token`")]
+    /// There is neither a token nor a provider of one, and the platform is not on loopback; nothing was sent.
+    #[error("there is no token for this platform, nothing was sent: set `auth_token` or a credential provider")]
     NoCredentials,
     /// The platform said no.
     #[error(transparent)]

@@ -64,6 +64,7 @@ mod error;
 mod lanes;
 mod message;
 mod options;
+mod panics;
 mod poster;
 mod result;
 mod retry;
@@ -75,8 +76,12 @@ mod transport;
 mod wire;
 
 pub use clock::Clock;
+pub use credentials::{
+    CredentialActor, CredentialError, CredentialLease, CredentialProvider, GetCredentials, InvalidateCredentials,
+    ProviderError, RuntimeCredentials, RuntimeTokenFile, provider_fn,
+};
 pub use error::{AttemptError, CallError, InvalidMessage, OptionsError, PermanentError, PostError, TransientError};
-pub use message::{CallReceipt, CreateComment, PostReceipt, PostResult, UpdateIssueStatus};
+pub use message::{CallReceipt, CreateComment, GetCredentialActor, PostReceipt, PostResult, UpdateIssueStatus};
 pub use options::{Options, OptionsBuilder};
 pub use poster::ResultPoster;
 pub use result::{AgentResult, Cost, SessionStatus, WorkResult};

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use actix::Message;
+use actix::{Addr, Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    credentials::CredentialActor,
     error::{CallError, InvalidMessage, PostError},
     result::AgentResult,
+    wire::is_segment,
 };
 
 /// Deliver a session's terminal result: the completion (`POST …/api/sessions/{id}/completion`),
@@ -59,7 +61,7 @@ impl PostResult {
 
     pub(crate) fn check(&self) -> Result<(), InvalidMessage> {
         not_blank("session_id", &self.session_id)?;
-        if matches!(self.session_id.as_str(), "." | "..") {
+        if !is_segment(&self.session_id) {
             return Err(InvalidMessage {
                 field: "session_id",
                 reason: "is a relative path",
@@ -178,6 +180,15 @@ fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessage> {
         });
     }
     Ok(())
+}
+
+/// Asks a [`ResultPoster`](crate::ResultPoster) for the address of its [`CredentialActor`], so that other parts of a
+/// runner can share the worker's credentials. `None` only if the one that the options gave it has stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct GetCredentialActor;
+
+impl Message for GetCredentialActor {
+    type Result = Option<Addr<CredentialActor>>;
 }
 
 /// A call was delivered.

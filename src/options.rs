@@ -1,20 +1,23 @@
 //! `Options`: validated once, when they are built.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
+use actix::Addr;
 use awc::ClientBuilder;
 use secrecy::SecretString;
 use url::{Host, ParseError, Url};
 
 use crate::{
     clock::Clock,
-    credentials::Credentials,
+    credentials::{
+        self, CredentialActor, CredentialProvider, CredentialSource, Credentials, RefreshEndpoint, RuntimeCredentials,
+    },
     delivery::Courier,
     error::OptionsError,
     lanes::Limits,
     retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     transport::{self, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
-    wire::Platform,
+    wire::{Platform, is_segment},
 };
 
 const MAX_CONNECTIONS: usize = 1_000_000;
@@ -37,7 +40,8 @@ const MIN_SUMMARY_BYTES: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Options {
     platform: Platform,
-    credentials: Credentials,
+    credentials: credentials::Settings,
+    source: Source,
     token_required: bool,
     transport: transport::Settings,
     retry: RetryPolicy,
@@ -50,8 +54,8 @@ impl Options {
     pub fn builder(platform_url: impl Into<String>) -> OptionsBuilder {
         OptionsBuilder {
             platform_url: platform_url.into(),
-            worker_id: String::new(),
-            auth_token: SecretString::default(),
+            credentials: credentials::Settings::default(),
+            source: Source::Fixed,
             allow_plaintext_http: false,
             organization_id: None,
             max_summary_bytes: 1024 * 1024,
@@ -71,15 +75,48 @@ impl Options {
 
     /// Hands each part what is its.
     pub(crate) fn into_parts(self) -> (Courier, Limits) {
+        let transport = Rc::new(Transport::new(self.transport));
+        let own = |source| Credentials::own(self.credentials.clone(), source);
+        let credentials = match self.source {
+            Source::Fixed => own(None),
+            Source::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
+            Source::Endpoint(registration_token) => own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
+                url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
+                registration_token,
+                transport: Rc::clone(&transport),
+            })))),
+            Source::Actor(actor) => Credentials::shared(actor),
+        };
         let courier = Courier {
             platform: self.platform,
-            credentials: self.credentials,
+            credentials,
             token_required: self.token_required,
-            transport: Transport::new(self.transport),
+            transport,
             retry: self.retry,
             clock: self.clock,
         };
         (courier, self.limits)
+    }
+}
+
+/// Where the credentials come from.
+#[derive(Clone)]
+enum Source {
+    Fixed,
+    Provider(Arc<dyn CredentialProvider>),
+    /// The registration token for the platform's own endpoint.
+    Endpoint(SecretString),
+    Actor(Addr<CredentialActor>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed => "Fixed",
+            Self::Provider(_) => "Provider",
+            Self::Endpoint(_) => "Endpoint",
+            Self::Actor(_) => "Actor",
+        })
     }
 }
 
@@ -88,8 +125,8 @@ impl Options {
 #[must_use]
 pub struct OptionsBuilder {
     platform_url: String,
-    worker_id: String,
-    auth_token: SecretString,
+    credentials: credentials::Settings,
+    source: Source,
     allow_plaintext_http: bool,
     organization_id: Option<String>,
     max_summary_bytes: usize,
@@ -106,14 +143,52 @@ pub struct OptionsBuilder {
 impl OptionsBuilder {
     /// The worker's id, which the platform checks against the session's owner. Default: none.
     pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
-        self.worker_id = worker_id.into();
+        self.credentials.fixed.worker_id = worker_id.into();
         self
     }
 
-    /// The worker's bearer token. An empty one is none. Default: none, which only a platform on loopback accepts:
-    /// to any other, every call fails with [`CallError::NoCredentials`](crate::CallError::NoCredentials).
+    /// The worker's bearer token. An empty one is none. Default: none, which without a provider only a platform on
+    /// loopback accepts: to any other, every call fails with [`CallError::NoCredentials`](crate::CallError::NoCredentials).
     pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
-        self.auth_token = auth_token.into();
+        self.credentials.fixed.auth_token = auth_token.into();
+        self
+    }
+
+    /// Asks this for the worker's credentials, through a [`CredentialActor`]. What it leaves empty is filled by
+    /// [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token), which also stand in when it fails.
+    /// Default: none. Of this, [`refresh_endpoint`](Self::refresh_endpoint) and
+    /// [`credential_actor`](Self::credential_actor), the last that was set counts.
+    pub fn credential_provider(mut self, provider: impl CredentialProvider) -> Self {
+        self.source = Source::Provider(Arc::new(provider));
+        self
+    }
+
+    /// Gets runtime tokens from the platform itself, with the worker's registration token:
+    /// `POST {base}/api/workers/{worker_id}/refresh-token`, for the [`worker_id`](Self::worker_id), which must then be set.
+    ///
+    /// The request goes through the poster's own client, once for each fetch, and takes no slot. It
+    /// never registers a new worker: an answer of 404 or 405 is an error that says that the worker is gone. Default: none.
+    pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
+        self.source = Source::Endpoint(registration_token.into());
+        self
+    }
+
+    /// Shares the credentials of an actor that runs already, in place of a child of the poster's own. It has its own
+    /// fixed pair, margin and time limit: `worker_id` and `auth_token` must not be set here. Default: none.
+    pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
+        self.source = Source::Actor(actor);
+        self
+    }
+
+    /// How long before its expiry a token is renewed. Default: 60 s.
+    pub fn refresh_margin(mut self, margin: Duration) -> Self {
+        self.credentials.refresh_margin = margin;
+        self
+    }
+
+    /// The time limit on one fetch of credentials, in real time. Default: 10 s.
+    pub fn credential_timeout(mut self, timeout: Duration) -> Self {
+        self.credentials.timeout = timeout;
         self
     }
 
@@ -230,7 +305,7 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time that backoff and `Retry-After` go by. Default: the host's clock.
+    /// The time that backoff, `Retry-After` and the expiry of tokens go by. Default: the host's clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
         self
@@ -242,22 +317,49 @@ impl OptionsBuilder {
     ///
     /// The first option that is wrong, and why: a `platform_url` that is empty, not http(s), without
     /// a host, with a port out of range, or with credentials, a query or a fragment; one by plain http that is not on
-    /// loopback, with a token and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
-    /// `auth_token` or `user_agent` that can't be a header; a zero `timeout` or `connect_timeout`; a
+    /// loopback, with a token or a provider and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
+    /// `auth_token`, registration token or `user_agent` that can't be a header; a `worker_id` that is missing for
+    /// `refresh_endpoint`, or set beside a `credential_actor`; a zero `timeout`, `connect_timeout` or `credential_timeout`; a
     /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a bad
     /// certificate in `add_root_certificates_pem`, or no root certificates at all.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";
         let loopback = is_loopback(&url);
-        let credentials = Credentials::new(self.worker_id, self.auth_token)
-            .map_err(|reason| OptionsError::new("auth_token", reason))?;
-        if credentials.token().is_some() && !secure && !loopback && !self.allow_plaintext_http {
+        let fixed = &self.credentials.fixed;
+        if let Some(fault) = fixed.token_fault() {
+            return Err(OptionsError::new("auth_token", fault));
+        }
+        let sends_token = match &self.source {
+            Source::Fixed => fixed.token().is_some(),
+            Source::Provider(_) => true,
+            Source::Endpoint(registration_token) => {
+                let registration = RuntimeCredentials::new("", registration_token.clone());
+                let fault = registration
+                    .token()
+                    .map_or(Some("is empty"), |_| registration.token_fault());
+                check("refresh_endpoint", fault.is_none(), fault.unwrap_or_default())?;
+                check(
+                    "worker_id",
+                    is_segment(&fixed.worker_id),
+                    "is needed by `refresh_endpoint`",
+                )?;
+                true
+            }
+            Source::Actor(_) => {
+                let reason = "is the business of the actor in `credential_actor`";
+                check("worker_id", fixed.worker_id.is_empty(), reason)?;
+                check("auth_token", fixed.token().is_none(), reason)?;
+                true
+            }
+        };
+        if sends_token && !secure && !loopback && !self.allow_plaintext_http {
             return Err(OptionsError::new(
                 "platform_url",
                 "would send the token in clear text: use https, or say `allow_plaintext_http(true)`",
             ));
         }
+        check("credential_timeout", !self.credentials.timeout.is_zero(), "is zero")?;
         check("timeout", !self.timeout.is_zero(), "is zero")?;
         check("connect_timeout", !self.connect_timeout.is_zero(), "is zero")?;
         check("max_in_flight", self.limits.max_in_flight > 0, "is zero")?;
@@ -296,12 +398,16 @@ impl OptionsBuilder {
                 organization_id: self.organization_id,
                 max_summary_bytes: self.max_summary_bytes,
             },
-            credentials,
+            credentials: credentials::Settings {
+                clock: self.clock.clone(),
+                ..self.credentials
+            },
+            source: self.source,
             token_required: !loopback,
             transport: transport::Settings {
                 timeout: self.timeout,
                 connect_timeout: self.connect_timeout,
-                max_connections: self.limits.max_in_flight,
+                max_connections: self.limits.max_in_flight.saturating_add(1),
                 user_agent: self.user_agent,
                 tls,
                 customize_client: self.customize_client,

@@ -6,10 +6,11 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture, Supervised};
 use actix_rt::ArbiterHandle;
 
 use crate::{
+    credentials::CredentialActor,
     delivery::Courier,
     error::{CallError, PostError},
     lanes::{Key, Lanes, Turn},
-    message::{CallReceipt, CreateComment, IssueCall, PostReceipt, PostResult, UpdateIssueStatus},
+    message::{CallReceipt, CreateComment, GetCredentialActor, IssueCall, PostReceipt, PostResult, UpdateIssueStatus},
     options::Options,
     supervise::Supervisor,
 };
@@ -67,6 +68,10 @@ impl ResultPoster {
 
 impl Actor for ResultPoster {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        self.courier.credentials.actor();
+    }
 }
 
 // Nothing to do on a restart: the client, the lanes and the running calls are not the context's.
@@ -103,6 +108,14 @@ impl Handler<CreateComment> for ResultPoster {
 
     fn handle(&mut self, CreateComment(message): CreateComment, _: &mut Context<Self>) -> Self::Result {
         self.issue_call(message)
+    }
+}
+
+impl Handler<GetCredentialActor> for ResultPoster {
+    type Result = Option<Addr<CredentialActor>>;
+
+    fn handle(&mut self, _: GetCredentialActor, _: &mut Context<Self>) -> Self::Result {
+        self.courier.credentials.actor()
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) type CustomizeClient = Arc<dyn Fn(ClientBuilder<Dialer>) -> ClientBui
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
-    /// As many as there are slots, so that no call ever waits inside the client.
+    /// One for each slot, so that no call ever waits inside the client, and one for `RefreshEndpoint`.
     pub(crate) max_connections: usize,
     pub(crate) user_agent: String,
     /// `None` for a platform that is reached by plain http.
@@ -70,7 +70,7 @@ impl fmt::Debug for Settings {
 pub(crate) struct Request<'a> {
     pub(crate) url: &'a str,
     pub(crate) token: Option<&'a str>,
-    pub(crate) idempotency_key: &'a str,
+    pub(crate) idempotency_key: Option<&'a str>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -134,10 +134,12 @@ impl Transport {
             .post(request.url)
             .insert_header((header::CONTENT_TYPE, "application/json"))
             .insert_header((header::USER_AGENT, self.settings.user_agent.as_str()))
-            .insert_header(("idempotency-key", request.idempotency_key))
             // Another crate's features may have taught awc to decompress; the limit is on what is sent.
             .insert_header((header::ACCEPT_ENCODING, "identity"))
             .no_decompress();
+        if let Some(key) = request.idempotency_key {
+            post = post.insert_header(("idempotency-key", key));
+        }
         if let Some(token) = request.token {
             post = match HeaderValue::try_from(format!("Bearer {token}")) {
                 Ok(mut value) => {

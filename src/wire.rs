@@ -15,6 +15,12 @@ use crate::{
 /// What may stand in a path segment as it is (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Whether `id`, percent-encoded, is one segment of a path wherever it is decoded: not so `.` and `..`, which no encoding
+/// keeps from being taken for directories.
+pub(crate) fn is_segment(id: &str) -> bool {
+    !matches!(id, "" | "." | "..")
+}
+
 /// What all calls to one platform share.
 #[derive(Debug, Clone)]
 pub(crate) struct Platform {
@@ -75,6 +81,12 @@ impl Platform {
             call("completion", Body::Completion { summary }),
             call("status", Body::Status(Box::new(result))),
         )
+    }
+
+    /// Where a worker gets a new runtime token.
+    pub(crate) fn refresh_url(&self, worker_id: &str) -> String {
+        let worker_id = utf8_percent_encode(worker_id, SEGMENT);
+        format!("{}/api/workers/{worker_id}/refresh-token", self.base)
     }
 
     /// A call to the issue-tracker proxy.
