@@ -16,12 +16,17 @@ mod support;
 
 mod cancellation;
 mod conformance;
+mod credentials;
 mod fake_platform;
 mod idempotency;
 mod issue_calls;
 mod limits;
 mod options;
 mod post_result;
+mod reauthentication;
+mod refresh_endpoint;
 mod retries;
+mod secrets;
 mod tls;
+mod token_file;
 mod transport;

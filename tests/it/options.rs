@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use result_poster::{Options, OptionsBuilder};
+use result_poster::{CredentialActor, Options, OptionsBuilder, RuntimeCredentials, Supervisor};
 
 use crate::support::TOKEN;
 
@@ -175,4 +175,53 @@ fn no_debug_output_shows_the_token() {
     let options = format!("{:?}", builder.build().unwrap());
     assert!(!options.contains(TOKEN));
     assert!(options.contains("[REDACTED]"), "{options}");
+}
+
+#[test]
+fn a_provider_is_held_to_the_same_rules_as_a_token() {
+    let provider = || RuntimeCredentials::new("w", "t");
+    for options in [
+        Options::builder("http://app.example.com").credential_provider(provider()),
+        Options::builder("http://app.example.com")
+            .worker_id("w")
+            .refresh_endpoint("registration"),
+    ] {
+        assert!(refusal(options.clone()).starts_with("option `platform_url` would send the token in clear text"));
+        options.allow_plaintext_http(true).build().unwrap();
+    }
+    let base = || Options::builder("https://app.example.com");
+    for (options, message) in [
+        (base().refresh_endpoint(""), "`refresh_endpoint` is empty"),
+        (
+            base().worker_id("w").refresh_endpoint("a b\n"),
+            "`refresh_endpoint` holds a line break or another control character; trim it where it is read",
+        ),
+        (
+            base().refresh_endpoint("registration"),
+            "`worker_id` is needed by `refresh_endpoint`",
+        ),
+        (
+            base().worker_id("..").refresh_endpoint("registration"),
+            "`worker_id` is needed by `refresh_endpoint`",
+        ),
+        (
+            base().credential_timeout(Duration::ZERO),
+            "`credential_timeout` is zero",
+        ),
+    ] {
+        assert_eq!(refusal(options), format!("option {message}"));
+    }
+}
+
+#[actix_rt::test]
+async fn a_shared_actor_has_the_fixed_pair_to_itself() {
+    let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
+    let base = || Options::builder("https://app.example.com").credential_actor(actor.clone());
+    let reason = "is the business of the actor in `credential_actor`";
+    assert_eq!(refusal(base().worker_id("w")), format!("option `worker_id` {reason}"));
+    assert_eq!(
+        refusal(base().auth_token(TOKEN)),
+        format!("option `auth_token` {reason}")
+    );
+    base().build().unwrap();
 }

@@ -5,15 +5,20 @@ use std::{
     collections::VecDeque,
     io::{Read, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use actix::Addr;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::LocalBoxFuture;
 use result_poster::{
-    AgentResult, CallError, CallReceipt, Options, OptionsBuilder, PostError, PostReceipt, PostResult, ResultPoster,
-    SessionStatus, testing::FakePlatform,
+    AgentResult, CallError, CallReceipt, CredentialProvider, Options, OptionsBuilder, PostError, PostReceipt,
+    PostResult, ProviderError, ResultPoster, RuntimeCredentials, SessionStatus, testing::FakePlatform,
 };
 
 pub const TOKEN: &str = "tok-s3cret";
@@ -95,6 +100,8 @@ pub enum Step {
     Write(Vec<u8>),
     /// Writes these bytes and closes the connection.
     WriteAndClose(Vec<u8>),
+    /// Answers with this status and the request's own head, tokens and all.
+    Echo(u16),
     /// Keeps quiet, and the connection open.
     Silence,
 }
@@ -134,8 +141,11 @@ impl RawPlatform {
 
 fn serve(mut stream: TcpStream, steps: &Mutex<VecDeque<Step>>, requests: &Mutex<Vec<String>>) {
     let port = stream.peer_addr().unwrap().port();
-    while let Some(line) = read_request(&mut stream) {
-        requests.lock().unwrap().push(format!("{port} {line}"));
+    while let Some(head) = read_request(&mut stream) {
+        requests
+            .lock()
+            .unwrap()
+            .push(format!("{port} {}", head.lines().next().unwrap()));
         let step = steps.lock().unwrap().pop_front();
         match step {
             Some(Step::Write(bytes)) => {
@@ -145,13 +155,18 @@ fn serve(mut stream: TcpStream, steps: &Mutex<VecDeque<Step>>, requests: &Mutex<
                 let _ = stream.write_all(&bytes);
                 let _ = stream.shutdown(Shutdown::Both);
             }
+            Some(Step::Echo(status)) => {
+                let length = head.len();
+                let _ = stream
+                    .write_all(format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n\r\n{head}").as_bytes());
+            }
             Some(Step::Silence) => {}
             None => return,
         }
     }
 }
 
-/// Reads one request whole and returns its first line.
+/// Reads one request whole and returns its head.
 pub fn read_request(stream: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -171,5 +186,103 @@ pub fn read_request(stream: &mut impl Read) -> Option<String> {
         })
         .unwrap_or(0);
     stream.read_exact(&mut vec![0; length]).ok()?;
-    head.lines().next().map(str::to_owned)
+    Some(head)
+}
+
+/// A JWT that says when it expires, and is otherwise told apart by `name`.
+pub fn jwt(name: &str, expires_at: SystemTime) -> String {
+    let exp = expires_at.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#));
+    format!("e30.{claims}.{name}")
+}
+
+/// What a [`ScriptedProvider`] does when it is asked.
+#[derive(Clone)]
+pub enum Ask {
+    Give(RuntimeCredentials),
+    Fail,
+    Hang,
+    Panic,
+}
+
+/// A provider that follows a script, whose last step repeats, and counts how often it was asked.
+#[derive(Clone)]
+pub struct ScriptedProvider(Arc<(Mutex<VecDeque<Ask>>, AtomicUsize)>);
+
+impl ScriptedProvider {
+    pub fn new(steps: impl IntoIterator<Item = Ask>) -> Self {
+        Self(Arc::new((Mutex::new(steps.into_iter().collect()), AtomicUsize::new(0))))
+    }
+
+    /// Gives these tokens in turn, each for the worker `wkr_<token>`.
+    pub fn tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
+        let give = |token: &str| Ask::Give(RuntimeCredentials::new(format!("wkr_{token}"), token));
+        Self::new(tokens.into_iter().map(give))
+    }
+
+    pub fn asked(&self) -> usize {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
+impl CredentialProvider for ScriptedProvider {
+    fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, ProviderError>> {
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+        let step = {
+            let mut steps = self.0.0.lock().unwrap();
+            if steps.len() > 1 {
+                steps.pop_front()
+            } else {
+                steps.front().cloned()
+            }
+        };
+        Box::pin(async move {
+            match step.unwrap() {
+                Ask::Give(credentials) => {
+                    actix_rt::task::yield_now().await;
+                    Ok(credentials)
+                }
+                Ask::Fail => Err("the vault is sealed".into()),
+                Ask::Hang => std::future::pending().await,
+                Ask::Panic => panic!("the vault is on fire"),
+            }
+        })
+    }
+}
+
+/// Everything that was logged in this process so far, at any level, as `<level> <target> <line> <key>=<value> …`.
+pub fn logged() -> Vec<String> {
+    LOG.0.lock().unwrap().clone()
+}
+
+/// Begins to keep what is logged. To be called first.
+pub fn keep_log() {
+    let _ = log::set_logger(&LOG);
+    log::set_max_level(log::LevelFilter::Trace);
+}
+
+static LOG: KeptLog = KeptLog(Mutex::new(Vec::new()));
+
+struct KeptLog(Mutex<Vec<String>>);
+
+impl log::Log for KeptLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        struct Pairs(String);
+        impl<'a> log::kv::VisitSource<'a> for Pairs {
+            fn visit_pair(&mut self, key: log::kv::Key<'a>, value: log::kv::Value<'a>) -> Result<(), log::kv::Error> {
+                self.0.push_str(&format!(" {key}={value}"));
+                Ok(())
+            }
+        }
+        let mut pairs = Pairs(String::new());
+        record.key_values().visit(&mut pairs).unwrap();
+        let line = format!("{} {} {}{}", record.level(), record.target(), record.args(), pairs.0);
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn flush(&self) {}
 }
