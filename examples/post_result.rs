@@ -12,7 +12,7 @@ use std::{
 };
 
 use result_poster::{
-    AgentResult, CallReceipt, Options, PostError, PostResult, ResultPoster,
+    AgentResult, CallError, CallReceipt, Options, PostError, PostResult, ResultPoster,
     testing::{FakePlatform, RecordedRequest},
 };
 
@@ -28,7 +28,7 @@ Options:
   --platform <URL>  The platform to post to. Without it, one is started here,
                     and what it received is shown
   --session <ID>    The session that the result belongs to [default: sess-1]
-  --help            Shows this text
+  -h, --help        Shows this text
 
 Environment:
   RESULT_POSTER_TOKEN      The worker's token. A token has no place on a command
@@ -36,7 +36,8 @@ Environment:
   RESULT_POSTER_WORKER_ID  The worker's id [default, without --platform: wkr_1]
   RUST_LOG                 Log lines on stderr, such as result_poster=debug
 
-Exit status: 0 delivered, 1 not delivered, 2 nothing was sent";
+Exit status: 0 delivered, 1 not delivered, 2 the arguments, the file or the
+settings are wrong, and nothing was sent";
 
 /// What ends the program early: one line, and the exit status.
 struct Failure(String, u8);
@@ -134,16 +135,24 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
         .auth_token(variable("RESULT_POSTER_TOKEN", "")?)
         .build()
         .map_err(wrong)?;
-    say(format!("Posting it for session {session} to {url}."));
+    say(format!(
+        "Posting it for session {session} to {url}; this takes a while if it has to be tried again."
+    ));
 
     let poster = ResultPoster::start_supervised(options);
-    let reply = poster.send(PostResult::new(session, result)).await.map_err(wrong)?;
+    let reply = poster
+        .send(PostResult::new(session, result))
+        .await
+        .map_err(|error| Failure(error.to_string(), 1))?;
     match &reply {
         Ok(receipt) => {
             say(format!("1. Completion: {}.", delivered(&receipt.completion)));
             say(format!("2. Status: {}.", delivered(&receipt.status)));
         }
         Err(PostError::Invalid(error)) => return Err(wrong(error)),
+        Err(error) if matches!(error.completion(), Some(CallError::NoCredentials)) => {
+            return Err(wrong("this platform needs a token: set RESULT_POSTER_TOKEN"));
+        }
         Err(error) => {
             let call = |failure: Option<_>| {
                 if failure.is_some() {

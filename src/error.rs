@@ -8,7 +8,7 @@ use std::{io, time::Duration};
 
 use thiserror::Error;
 
-use crate::credentials::CredentialError;
+use crate::{credentials::CredentialError, text::printable};
 
 /// An option that [`OptionsBuilder::build`](crate::OptionsBuilder::build) refused, and why.
 ///
@@ -172,6 +172,9 @@ impl AttemptError {
 /// Why one call (an [`UpdateIssueStatus`](crate::UpdateIssueStatus), a
 /// [`CreateComment`](crate::CreateComment), or one half of a [`PostResult`](crate::PostResult)) was
 /// not delivered.
+///
+/// Its `Display` is its own layer's; the cause of a [`Transient`](Self::Transient) is in the chain of
+/// [`source`](std::error::Error::source), as usual.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -233,7 +236,7 @@ impl CallError {
         }
     }
 
-    /// Whether the same message, sent again later, may succeed.
+    /// Whether the same message (a clone of it), sent again later, may succeed: after `Transient` and `Overloaded`.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -278,7 +281,8 @@ impl CallError {
 /// Why a [`PostResult`](crate::PostResult) was not delivered whole: which of its two calls failed,
 /// and how.
 ///
-/// Its `Display` names the calls and holds the messages of all causes, so that one log line is enough.
+/// Its `Display` names the calls and holds the messages of all causes, so that one log line is enough. What
+/// never got as far as the first call ([`CallError::Overloaded`], a cancellation) is [`Both`](Self::Both).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PostError {
@@ -338,7 +342,7 @@ impl PostError {
         self.calls().find_map(CallError::transient)
     }
 
-    /// Whether the same message, sent again later, may deliver a call that failed now.
+    /// Whether the same message, sent again later, may deliver a call that failed now: if either is retryable.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.calls().any(CallError::is_retryable)
@@ -363,11 +367,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     line
 }
 
+/// A body as the end of a line: what would break the line, or steer a terminal, is escaped.
 fn after_colon(body: &str) -> String {
     if body.is_empty() {
         String::new()
     } else {
-        format!(": {body}")
+        format!(": {}", printable(body))
     }
 }
 
@@ -435,6 +440,19 @@ mod tests {
         assert_eq!(error.transient().map(|e| e.attempts), Some(3));
         assert!(error.is_retryable());
         assert!(error.may_have_been_delivered());
+    }
+
+    #[test]
+    fn a_body_can_not_break_the_line_or_steer_a_terminal() {
+        let body = "one\ntwo\r\u{1b}[31mred\u{9b}\u{202e}naïve 日本";
+        let error = PermanentError::new(400, body.into());
+        assert!(
+            error
+                .to_string()
+                .ends_with(r": one\ntwo\r\u{1b}[31mred\u{9b}\u{202e}naïve 日本"),
+            "{error}"
+        );
+        assert_eq!(error.body, body);
     }
 
     #[test]

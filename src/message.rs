@@ -53,7 +53,8 @@ impl PostResult {
     }
 
     /// Stops the delivery, wherever it is, once `token` is cancelled; the reply is then
-    /// [`CallError::Cancelled`] for each call that was not done.
+    /// [`CallError::Cancelled`] for each call that was not done. One token may go with many messages. A clone
+    /// of the message has the same token, so give it another one to repeat what was cancelled.
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = token;
         self

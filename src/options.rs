@@ -141,7 +141,8 @@ pub struct OptionsBuilder {
 }
 
 impl OptionsBuilder {
-    /// The worker's id, which the platform checks against the session's owner. Default: none.
+    /// The worker's id, which the platform checks against the session's owner. Default: none, which the status
+    /// says by an empty `workerId`, and the completion by leaving it out.
     pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
         self.credentials.fixed.worker_id = worker_id.into();
         self

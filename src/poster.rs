@@ -98,16 +98,16 @@ impl Handler<PostResult> for ResultPoster {
 impl Handler<UpdateIssueStatus> for ResultPoster {
     type Result = ResponseFuture<Result<CallReceipt, CallError>>;
 
-    fn handle(&mut self, UpdateIssueStatus(message): UpdateIssueStatus, _: &mut Context<Self>) -> Self::Result {
-        self.issue_call(message)
+    fn handle(&mut self, message: UpdateIssueStatus, _: &mut Context<Self>) -> Self::Result {
+        self.issue_call(message.0)
     }
 }
 
 impl Handler<CreateComment> for ResultPoster {
     type Result = ResponseFuture<Result<CallReceipt, CallError>>;
 
-    fn handle(&mut self, CreateComment(message): CreateComment, _: &mut Context<Self>) -> Self::Result {
-        self.issue_call(message)
+    fn handle(&mut self, message: CreateComment, _: &mut Context<Self>) -> Self::Result {
+        self.issue_call(message.0)
     }
 }
 

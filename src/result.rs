@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A session's terminal result, as the runner holds it.
 ///
 /// Reads from and writes to the runner's JSON (camel case). Only [`status`](Self::status) is
-/// required; unknown fields are ignored, and `null` reads as absent.
+/// required; unknown fields are ignored, and `null` reads as absent. Each field says whether the platform hears of it.
 ///
 /// ```
 /// use result_poster::{AgentResult, Cost, SessionStatus};

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Attempts of one call, by default.
+/// Attempts of one call, by default: 3.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
-/// The wait before the second attempt, by default; it doubles from there: 1 s, 2 s, 4 s, …
+/// The wait before the second attempt, by default: 1 s. It doubles from there: 1 s, 2 s, 4 s, …
 pub const DEFAULT_BASE_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use crate::{
     error::{AttemptError, chain},
 };
 
-/// The deadline of one attempt, by default.
+/// The deadline of one attempt, by default: 30 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is read of an answer's body at the most; the rest is dropped with its connection.

@@ -78,7 +78,7 @@ impl ManualClock {
     /// Waits until at least `count` sleep, and says how long each has still to sleep, ascending.
     ///
     /// Those whose time has come do not count, so that a test may wait for the next round of
-    /// sleepers right after [`advance`](Self::advance).
+    /// sleepers right after [`advance`](Self::advance). It waits for ever if they never sleep.
     pub async fn sleepers(&self, count: usize) -> Vec<Duration> {
         let mut changes = self.state.subscribe();
         match changes.wait_for(|state| state.asleep().len() >= count).await {

@@ -24,6 +24,15 @@ use tokio_util::sync::CancellationToken;
 /// It runs on a thread of its own, so that it answers whatever the test's own arbiter does, and is
 /// down for good once it is dropped. It speaks plain HTTP/1.1, keeps connections alive, and never breaks HTTP.
 ///
+/// What a poster sends it, all by `POST`; a field in brackets is left out when it is empty, zero or absent:
+///
+/// | path ends with | body |
+/// |---|---|
+/// | `{session_id}/completion` | `[workerId]`, `summary` |
+/// | `{session_id}/status` | `workerId`, `status`, `[providerSessionId]`, `[worktreePath]`, `[error: {message}]`, `[totalCostUsd]`, `[inputTokens]`, `[outputTokens]` |
+/// | `issue-tracker-proxy` | `method` (`updateIssueStatus` or `createComment`), `args: [issue_id, text]`, `[organizationId]` |
+/// | `{worker_id}/refresh-token` | nothing that matters; the answer's `runtimeToken`, `[runtimeTokenExpiresAt]` do |
+///
 /// ```
 /// use result_poster::{AgentResult, Options, PostResult, ResultPoster, SessionStatus};
 /// use result_poster::testing::{FakePlatform, Reply};
@@ -129,7 +138,7 @@ impl FakePlatform {
         self.shared.requests.borrow().clone()
     }
 
-    /// Waits until there were at least `count` requests, and returns all so far.
+    /// Waits until there were at least `count` requests, however long, and returns all so far.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<RecordedRequest> {
         let mut changes = self.shared.requests.subscribe();
         match changes.wait_for(|requests| requests.len() >= count).await {

@@ -188,9 +188,9 @@ async fn a_token_that_runs_out_on_the_way_is_renewed_for_the_status_too() {
 async fn a_rejected_token_is_no_fallback_while_the_provider_is_down() {
     let platform = FakePlatform::start().unwrap();
     platform.script(PROXY, [Reply::status(401), Reply::ok()]);
-    let until = std::time::SystemTime::now() + Duration::from_secs(3600);
-    let give = |name| Ask::Give(result_poster::RuntimeCredentials::new("w", name).with_expires_at(until));
     let clock = ManualClock::new();
+    let until = clock.now() + Duration::from_secs(3600);
+    let give = |name| Ask::Give(result_poster::RuntimeCredentials::new("w", name).with_expires_at(until));
     let second = Duration::from_secs(1);
     let provider = ScriptedProvider::new([give("old"), Ask::Fail, Ask::Fail, give("new")]);
     let options = options(platform.url()).auth_token("").worker_id("").base_delay(second);
