@@ -141,10 +141,27 @@ fn is_retryable(value: &Value) -> bool {
 /// What an error keeps of a text: no token, no white space around it, at most 4 KiB.
 fn excerpt(text: &str, token: Option<&str>) -> String {
     let scrubbed = match token {
-        Some(token) if !token.is_empty() => text.replace(token, "[REDACTED]"),
+        Some(token) if !token.is_empty() => scrub(text, token),
         _ => text.to_owned(),
     };
     prefix(scrubbed.trim(), BODY_EXCERPT).trim_end().to_owned()
+}
+
+/// `text` without `token`: as it is, as JSON may write it, and cut short at the end of what was read.
+fn scrub(text: &str, token: &str) -> String {
+    const REDACTED: &str = "[REDACTED]";
+    let mut scrubbed = text
+        .replace(token, REDACTED)
+        .replace(&token.replace('/', r"\/"), REDACTED);
+    let start = (4..token.len())
+        .rev()
+        .filter_map(|length| token.get(..length))
+        .find(|start| scrubbed.ends_with(start));
+    if let Some(start) = start {
+        scrubbed.truncate(scrubbed.len().saturating_sub(start.len()));
+        scrubbed.push_str(REDACTED);
+    }
+    scrubbed
 }
 
 #[cfg(test)]
@@ -344,6 +361,11 @@ mod tests {
             "bad token [REDACTED]!"
         );
         assert_eq!(excerpt("s3cret", None), "s3cret");
+        assert_eq!(excerpt("cut short: s3cre", Some("s3cret")), "cut short: [REDACTED]");
+        assert_eq!(
+            excerpt(r#"{"token":"ab\/cd=="}"#, Some("ab/cd==")),
+            r#"{"token":"[REDACTED]"}"#
+        );
         assert_eq!(excerpt("anything", Some("")), "anything");
         let long = excerpt(&"日".repeat(5000), None);
         assert_eq!(long.len(), 4095);

@@ -1,9 +1,7 @@
 //! One call from message to reply: the only retry loop.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
-use futures_util::FutureExt as _;
-use log::{debug, error, info, warn};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,9 +9,10 @@ use crate::{
     clock::Clock,
     credentials::{CredentialLease, Credentials, GetCredentials},
     error::{AttemptError, CallError, PermanentError, PostError, TransientError},
-    lanes::Turn,
-    message::{CallReceipt, IssueCall, PostReceipt, PostResult},
-    panics::panic_message,
+    journal::{Journal, Subject},
+    lanes::{Refusal, Turn},
+    message::{CallReceipt, IssueCall, PostReceipt, PostResult, check_result},
+    panics::caught,
     retry::RetryPolicy,
     transport::{Request, Transport},
     wire::{Call, Platform},
@@ -28,25 +27,49 @@ pub(crate) struct Courier {
     pub(crate) transport: Rc<Transport>,
     pub(crate) retry: RetryPolicy,
     pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+    /// Cancelled when the time of a shutdown is over.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Courier {
     /// Delivers a result: the completion, then the status, whatever became of the completion.
-    pub(crate) async fn post_result(&self, mut turn: Turn, message: PostResult) -> Result<PostReceipt, PostError> {
-        message.check()?;
+    pub(crate) async fn post_result(
+        &self,
+        turn: Result<Turn, Refusal>,
+        message: PostResult,
+    ) -> Result<PostReceipt, PostError> {
         let PostResult {
             session_id,
             result,
             cancellation,
         } = message;
+        let subjects = ["completion", "status"].map(|call| Subject(call, &session_id));
+        let refused = |subject: Subject<'_>, error: CallError| {
+            self.journal.failed(subject, &error);
+            error
+        };
+        if let Err(error) = check_result(&session_id, &result) {
+            for subject in subjects {
+                refused(subject, error.clone().into());
+            }
+            return Err(error.into());
+        }
+        let mut turn = match turn {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                let [completion, status] = subjects.map(|subject| refused(subject, refusal.into()));
+                return Err(PostError::Both { completion, status });
+            }
+        };
+        for subject in subjects {
+            self.journal.accepted(subject);
+        }
+
         let (completion, status) = self.platform.session_calls(&session_id, result);
         let completion = self.call(&completion, &mut turn, &cancellation).await;
-        let status = match completion {
-            Err(CallError::Cancelled { .. }) => Err(CallError::Cancelled {
-                may_have_been_delivered: false,
-            }),
-            Ok(_) | Err(_) => self.call(&status, &mut turn, &cancellation).await,
-        };
+        // After a cancellation this one is cancelled before it is sent.
+        let status = self.call(&status, &mut turn, &cancellation).await;
         match (completion, status) {
             (Ok(completion), Ok(status)) => Ok(PostReceipt { completion, status }),
             (Err(error), Ok(_)) => Err(PostError::Completion(error)),
@@ -56,15 +79,27 @@ impl Courier {
     }
 
     /// Delivers a call to the issue-tracker proxy.
-    pub(crate) async fn issue_call(&self, mut turn: Turn, message: IssueCall) -> Result<CallReceipt, CallError> {
-        message.check()?;
+    pub(crate) async fn issue_call(
+        &self,
+        turn: Result<Turn, Refusal>,
+        message: IssueCall,
+    ) -> Result<CallReceipt, CallError> {
+        let checked = message.check().map_err(CallError::from);
+        let mut turn = match checked.and_then(|()| Ok(turn?)) {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.journal.failed(Subject(message.method, &message.issue_id), &error);
+                return Err(error);
+            }
+        };
         let call = self
             .platform
             .proxy_call(message.method, message.issue_id, message.text, message.idempotency_key);
+        self.journal.accepted(call.subject());
         self.call(&call, &mut turn, &message.cancellation).await
     }
 
-    /// Makes sure of a reply: a cancellation ends the call wherever it is, and a panic in it is caught.
+    /// Makes sure of an outcome: a cancellation ends the call wherever it is, and a panic in it is caught.
     async fn call(
         &self,
         call: &Call,
@@ -72,38 +107,38 @@ impl Courier {
         cancellation: &CancellationToken,
     ) -> Result<CallReceipt, CallError> {
         let progress = Progress::default();
-        let cancelled = || CallError::Cancelled {
-            may_have_been_delivered: progress.may_have_been_delivered.get(),
-        };
-        let outcome = if cancellation.is_cancelled() {
-            Err(cancelled())
-        } else {
-            let work = AssertUnwindSafe(self.deliver(call, turn, &progress)).catch_unwind();
-            match cancellation.run_until_cancelled(work).await {
-                None => Err(cancelled()),
-                Some(Ok(outcome)) => outcome,
-                Some(Err(panic)) => Err(CallError::Internal {
-                    message: panic_message(panic.as_ref()),
-                }),
-            }
+        let work = caught(self.deliver(call, turn, cancellation, &progress));
+        let work = cancellation.run_until_cancelled(work);
+        let outcome = match self.shutdown.run_until_cancelled(work).await.flatten() {
+            None => Err(progress.cancelled()),
+            Some(outcome) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
         };
         match &outcome {
-            Ok(receipt) => debug!(call = call.name, subject:? = call.subject, attempts = receipt.attempts;
-                "delivered"),
-            Err(CallError::Cancelled { .. }) => debug!(call = call.name, subject:? = call.subject; "cancelled"),
-            Err(error) => error!(call = call.name, subject:? = call.subject; "not delivered: {}", error.without_body()),
+            Ok(receipt) => self.journal.delivered(call.subject(), receipt),
+            Err(error) => self.journal.failed(call.subject(), error),
         }
         outcome
     }
 
     /// Tries until the platform has taken the call, has refused it, or the attempts are spent.
-    async fn deliver(&self, call: &Call, turn: &mut Turn, progress: &Progress) -> Result<CallReceipt, CallError> {
+    async fn deliver(
+        &self,
+        call: &Call,
+        turn: &mut Turn,
+        cancellation: &CancellationToken,
+        progress: &Progress,
+    ) -> Result<CallReceipt, CallError> {
         turn.come().await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         loop {
             turn.take_slot().await;
+            // The turn or the slot may have come with the very cancellation that freed it.
+            if cancellation.is_cancelled() || self.shutdown.is_cancelled() {
+                return Err(progress.cancelled());
+            }
             attempts = attempts.saturating_add(1);
+            self.journal.attempt(attempts);
             let (last, retry_after) = match self.attempt(call, progress).await? {
                 Verdict::Delivered => {
                     let elapsed = self.clock.instant().saturating_duration_since(started);
@@ -116,8 +151,7 @@ impl Courier {
                 Verdict::Transient { error, retry_after } => (error, retry_after),
             };
             let wait = self.retry.wait_after(attempts, retry_after, rand::random());
-            warn!(call = call.name, subject:? = call.subject, attempt = attempts, wait:? = wait;
-                "attempt failed: {}", last.without_body());
+            self.journal.attempt_failed(call.subject(), attempts, &last, wait);
             match wait {
                 None => {
                     return Err(CallError::Transient(TransientError {
@@ -165,8 +199,7 @@ impl Courier {
             if progress.reauthenticated.replace(true) {
                 return Ok(Verdict::Permanent(refusal));
             }
-            info!(call = call.name, subject:? = call.subject, status = refusal.status_code;
-                "the platform rejected the credentials, asking for others");
+            self.journal.reauthenticating(call.subject(), refusal.status_code);
             message = GetCredentials::instead_of(&lease);
             rejected = Some((lease, refusal));
         }
@@ -212,4 +245,21 @@ impl Courier {
 struct Progress {
     may_have_been_delivered: Cell<bool>,
     reauthenticated: Cell<bool>,
+}
+
+impl Progress {
+    fn cancelled(&self) -> CallError {
+        CallError::Cancelled {
+            may_have_been_delivered: self.may_have_been_delivered.get(),
+        }
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Overloaded,
+            Refusal::Closed => Self::ShuttingDown,
+        }
+    }
 }

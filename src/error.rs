@@ -190,7 +190,8 @@ pub enum CallError {
     /// The attempts are spent.
     #[error(transparent)]
     Transient(#[from] TransientError),
-    /// The message's cancellation token was cancelled before the call was done.
+    /// The message's cancellation token was cancelled, or the time of a [`Shutdown`](crate::Shutdown) was over, before the
+    /// call was done.
     #[error("cancelled{}", if *.may_have_been_delivered { ", the platform may have taken the request" } else { ", nothing was sent" })]
     Cancelled {
         /// Whether an attempt had been started that the platform may have acted upon.
@@ -199,6 +200,9 @@ pub enum CallError {
     /// `max_queued` calls wait already; nothing was sent. Send it again when some have ended.
     #[error("too many calls are waiting, nothing was sent: send it again later")]
     Overloaded,
+    /// The poster was told to shut down before it had the message; nothing was sent.
+    #[error("the poster is shutting down, nothing was sent")]
+    ShuttingDown,
     /// A bug in this crate, or a panic in a closure that was given to it: the panic's message.
     #[error("internal error, please report it: {message}")]
     Internal {
@@ -218,6 +222,7 @@ impl CallError {
             | Self::Transient(_)
             | Self::Cancelled { .. }
             | Self::Overloaded
+            | Self::ShuttingDown
             | Self::Internal { .. } => None,
         }
     }
@@ -232,6 +237,7 @@ impl CallError {
             | Self::Permanent(_)
             | Self::Cancelled { .. }
             | Self::Overloaded
+            | Self::ShuttingDown
             | Self::Internal { .. } => None,
         }
     }
@@ -245,6 +251,7 @@ impl CallError {
             | Self::NoCredentials
             | Self::Permanent(_)
             | Self::Cancelled { .. }
+            | Self::ShuttingDown
             | Self::Internal { .. } => false,
         }
     }
@@ -260,7 +267,7 @@ impl CallError {
                 may_have_been_delivered,
             } => *may_have_been_delivered,
             Self::Internal { .. } => true,
-            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded => false,
+            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded | Self::ShuttingDown => false,
         }
     }
 
@@ -273,6 +280,7 @@ impl CallError {
             | Self::NoCredentials
             | Self::Cancelled { .. }
             | Self::Overloaded
+            | Self::ShuttingDown
             | Self::Internal { .. } => chain(self),
         }
     }
@@ -282,7 +290,8 @@ impl CallError {
 /// and how.
 ///
 /// Its `Display` names the calls and holds the messages of all causes, so that one log line is enough. What
-/// never got as far as the first call ([`CallError::Overloaded`], a cancellation) is [`Both`](Self::Both).
+/// never got as far as the first call ([`CallError::Overloaded`], [`CallError::ShuttingDown`], a cancellation) is
+/// [`Both`](Self::Both).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PostError {
@@ -308,6 +317,15 @@ pub enum PostError {
 }
 
 impl PostError {
+    pub(crate) fn internal(message: String) -> Self {
+        Self::Both {
+            completion: CallError::Internal {
+                message: message.clone(),
+            },
+            status: CallError::Internal { message },
+        }
+    }
+
     /// Why the completion failed, if it did.
     #[must_use]
     pub fn completion(&self) -> Option<&CallError> {

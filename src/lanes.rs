@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Lanes that there is room for even when there are none.
+const KEPT_CAPACITY: usize = 1024;
 
 /// Whose calls run one after another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +39,9 @@ pub(crate) struct Lanes {
     slots: Arc<Semaphore>,
     admitted: Cell<usize>,
     next_number: Cell<u64>,
+    closed: Cell<bool>,
+    /// Told when the last admitted call is done.
+    empty: Notify,
 }
 
 #[derive(Debug)]
@@ -44,9 +50,24 @@ struct Waiter {
     go: oneshot::Sender<()>,
 }
 
-/// `max_queued` calls wait already.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+/// Why a call was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// `max_queued` calls wait already.
+    Full,
+    /// Nothing is admitted any more.
+    Closed,
+}
+
+/// What there is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    /// Admitted calls with a slot.
+    pub(crate) running: usize,
+    /// Admitted calls without one.
+    pub(crate) waiting: usize,
+    pub(crate) lanes: usize,
+}
 
 impl Lanes {
     pub(crate) fn new(limits: Limits) -> Rc<Self> {
@@ -56,20 +77,27 @@ impl Lanes {
             lanes: RefCell::default(),
             admitted: Cell::new(0),
             next_number: Cell::new(0),
+            closed: Cell::new(false),
+            empty: Notify::new(),
         })
     }
 
     /// Takes a place at the end of the key's lane, now: the order of these calls is the order of the lane.
-    pub(crate) fn admit(self: &Rc<Self>, key: Key) -> Result<Turn, Full> {
+    pub(crate) fn admit(self: &Rc<Self>, key: Key) -> Result<Turn, Refusal> {
+        if self.closed.get() {
+            return Err(Refusal::Closed);
+        }
         let mut lanes = self.lanes.borrow_mut();
-        // A call that can send at once does not wait, however many others do.
+        // A call that can send at once does not wait; but it will, if its first attempt fails.
         let slot = if lanes.contains_key(&key) {
             None
         } else {
             self.try_slot()
         };
-        if slot.is_none() && self.waiting() >= self.limits.max_queued {
-            return Err(Full);
+        let capacity = self.limits.max_in_flight.saturating_add(self.limits.max_queued);
+        let no_room = slot.is_none() && self.waiting() >= self.limits.max_queued;
+        if no_room || self.admitted.get() >= capacity {
+            return Err(Refusal::Full);
         }
         let place = match lanes.entry(key.clone()) {
             Entry::Vacant(entry) => {
@@ -97,10 +125,37 @@ impl Lanes {
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
+    fn running(&self) -> usize {
+        self.limits.max_in_flight.saturating_sub(self.slots.available_permits())
+    }
+
     /// Admitted calls that do not send.
     fn waiting(&self) -> usize {
-        let sending = self.limits.max_in_flight.saturating_sub(self.slots.available_permits());
-        self.admitted.get().saturating_sub(sending)
+        self.admitted.get().saturating_sub(self.running())
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            running: self.running(),
+            waiting: self.waiting(),
+            lanes: self.lanes.borrow().len(),
+        }
+    }
+
+    /// Admits nothing from now on. What is admitted goes on.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// Waits until all that is admitted is done.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let emptied = self.empty.notified();
+            if self.admitted.get() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Lets the next in the lane go, or closes the lane.
@@ -113,6 +168,10 @@ impl Lanes {
                 }
             }
             lanes.remove(key);
+            // A rush leaves its room behind otherwise.
+            if lanes.is_empty() && lanes.capacity() > KEPT_CAPACITY {
+                lanes.shrink_to_fit();
+            }
         }
     }
 
@@ -169,6 +228,9 @@ impl Drop for Turn {
         self.give_slot_back();
         let lanes = &self.lanes;
         lanes.admitted.set(lanes.admitted.get().saturating_sub(1));
+        if lanes.admitted.get() == 0 {
+            lanes.empty.notify_waiters();
+        }
         let is_first = match &mut self.place {
             Place::First => true,
             // It may have been told to go, and not have heard it yet.
@@ -249,7 +311,7 @@ mod tests {
             .collect();
         assert_eq!(lanes.lanes.borrow().len(), 7);
         drop(turns);
-        assert!(lanes.lanes.borrow().is_empty());
+        assert!(lanes.lanes.borrow().is_empty() && lanes.lanes.borrow().capacity() <= KEPT_CAPACITY);
         assert_eq!((lanes.waiting(), lanes.slots.available_permits()), (0, 2));
     }
 
@@ -257,25 +319,73 @@ mod tests {
     fn calls_beyond_the_limits_are_refused() {
         let lanes = lanes(2, 3);
         let mut sending: Vec<_> = ["a", "b"].map(|name| lanes.admit(key(name)).unwrap()).into();
-        let waiting = ["a", "a", "c"].map(|name| lanes.admit(key(name)).unwrap());
-        assert_eq!(lanes.admit(key("d")).err(), Some(Full));
-        // One sender that waits for its next attempt counts as waiting.
+        let mut waiting = Vec::from(["a", "a", "c"].map(|name| lanes.admit(key(name)).unwrap()));
+        assert_eq!(lanes.admit(key("d")).err(), Some(Refusal::Full));
+        waiting.pop();
+        // A sender that waits for its next attempt counts as waiting.
         sending[0].give_slot_back();
-        assert_eq!(lanes.admit(key("a")).err(), Some(Full));
+        assert_eq!(lanes.admit(key("a")).err(), Some(Refusal::Full));
         // But who can send at once does not wait.
         let direct = lanes.admit(key("d")).unwrap();
         assert!(direct.slot.is_some());
+        assert_eq!(lanes.admit(key("e")).err(), Some(Refusal::Full));
         drop((waiting, direct));
         assert!(lanes.admit(key("a")).is_ok());
+    }
+
+    #[test]
+    fn a_platform_that_is_down_fills_the_queue_and_no_more() {
+        let lanes = lanes(1, 2);
+        let mut waiting = Vec::new();
+        for number in 0..3 {
+            let mut turn = lanes.admit(key(&format!("{number}"))).unwrap();
+            // Its first attempt fails at once: it waits for the next, and the slot is free.
+            turn.give_slot_back();
+            waiting.push(turn);
+        }
+        assert_eq!(lanes.admit(key("more")).err(), Some(Refusal::Full));
+        waiting.pop();
+        assert!(lanes.admit(key("more")).is_ok());
+    }
+
+    #[test]
+    fn who_leaves_the_lane_leaves_nothing_in_it() {
+        let lanes = lanes(1, 9);
+        let _first = lanes.admit(key("a")).unwrap();
+        for _ in 0..100 {
+            drop(lanes.admit(key("a")).unwrap());
+        }
+        assert!(lanes.lanes.borrow()[&key("a")].is_empty());
     }
 
     #[test]
     fn nothing_waits_where_nothing_may() {
         let lanes = lanes(1, 0);
         let only = lanes.admit(key("a")).unwrap();
-        assert_eq!(lanes.admit(key("b")).err(), Some(Full));
+        assert_eq!(lanes.admit(key("b")).err(), Some(Refusal::Full));
         drop(only);
         assert!(lanes.admit(key("b")).is_ok());
+    }
+
+    #[test]
+    fn once_closed_nothing_is_admitted_and_the_rest_drains() {
+        let lanes = lanes(1, 9);
+        let turns = ["a", "a", "b"].map(|name| lanes.admit(key(name)).unwrap());
+        assert_eq!(
+            lanes.gauges(),
+            Gauges {
+                running: 1,
+                waiting: 2,
+                lanes: 2
+            }
+        );
+        lanes.close();
+        assert_eq!(lanes.admit(key("c")).err(), Some(Refusal::Closed));
+        let mut drained = Box::pin(lanes.drained());
+        assert!((&mut drained).now_or_never().is_none());
+        drop(turns);
+        assert!(drained.now_or_never().is_some());
+        assert!(lanes.drained().now_or_never().is_some());
     }
 
     #[test]

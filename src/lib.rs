@@ -61,6 +61,7 @@ mod clock;
 mod credentials;
 mod delivery;
 mod error;
+mod journal;
 mod lanes;
 mod message;
 mod options;
@@ -81,7 +82,11 @@ pub use credentials::{
     ProviderError, RuntimeCredentials, RuntimeTokenFile, provider_fn,
 };
 pub use error::{AttemptError, CallError, InvalidMessage, OptionsError, PermanentError, PostError, TransientError};
-pub use message::{CallReceipt, CreateComment, GetCredentialActor, PostReceipt, PostResult, UpdateIssueStatus};
+pub use journal::{DeliveryEvent, DeliveryEventKind, Failure, GetStats, PosterStats, Subscribe};
+pub use message::{
+    CallReceipt, CreateComment, GetCredentialActor, PostReceipt, PostResult, Shutdown, ShutdownReport,
+    UpdateIssueStatus,
+};
 pub use options::{Options, OptionsBuilder};
 pub use poster::ResultPoster;
 pub use result::{AgentResult, Cost, SessionStatus, WorkResult};

@@ -12,6 +12,9 @@ use crate::{
     wire::is_segment,
 };
 
+/// More would not fit into a URL, percent-encoded.
+const MAX_SESSION_ID_BYTES: usize = 4096;
+
 /// Deliver a session's terminal result: the completion (`POST …/api/sessions/{id}/completion`),
 /// then the status (`POST …/api/sessions/{id}/status`), each with attempts of its own.
 ///
@@ -29,7 +32,7 @@ use crate::{
 ///
 /// [`PostError`] says which of the two calls failed, and how. [`PostError::Invalid`]: an empty or
 /// blank session id, one that is `.` or `..` (which no encoding keeps from reaching another
-/// route), or a cost that is not a finite number.
+/// route) or longer than 4096 bytes, or a cost that is not a finite number.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct PostResult {
@@ -59,23 +62,29 @@ impl PostResult {
         self.cancellation = token;
         self
     }
+}
 
-    pub(crate) fn check(&self) -> Result<(), InvalidMessage> {
-        not_blank("session_id", &self.session_id)?;
-        if !is_segment(&self.session_id) {
-            return Err(InvalidMessage {
-                field: "session_id",
-                reason: "is a relative path",
-            });
-        }
-        let cost = self.result.cost.as_ref().and_then(|cost| cost.total_cost_usd);
-        match cost {
-            Some(usd) if !usd.is_finite() => Err(InvalidMessage {
-                field: "cost.total_cost_usd",
-                reason: "is not a finite number",
-            }),
-            Some(_) | None => Ok(()),
-        }
+pub(crate) fn check_result(session_id: &str, result: &AgentResult) -> Result<(), InvalidMessage> {
+    not_blank("session_id", session_id)?;
+    if !is_segment(session_id) {
+        return Err(InvalidMessage {
+            field: "session_id",
+            reason: "is a relative path",
+        });
+    }
+    if session_id.len() > MAX_SESSION_ID_BYTES {
+        return Err(InvalidMessage {
+            field: "session_id",
+            reason: "is longer than 4096 bytes",
+        });
+    }
+    let cost = result.cost.as_ref().and_then(|cost| cost.total_cost_usd);
+    match cost {
+        Some(usd) if !usd.is_finite() => Err(InvalidMessage {
+            field: "cost.total_cost_usd",
+            reason: "is not a finite number",
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -181,6 +190,43 @@ fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessage> {
         });
     }
     Ok(())
+}
+
+/// Shuts a [`ResultPoster`](crate::ResultPoster) down: what it has taken goes on until the platform has acknowledged
+/// it, new messages are refused with [`CallError::ShuttingDown`], and when all is done the actor stops for good.
+///
+/// When the time is over, what is not done is cancelled: each message gets its reply, [`CallError::Cancelled`]. The reply to
+/// this message comes after all of theirs. Another one meanwhile does no harm; the shortest time counts.
+///
+/// Under a [`Supervisor`](crate::Supervisor) the actor is not restarted after it, and senders get
+/// [`MailboxError::Closed`](actix::MailboxError::Closed); actix's own supervisor would restart it, still shut.
+#[derive(Debug, Clone, Copy)]
+pub struct Shutdown {
+    pub(crate) within: Duration,
+}
+
+impl Shutdown {
+    /// Lets what was taken go on for so long, by the poster's [`clock`](crate::OptionsBuilder::clock).
+    #[must_use]
+    pub fn within(within: Duration) -> Self {
+        Self { within }
+    }
+}
+
+impl Message for Shutdown {
+    type Result = ShutdownReport;
+}
+
+/// What became of the calls that a poster had taken and not finished when it was told to shut down. A result is two calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Calls that the platform has taken.
+    pub delivered: u64,
+    /// Calls that failed by themselves.
+    pub failed: u64,
+    /// Calls that were cancelled, because the time was over or by their token.
+    pub cancelled: u64,
 }
 
 /// Asks a [`ResultPoster`](crate::ResultPoster) for the address of its [`CredentialActor`], so that other parts of a

@@ -5,6 +5,7 @@ use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use actix::Addr;
 use awc::ClientBuilder;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 use url::{Host, ParseError, Url};
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     },
     delivery::Courier,
     error::OptionsError,
+    journal::Journal,
     lanes::Limits,
     retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     transport::{self, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
@@ -94,6 +96,8 @@ impl Options {
             transport,
             retry: self.retry,
             clock: self.clock,
+            journal: Journal::default(),
+            shutdown: CancellationToken::new(),
         };
         (courier, self.limits)
     }

@@ -1,8 +1,16 @@
-//! What a caught panic has to say.
+//! Work whose panic is an outcome like any other.
 
-use std::any::Any;
+use std::{any::Any, panic::AssertUnwindSafe};
 
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+use futures_util::FutureExt as _;
+
+/// The work's output, or the message of its panic.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.map_err(|panic| message(panic.as_ref()))
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .copied()

@@ -1,17 +1,25 @@
 //! The `ResultPoster` actor: its lifecycle, and three thin handlers.
 
-use std::{fmt, rc::Rc};
+use std::{fmt, pin::pin, rc::Rc};
 
-use actix::{Actor, Addr, Context, Handler, ResponseFuture, Supervised};
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseFuture, Supervised};
 use actix_rt::ArbiterHandle;
+use futures_util::future::{Either, select};
 
+#[cfg(feature = "testing")]
+use crate::testing::Crash;
 use crate::{
     credentials::CredentialActor,
     delivery::Courier,
     error::{CallError, PostError},
-    lanes::{Key, Lanes, Turn},
-    message::{CallReceipt, CreateComment, GetCredentialActor, IssueCall, PostReceipt, PostResult, UpdateIssueStatus},
+    journal::{GetStats, PosterStats, Subscribe},
+    lanes::{Gauges, Key, Lanes},
+    message::{
+        CallReceipt, CreateComment, GetCredentialActor, IssueCall, PostReceipt, PostResult, Shutdown, ShutdownReport,
+        UpdateIssueStatus,
+    },
     options::Options,
+    panics::caught,
     supervise::Supervisor,
 };
 
@@ -54,15 +62,24 @@ impl ResultPoster {
         Supervisor::start_in_arbiter(arbiter, |_| Self::new(options))
     }
 
-    fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
+    // In both, the place is taken now, so that the order of the mailbox is the order of the lane.
+
+    fn post_result(&self, message: PostResult) -> ResponseFuture<Result<PostReceipt, PostError>> {
         let courier = Rc::clone(&self.courier);
-        let turn = self.admit(Key::Issue(message.issue_id.clone()));
-        Box::pin(async move { courier.issue_call(turn?, message).await })
+        let turn = self.lanes.admit(Key::Session(message.session_id.clone()));
+        Box::pin(async move {
+            let posted = caught(courier.post_result(turn, message)).await;
+            posted.unwrap_or_else(|message| Err(PostError::internal(message)))
+        })
     }
 
-    /// Takes the call's place now, so that the order of the mailbox is the order of the lane.
-    fn admit(&self, key: Key) -> Result<Turn, CallError> {
-        self.lanes.admit(key).map_err(|_| CallError::Overloaded)
+    fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
+        let courier = Rc::clone(&self.courier);
+        let turn = self.lanes.admit(Key::Issue(message.issue_id.clone()));
+        Box::pin(async move {
+            let called = caught(courier.issue_call(turn, message)).await;
+            called.unwrap_or_else(|message| Err(CallError::Internal { message }))
+        })
     }
 }
 
@@ -74,8 +91,12 @@ impl Actor for ResultPoster {
     }
 }
 
-// Nothing to do on a restart: the client, the lanes and the running calls are not the context's.
-impl Supervised for ResultPoster {}
+// The client, the lanes and the running calls are not the context's: they survive a restart.
+impl Supervised for ResultPoster {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.courier.journal.restarted();
+    }
+}
 
 // A `ResponseFuture` is a task of its own: it outlives a restart of the actor, and thousands of
 // them cost nothing while they wait. What may panic is inside of it, never in the handler.
@@ -83,15 +104,7 @@ impl Handler<PostResult> for ResultPoster {
     type Result = ResponseFuture<Result<PostReceipt, PostError>>;
 
     fn handle(&mut self, message: PostResult, _: &mut Context<Self>) -> Self::Result {
-        let courier = Rc::clone(&self.courier);
-        let turn = self.admit(Key::Session(message.session_id.clone()));
-        Box::pin(async move {
-            let turn = turn.map_err(|_| PostError::Both {
-                completion: CallError::Overloaded,
-                status: CallError::Overloaded,
-            })?;
-            courier.post_result(turn, message).await
-        })
+        self.post_result(message)
     }
 }
 
@@ -116,6 +129,77 @@ impl Handler<GetCredentialActor> for ResultPoster {
 
     fn handle(&mut self, _: GetCredentialActor, _: &mut Context<Self>) -> Self::Result {
         self.courier.credentials.actor()
+    }
+}
+
+impl Handler<Shutdown> for ResultPoster {
+    type Result = ResponseFuture<ShutdownReport>;
+
+    fn handle(&mut self, message: Shutdown, context: &mut Context<Self>) -> Self::Result {
+        self.lanes.close();
+        let (courier, lanes, poster) = (Rc::clone(&self.courier), Rc::clone(&self.lanes), context.address());
+        Box::pin(async move {
+            let before = courier.journal.stats();
+            let drained = pin!(lanes.drained());
+            let time_is_over = pin!(courier.clock.sleep(message.within));
+            if let Either::Right(_) = select(drained, time_is_over).await {
+                courier.shutdown.cancel();
+                lanes.drained().await;
+            }
+            poster.do_send(StopForGood);
+            courier.journal.stats().since(&before)
+        })
+    }
+}
+
+/// The end of a shutdown. A message, since a restart drops whatever else a context has to do.
+struct StopForGood;
+
+impl Message for StopForGood {
+    type Result = ();
+}
+
+impl Handler<StopForGood> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, _: StopForGood, context: &mut Context<Self>) {
+        Supervisor::stop_for_good(context);
+    }
+}
+
+impl Handler<GetStats> for ResultPoster {
+    type Result = MessageResult<GetStats>;
+
+    fn handle(&mut self, _: GetStats, _: &mut Context<Self>) -> Self::Result {
+        let Gauges {
+            running,
+            waiting,
+            lanes,
+        } = self.lanes.gauges();
+        MessageResult(PosterStats {
+            refreshes: self.courier.credentials.fetches(),
+            running,
+            waiting,
+            lanes,
+            ..self.courier.journal.stats()
+        })
+    }
+}
+
+impl Handler<Subscribe> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, message: Subscribe, _: &mut Context<Self>) {
+        self.courier.journal.subscribe(message.0);
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<Crash> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, crash: Crash, context: &mut Context<Self>) {
+        crash.strike(context);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     any::type_name,
+    cell::Cell,
     collections::VecDeque,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use actix::{
-    Actor, Addr, AsyncContext as _, Context, Supervised,
+    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Supervised,
     dev::{ContextFut, channel::channel},
 };
 use actix_rt::{ArbiterHandle, time::Instant};
@@ -21,6 +22,11 @@ use log::{error, warn};
 const BUDGET: usize = 5;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
+thread_local! {
+    /// Set within the poll of an actor that asks for it, and read when that poll ends.
+    static STOP_FOR_GOOD: Cell<bool> = const { Cell::new(false) };
+}
+
 /// actix's own default.
 const MAILBOX_CAPACITY: usize = 16;
 
@@ -29,7 +35,7 @@ const MAILBOX_CAPACITY: usize = 16;
 ///
 /// The address stays the same, and messages that wait in the mailbox are kept; the state is what the
 /// actor makes of it in [`Supervised::restarting`]. Futures that the actor had spawned on its context
-/// are dropped. The supervisor ends when nobody holds the address any more, or after more
+/// are dropped. The supervisor ends with [`stop_for_good`](Self::stop_for_good), when nobody holds the address any more, or after more
 /// than five restarts in ten seconds: that is an error in the log, and the mailbox is closed.
 pub struct Supervisor<A>
 where
@@ -73,6 +79,13 @@ where
         });
     }
 
+    /// Stops the actor for good, from within one of its handlers: as `context.stop()`, and it is not
+    /// restarted. Under another supervisor, or none, it is a `stop` like any other.
+    pub fn stop_for_good(context: &mut Context<A>) {
+        STOP_FOR_GOOD.set(true);
+        context.stop();
+    }
+
     /// Whether one more restart is within the budget.
     fn may_restart(&mut self) -> bool {
         let now = Instant::now();
@@ -93,21 +106,26 @@ where
         let name = type_name::<A>();
         loop {
             let actor = &mut self.actor;
-            match catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(context))) {
+            let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(context)));
+            let stop_for_good = STOP_FOR_GOOD.take();
+            let ended = match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(())) => warn!("{name} stopped, restarting it"),
-                Err(_) => error!("{name} panicked, restarting it"),
-            }
-            if !self.may_restart() {
-                error!("{name} was restarted {BUDGET} times within {BUDGET_WINDOW:?} and is given up");
+                Ok(Poll::Ready(())) if stop_for_good => return Poll::Ready(()),
+                Ok(Poll::Ready(())) => "stopped",
+                Err(_) => "panicked",
+            };
+            if !self.actor.ctx().connected() {
+                // Nobody holds the address any more: an ordinary end.
                 return Poll::Ready(());
             }
+            if !self.may_restart() {
+                error!("{name} {ended} again after {BUDGET} restarts within {BUDGET_WINDOW:?} and is given up");
+                return Poll::Ready(());
+            }
+            warn!("{name} {ended} and is restarted");
             let actor = &mut self.actor;
-            match catch_unwind(AssertUnwindSafe(|| actor.restart())) {
-                Ok(true) => {}
-                // Nobody holds the address any more.
-                Ok(false) => return Poll::Ready(()),
-                Err(_) => error!("{name} panicked while it restarted"),
+            if catch_unwind(AssertUnwindSafe(|| actor.restart())).is_err() {
+                error!("{name} panicked in `restarting`");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One attempt: one POST, one deadline over all of it, a capped body, no redirects. The only user of awc.
 
-use std::{cell::RefCell, fmt, io, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, io, panic::catch_unwind, sync::Arc, time::Duration};
 
 use actix_rt::net::TcpStream;
 use actix_service::Service;
@@ -16,7 +16,7 @@ use awc::{
 use futures_util::{StreamExt as _, TryFutureExt as _, future::LocalBoxFuture};
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::{CryptoProvider, ring},
+    crypto::ring,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::{
@@ -163,13 +163,14 @@ impl Transport {
 
 impl Settings {
     fn build_client(&self) -> Client {
-        // `Connector::new` builds a TLS configuration of its own where another crate has enabled
-        // awc's root features, and panics if the build holds two providers and none was chosen.
-        if CryptoProvider::get_default().is_none() {
+        // awc's builder begins with a TLS configuration of its own where another crate has enabled its
+        // root features, and panics if the build then holds two providers and the process has chosen none.
+        let builder = catch_unwind(Client::builder).unwrap_or_else(|_| {
             let _ = ring::default_provider().install_default();
-        }
+            Client::builder()
+        });
         let mut connector = Connector::new()
-            .connector(Dialer::default())
+            .connector(Dialer(DialService::default()))
             .limit(self.max_connections)
             .timeout(self.connect_timeout)
             .handshake_timeout(self.connect_timeout)
@@ -177,7 +178,7 @@ impl Settings {
         if let Some(tls) = &self.tls {
             connector = connector.rustls_0_23(Arc::clone(tls));
         }
-        let mut builder = Client::builder().connector(connector);
+        let mut builder = builder.connector(connector);
         if let Some(customize) = &self.customize_client {
             builder = customize(builder);
         }
@@ -224,7 +225,7 @@ pub(crate) fn can_reach(url: &str) -> bool {
 
 /// Opens the TCP connections of a poster's client. It has no use but to name the type of the builder in
 /// [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client).
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Dialer(DialService);
 
 impl fmt::Debug for Dialer {
@@ -250,7 +251,7 @@ impl Service<ConnectInfo<Uri>> for Dialer {
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    Some(headers.get(name)?.to_str().ok()?.to_owned())
+    Some(String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned())
 }
 
 /// awc's errors can't leave their thread and do not tell apart what was sent and what was not.

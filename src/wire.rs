@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     classify::Endpoint,
+    journal::Subject,
     result::{AgentResult, SessionStatus},
     text::prefix,
 };
@@ -33,10 +34,9 @@ pub(crate) struct Platform {
 /// One call, with everything settled but the credentials.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// Its name in log lines.
-    pub(crate) name: &'static str,
-    /// The session or issue that it is about, for log lines.
-    pub(crate) subject: String,
+    name: &'static str,
+    /// The id of the session or issue that it is about.
+    subject: String,
     pub(crate) endpoint: Endpoint,
     pub(crate) url: String,
     /// The same on every attempt.
@@ -113,6 +113,10 @@ impl Platform {
 }
 
 impl Call {
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject(self.name, &self.subject)
+    }
+
     /// The JSON body. `worker_id` is the one that goes with the token in the header.
     pub(crate) fn encode(&self, worker_id: &str) -> serde_json::Result<Vec<u8>> {
         match &self.body {

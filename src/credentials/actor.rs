@@ -4,7 +4,6 @@
 use std::{
     cell::RefCell,
     fmt,
-    panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -20,7 +19,9 @@ use log::{debug, info, warn};
 use secrecy::SecretString;
 
 use super::{CredentialError, CredentialProvider, RefreshEndpoint, RuntimeCredentials, jwt};
-use crate::{clock::Clock, error::chain, panics::panic_message, supervise::Supervisor};
+#[cfg(feature = "testing")]
+use crate::testing::Crash;
+use crate::{clock::Clock, error::chain, panics::caught, supervise::Supervisor};
 
 /// Refreshes that brought nothing new are at least so far apart.
 const FUTILE_REFRESH_SPACING: Duration = Duration::from_secs(1);
@@ -105,6 +106,15 @@ impl Actor for CredentialActor {
 
 // The cache and a fetch that is under way are not the context's: they survive a restart.
 impl Supervised for CredentialActor {}
+
+#[cfg(feature = "testing")]
+impl Handler<Crash> for CredentialActor {
+    type Result = ();
+
+    fn handle(&mut self, crash: Crash, context: &mut Context<Self>) {
+        crash.strike(context);
+    }
+}
 
 impl fmt::Debug for CredentialActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -249,6 +259,7 @@ struct State {
     fetch: Option<Shared<LocalBoxFuture<'static, Outcome>>>,
     last_fetch: Option<(Instant, Outcome)>,
     last_generation: u64,
+    fetches: u64,
     /// The last fetch failed, and that was logged.
     failing: bool,
 }
@@ -351,10 +362,9 @@ impl Keeper {
             let (keeper, source) = (Rc::clone(self), source.clone());
             let task = actix_rt::spawn(async move {
                 let limit = keeper.settings.timeout;
-                let asked = AssertUnwindSafe(source.credentials()).catch_unwind();
-                let fetched = match timeout(limit, asked).await {
+                let fetched = match timeout(limit, caught(source.credentials())).await {
                     Ok(Ok(fetched)) => fetched,
-                    Ok(Err(panic)) => Err(CredentialError::Panicked(panic_message(panic.as_ref()))),
+                    Ok(Err(message)) => Err(CredentialError::Panicked(message)),
                     Err(_) => Err(CredentialError::Timeout(limit)),
                 };
                 keeper.take(fetched)
@@ -363,7 +373,11 @@ impl Keeper {
                 task.map(|done| done.unwrap_or_else(|error| Err(CredentialError::Panicked(error.to_string()))));
             joined.boxed_local().shared()
         };
-        self.state.borrow_mut().fetch.get_or_insert_with(begin).clone()
+        let state = &mut *self.state.borrow_mut();
+        if state.fetch.is_none() {
+            state.fetches = state.fetches.saturating_add(1);
+        }
+        state.fetch.get_or_insert_with(begin).clone()
     }
 
     /// Takes in what a fetch brought.
@@ -501,47 +515,23 @@ impl Credentials {
         actor.clone()
     }
 
+    /// How often the poster's own actor has asked for credentials.
+    pub(crate) fn fetches(&self) -> u64 {
+        self.own.as_ref().map_or(0, |own| own.state.borrow().fetches)
+    }
+
     pub(crate) async fn get(&self, message: GetCredentials) -> Outcome {
         let actor = self.actor().ok_or(CredentialError::Stopped)?;
         actor.send(message).await.unwrap_or(Err(CredentialError::Stopped))
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
-    use actix::{ActorContext as _, AsyncContext as _};
     use tokio::sync::watch;
 
     use super::*;
     use crate::credentials::provider_fn;
-
-    enum Trouble {
-        Stop,
-        Terminate,
-        Panic,
-        /// More panics than any supervisor's budget.
-        Ruin,
-    }
-
-    impl Message for Trouble {
-        type Result = ();
-    }
-
-    impl Handler<Trouble> for CredentialActor {
-        type Result = ();
-
-        fn handle(&mut self, trouble: Trouble, context: &mut Context<Self>) {
-            match trouble {
-                Trouble::Stop => context.stop(),
-                Trouble::Terminate => context.terminate(),
-                Trouble::Panic => panic!("in a handler"),
-                Trouble::Ruin => {
-                    context.address().do_send(Trouble::Ruin);
-                    panic!("for good");
-                }
-            }
-        }
-    }
 
     /// A provider that counts how often it is asked, and answers once the gate is open.
     fn gated(gate: &watch::Sender<bool>) -> impl CredentialProvider {
@@ -554,13 +544,13 @@ mod tests {
 
     #[actix_rt::test]
     async fn a_restart_in_the_middle_of_a_fetch_leaves_nobody_without_an_answer() {
-        for trouble in [Trouble::Stop, Trouble::Terminate, Trouble::Panic] {
+        for crash in [Crash::Stop, Crash::Terminate, Crash::Panic] {
             let gate = watch::Sender::new(false);
             let provider = gated(&gate);
             let actor = Supervisor::start(|_| CredentialActor::new(provider));
             let before = actix_rt::spawn(actor.send(GetCredentials::default()));
             actix_rt::task::yield_now().await;
-            actor.do_send(trouble);
+            actor.do_send(crash);
             let after = actix_rt::spawn(actor.send(GetCredentials::default()));
             actix_rt::task::yield_now().await;
             gate.send_replace(true);
@@ -575,7 +565,7 @@ mod tests {
         let provider: Arc<dyn CredentialProvider> = Arc::new(RuntimeCredentials::new("w", "t"));
         let credentials = Credentials::own(Settings::default(), Some(CredentialSource::Provider(provider)));
         let first = credentials.actor().unwrap();
-        first.do_send(Trouble::Ruin);
+        first.do_send(Crash::Ruin);
         while first.connected() {
             actix_rt::task::yield_now().await;
         }

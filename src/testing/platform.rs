@@ -12,12 +12,14 @@ use std::{
 };
 
 use actix_http::{HttpMessage as _, HttpService, Request, Response, StatusCode, body::BoxBody};
-use actix_rt::net::TcpStream;
+use actix_rt::{net::TcpStream, time::timeout};
 use actix_service::{Service as _, ServiceFactory as _, fn_service};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::WAIT_LIMIT;
 
 /// A platform on loopback that answers from a script and records what it receives.
 ///
@@ -138,14 +140,11 @@ impl FakePlatform {
         self.shared.requests.borrow().clone()
     }
 
-    /// Waits until there were at least `count` requests, however long, and returns all so far.
+    /// Waits until there were at least `count` requests, but no longer than ten seconds, and returns all so far.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<RecordedRequest> {
         let mut changes = self.shared.requests.subscribe();
-        match changes.wait_for(|requests| requests.len() >= count).await {
-            Ok(requests) => requests.clone(),
-            // The sender lives in `self`.
-            Err(_) => Vec::new(),
-        }
+        let _ = timeout(WAIT_LIMIT, changes.wait_for(|requests| requests.len() >= count)).await;
+        self.requests()
     }
 
     /// How many connections were opened so far.
@@ -234,8 +233,8 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// A request as the platform received it, with whatever tokens it held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request as the platform received it. Its `Debug` does not show the token that it held.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedRequest {
     /// The connection that it came on, numbered from 0 in the order they were opened.
@@ -267,6 +266,22 @@ impl RecordedRequest {
     /// It is not JSON.
     pub fn json(&self) -> serde_json::Result<Value> {
         serde_json::from_slice(&self.body)
+    }
+}
+
+impl fmt::Debug for RecordedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value): &(String, String)| match name.as_str() {
+            "authorization" => format!("{name}: [REDACTED]"),
+            _ => format!("{name}: {value}"),
+        };
+        f.debug_struct("RecordedRequest")
+            .field("connection", &self.connection)
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("headers", &self.headers.iter().map(shown).collect::<Vec<_>>())
+            .field("body", &String::from_utf8_lossy(&self.body))
+            .finish()
     }
 }
 

@@ -116,3 +116,44 @@ async fn dropping_the_request_cancels_nothing_that_was_taken() {
     platform.wait_for_requests(2).await;
     assert_eq!(routes(&platform), ["completion", "status"]);
 }
+
+#[actix_rt::test]
+async fn one_token_for_a_whole_queue_lets_nothing_more_out() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("issue-tracker-proxy", [Reply::ok().delay(LONG)]);
+    let token = CancellationToken::new();
+    let send = |issue: &str| {
+        let message = UpdateIssueStatus::new(issue, "Finished").with_cancellation(token.clone());
+        actix_rt::spawn(poster.send(message))
+    };
+    let replies = ["i", "i", "i"].map(send);
+    platform.wait_for_requests(1).await;
+    token.cancel();
+    let mut sent = Vec::new();
+    for reply in replies {
+        sent.push(reply.await.unwrap().unwrap().unwrap_err().may_have_been_delivered());
+    }
+    assert_eq!(sent, [true, false, false]);
+    assert_eq!(platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn one_token_for_all_who_wait_for_a_slot_lets_nothing_more_out() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::ok().delay(LONG)]);
+    let poster = start(options(platform.url()).max_in_flight(2));
+    let token = CancellationToken::new();
+    let replies: Vec<_> = (0..20)
+        .map(|issue| {
+            let message = UpdateIssueStatus::new(format!("i{issue}"), "Finished").with_cancellation(token.clone());
+            actix_rt::spawn(poster.send(message))
+        })
+        .collect();
+    platform.wait_for_requests(2).await;
+    token.cancel();
+    let mut sent = 0;
+    for reply in replies {
+        sent += usize::from(reply.await.unwrap().unwrap().unwrap_err().may_have_been_delivered());
+    }
+    assert_eq!((sent, platform.connections()), (2, 2));
+}

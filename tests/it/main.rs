@@ -14,9 +14,11 @@
 
 mod support;
 
+mod actix_facts;
 mod cancellation;
 mod conformance;
 mod credentials;
+mod events;
 mod fake_platform;
 mod idempotency;
 mod issue_calls;
@@ -27,6 +29,8 @@ mod reauthentication;
 mod refresh_endpoint;
 mod retries;
 mod secrets;
+mod shutdown;
+mod supervision;
 mod tls;
 mod token_file;
 mod transport;

@@ -89,6 +89,7 @@ fn failure(error: &CallError) -> String {
         CallError::NoCredentials => "no credentials".into(),
         CallError::Cancelled { .. } => "cancelled".into(),
         CallError::Overloaded => "overloaded".into(),
+        CallError::ShuttingDown => "shutting down".into(),
         other => panic!("{other:?}"),
     }
 }
