@@ -474,16 +474,67 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_succeed_later_is_retryable() {
-        let cancelled = CallError::Cancelled {
-            may_have_been_delivered: true,
+    fn an_attempt_may_have_been_delivered_unless_it_is_known_not_to_be() {
+        let io = || io::Error::other("broken");
+        let unavailable = |status_code| AttemptError::Unavailable {
+            status_code,
+            body: String::new(),
         };
-        assert!(CallError::Overloaded.is_retryable());
-        assert!(!rejected(404).is_retryable());
-        assert!(!CallError::NoCredentials.is_retryable());
-        assert!(!cancelled.is_retryable());
-        assert!(cancelled.may_have_been_delivered());
-        assert!(!CallError::Overloaded.may_have_been_delivered());
-        assert!(!rejected(404).may_have_been_delivered());
+        let unrecognized = AttemptError::Unrecognized {
+            status_code: 200,
+            reason: "it is an HTML page",
+            body: String::new(),
+        };
+        for (error, expected) in [
+            (AttemptError::Credentials(CredentialError::NoToken), false),
+            (AttemptError::Connect(io()), false),
+            (AttemptError::Timeout(Duration::ZERO), true),
+            (AttemptError::Disconnected(io()), true),
+            (unavailable(200), false),
+            (unavailable(429), false),
+            (unavailable(500), true),
+            (unavailable(503), true),
+            (unrecognized, true),
+        ] {
+            assert_eq!(error.may_have_been_delivered(), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn each_call_error_says_whether_to_try_again_and_whether_it_may_have_been_delivered() {
+        let invalid = InvalidMessage {
+            field: "issue_id",
+            reason: "is empty or blank",
+        };
+        let after_doubt = PermanentError {
+            may_have_been_delivered: true,
+            ..PermanentError::new(409, String::new())
+        };
+        let cancelled = |may_have_been_delivered| CallError::Cancelled {
+            may_have_been_delivered,
+        };
+        let internal = CallError::Internal {
+            message: "oh".to_owned(),
+        };
+        let last = || AttemptError::Timeout(Duration::ZERO);
+        for (error, retryable, delivered) in [
+            (CallError::Invalid(invalid), false, false),
+            (CallError::NoCredentials, false, false),
+            (rejected(404), false, false),
+            (CallError::Permanent(after_doubt), false, true),
+            (spent(last(), true), true, true),
+            (spent(last(), false), true, false),
+            (cancelled(true), false, true),
+            (cancelled(false), false, false),
+            (CallError::Overloaded, true, false),
+            (CallError::ShuttingDown, false, false),
+            (internal, false, true),
+        ] {
+            assert_eq!(error.is_retryable(), retryable, "{error:?}");
+            assert_eq!(error.may_have_been_delivered(), delivered, "{error:?}");
+            assert_eq!(error.permanent().is_some(), matches!(error, CallError::Permanent(_)));
+            assert_eq!(error.transient().is_some(), matches!(error, CallError::Transient(_)));
+            assert!(!error.to_string().ends_with('.') && !error.without_body().is_empty());
+        }
     }
 }

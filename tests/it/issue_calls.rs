@@ -1,5 +1,7 @@
 //! The two calls to the issue-tracker proxy.
 
+use std::time::Duration;
+
 use result_poster::{
     CallError, CreateComment, UpdateIssueStatus,
     testing::{FakePlatform, Reply},
@@ -13,14 +15,20 @@ const PROXY: &str = "issue-tracker-proxy";
 #[actix_rt::test]
 async fn calls_for_one_issue_go_in_order_and_name_the_organization() {
     let platform = FakePlatform::start().unwrap();
+    // The first is held up: the second must not overtake it.
+    platform.script(
+        PROXY,
+        [Reply::status(503).delay(Duration::from_millis(50)), Reply::ok()],
+    );
     let poster = start(options(platform.url()).organization_id("org-1"));
     let comment = actix_rt::spawn(poster.send(CreateComment::new("issue-1", "first")));
     let update = actix_rt::spawn(poster.send(UpdateIssueStatus::new("issue-1", "Finished")));
-    assert_eq!(comment.await.unwrap().unwrap().unwrap().attempts, 1);
+    assert_eq!(comment.await.unwrap().unwrap().unwrap().attempts, 2);
     assert_eq!(update.await.unwrap().unwrap().unwrap().attempts, 1);
     let bodies: Vec<_> = platform
         .requests()
         .iter()
+        .skip(1)
         .map(|request| request.json().unwrap())
         .collect();
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use result_poster::{
-    PostResult, UpdateIssueStatus,
+    GetStats, PostResult, UpdateIssueStatus,
     testing::{FakePlatform, ManualClock, Reply},
 };
 
@@ -28,6 +28,57 @@ async fn what_is_too_much_is_refused_at_once_unsent() {
     assert_eq!(platform.connections(), 2);
     // And there is room again.
     poster.send(PostResult::new("s5", completed())).await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn an_outage_fills_the_queue_and_no_more() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(503)]);
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
+    let options = options(platform.url())
+        .max_in_flight(2)
+        .max_queued(3)
+        .base_delay(second)
+        .max_attempts(2);
+    let poster = start(options.clock(clock.clone()));
+    let mut replies = Vec::new();
+    for issue in 0..5 {
+        let message = UpdateIssueStatus::new(format!("i{issue}"), "Finished");
+        replies.push(actix_rt::spawn(poster.send(message)));
+        // It has failed, and waits, before the next comes.
+        clock.sleepers(issue + 1).await;
+    }
+    let refused = poster
+        .send(UpdateIssueStatus::new("one more", "Finished"))
+        .await
+        .unwrap();
+    assert_eq!(outcome(&refused), "overloaded");
+    clock.advance(second);
+    for reply in replies {
+        assert_eq!(outcome(&reply.await.unwrap().unwrap()), "transient:2");
+    }
+}
+
+#[actix_rt::test]
+async fn ten_thousand_at_once_are_all_answered() {
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).max_queued(10_000));
+    let replies: Vec<_> = (0..10_000)
+        .map(|number| {
+            let message = UpdateIssueStatus::new(format!("issue-{}", number % 1000), "Finished");
+            actix_rt::spawn(poster.send(message))
+        })
+        .collect();
+    for reply in replies {
+        reply.await.unwrap().unwrap().unwrap();
+    }
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!(
+        (stats.delivered, stats.running, stats.waiting, stats.lanes),
+        (10_000, 0, 0, 0)
+    );
+    assert!(platform.connections() <= 256, "{}", platform.connections());
 }
 
 #[actix_rt::test]

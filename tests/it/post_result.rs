@@ -93,6 +93,7 @@ async fn invalid_results_are_refused_unsent() {
         ("", completed(), "session_id"),
         (" \t\u{2003}", completed(), "session_id"),
         ("..", completed(), "session_id"),
+        (&"x".repeat(4097), completed(), "session_id"),
         (".", completed(), "session_id"),
         ("s", costly(f64::NAN), "cost.total_cost_usd"),
         ("s", costly(f64::INFINITY), "cost.total_cost_usd"),

@@ -113,6 +113,25 @@ async fn a_4xx_that_does_not_ask_for_it_is_not_retried() {
 }
 
 #[actix_rt::test]
+async fn the_limits_on_waits_are_options() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(503)]);
+    platform.script("completion", [Reply::status(503).header("retry-after", "3")]);
+    let clock = ManualClock::new();
+    let options = options(platform.url())
+        .base_delay(2 * SECOND)
+        .max_delay(SECOND)
+        .max_retry_after(2 * SECOND);
+    let poster = start(options.clock(clock.clone()).max_attempts(2));
+    let reply = actix_rt::spawn(update(poster.clone()));
+    assert_eq!(clock.sleepers(1).await, [SECOND]);
+    clock.advance(SECOND);
+    assert_eq!(reply.await.unwrap().unwrap_err().transient().unwrap().attempts, 2);
+    let error = crate::support::post(&poster, "s").await.unwrap_err();
+    assert_eq!(error.transient().unwrap().attempts, 1);
+}
+
+#[actix_rt::test]
 async fn jitter_keeps_each_wait_within_its_share() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);

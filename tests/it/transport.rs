@@ -1,14 +1,22 @@
 //! Faults below HTTP, and answers that HTTP has and the platform has not.
 
 use std::{
-    net::TcpListener,
+    io::{ErrorKind, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use result_poster::{AttemptError, CallError, UpdateIssueStatus, testing::Reply};
+use result_poster::{
+    AttemptError, CallError, PostResult, UpdateIssueStatus,
+    testing::{FakePlatform, ManualClock, Reply},
+};
+use socket2::{Domain, Socket, Type};
 
-use crate::support::{RawPlatform, Step, TOKEN, options, outcome, platform_and_poster, post, routes, start};
+use crate::support::{
+    RawPlatform, Step, TOKEN, completed, options, outcome, platform_and_poster, post, post_outcome, read_request,
+    routes, start,
+};
 
 fn update() -> UpdateIssueStatus {
     UpdateIssueStatus::new("issue-1", "Finished")
@@ -199,6 +207,117 @@ async fn an_earlier_attempt_without_an_answer_is_remembered() {
     ]);
     let error = start(options(&platform.url)).send(update()).await.unwrap().unwrap_err();
     assert!(error.may_have_been_delivered());
+}
+
+#[actix_rt::test]
+async fn a_doubt_is_not_forgotten_when_the_platform_is_gone_afterwards() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(500)]);
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
+    let poster = start(options(platform.url()).base_delay(second).clock(clock.clone()));
+    let reply = actix_rt::spawn(poster.send(update()));
+    clock.sleepers(1).await;
+    drop(platform);
+    for wait in [second, 2 * second] {
+        clock.sleepers(1).await;
+        clock.advance(wait);
+    }
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error.transient().unwrap().last, AttemptError::Connect(_)));
+    assert!(error.may_have_been_delivered());
+}
+
+#[actix_rt::test]
+async fn an_endless_error_page_is_read_to_a_limit_and_no_further() {
+    // It writes until the poster hangs up, which takes this much only if all of it is read.
+    const ENDLESS: usize = 64 * 1024 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let written = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream).unwrap();
+        let head = format!("HTTP/1.1 400 Oops\r\ncontent-length: {ENDLESS}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut written = 0;
+        while written < ENDLESS && stream.write_all(&[b'x'; 64 * 1024]).is_ok() {
+            written += 64 * 1024;
+        }
+        written
+    });
+    let error = start(options(url)).send(update()).await.unwrap().unwrap_err();
+    assert_eq!(error.permanent().unwrap().body.len(), 4096);
+    assert!(written.join().unwrap() < ENDLESS);
+}
+
+#[actix_rt::test]
+async fn head_and_body_share_one_deadline() {
+    // The head comes late, and the rest of the body never.
+    let limit = Duration::from_millis(800);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream).unwrap();
+        std::thread::sleep(limit * 3 / 4);
+        stream
+            .write_all(b"HTTP/1.1 400 Oops\r\ncontent-length: 100\r\n\r\nhalf")
+            .unwrap();
+        std::thread::sleep(limit * 100);
+    });
+    let reply = start(options(url).timeout(limit)).send(update());
+    // A deadline of its own for the body would make it 1.75 times the limit.
+    let reply = actix_rt::time::timeout(limit * 3 / 2, reply)
+        .await
+        .expect("one deadline");
+    assert_eq!(reply.unwrap().unwrap_err().permanent().unwrap().body, "half");
+}
+
+#[actix_rt::test]
+async fn a_host_that_never_takes_a_connection_is_given_up_by_its_own_limit() {
+    // A listener whose queue is full: what comes next waits for ever.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener
+        .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let _queued: Vec<_> = (0..4)
+        .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+        .collect();
+    let options = options(format!("http://{address}")).connect_timeout(Duration::from_millis(50));
+    let error = start(options).send(update()).await.unwrap().unwrap_err();
+    let AttemptError::Connect(cause) = &error.transient().unwrap().last else {
+        panic!("{error:?}");
+    };
+    assert_eq!(cause.kind(), ErrorKind::TimedOut);
+    assert!(!error.may_have_been_delivered());
+}
+
+#[actix_rt::test]
+async fn options_of_the_wire_reach_the_wire() {
+    let platform = FakePlatform::start().unwrap();
+    let options = options(platform.url())
+        .user_agent("runner/7 (acme)")
+        .max_summary_bytes(64);
+    let result = completed().with_summary("x".repeat(65));
+    start(options)
+        .send(PostResult::new("s", result))
+        .await
+        .unwrap()
+        .unwrap();
+    let request = &platform.requests()[0];
+    assert_eq!(request.header("user-agent"), Some("runner/7 (acme)"));
+    assert_eq!(request.header("accept-encoding"), Some("identity"));
+    assert!(request.json().unwrap()["summary"].as_str().unwrap().len() <= 64);
+}
+
+#[actix_rt::test]
+async fn a_page_is_a_page_whatever_else_its_type_says() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html; title=\xfc\r\ncontent-length: 0\r\n\r\n";
+    let platform = RawPlatform::start(vec![Step::Write(head.to_vec()); 6]);
+    let reply = post(&start(options(&platform.url)), "s").await;
+    assert_eq!(post_outcome(&reply), "transient:3;transient:3");
 }
 
 #[actix_rt::test]
