@@ -10,8 +10,9 @@
 //!                                                              │ lanes: order per session and issue, bounded overall
 //!                                                              ▼
 //!                                         delivery: one task per message, the only retry loop
-//!                                           │ credentials ──▶ transport: one attempt ──▶ the platform
-//!                                           │ classify: what the answer means ──▶ retry: how long to wait
+//!                                           │ GetCredentials ──▶ CredentialActor ──▶ CredentialProvider
+//!                                           │ one attempt ─────▶ transport ──▶ the platform
+//!                                           │ answer ──────────▶ classify ──▶ retry: how long to wait
 //!                                           ▼
 //! runner ◀───────── Result<PostReceipt, PostError> / Result<CallReceipt, CallError>
 //! ```
@@ -39,11 +40,15 @@
 //! # What it promises
 //!
 //! - **One reply per message** that the actor has taken: a receipt, or an error that says what to do.
-//!   A panic in a call's work costs that call alone, and is [`CallError::Internal`].
+//!   A panic in a call's work costs that call alone, and is [`CallError::Internal`]. (An arbiter or a system that is
+//!   stopped drops what runs on it: [`Shutdown`] first.)
 //! - **Order**: a result's completion is done with before its status is sent, and messages about one session or
 //!   issue are delivered in the order they arrived.
 //! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` calls that wait, a
 //!   deadline on each attempt, a limit on each wait and on what is read of an answer.
+//! - **Restart**: an actor that fails keeps its address, its mail and its running calls; see [`Supervisor`].
+//! - **Fresh credentials**: whoever is rejected gets new ones, once, and all who were rejected together cause one
+//!   fetch; see [`CredentialActor`].
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
 //!   redirect, and it travels in clear text to no other machine unless you say so.
 //!
@@ -54,7 +59,7 @@
 //!
 //! # Features
 //!
-//! - `testing`: a scripted platform on loopback and a clock to move by hand, for a runner's own tests.
+//! - `testing`: a scripted platform on loopback, a clock to move by hand, and failures on demand, for a runner's own tests.
 
 mod classify;
 mod clock;

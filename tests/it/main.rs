@@ -25,6 +25,7 @@ mod issue_calls;
 mod limits;
 mod options;
 mod post_result;
+mod randomised;
 mod reauthentication;
 mod refresh_endpoint;
 mod retries;

@@ -1,0 +1,238 @@
+//! A runner that works through its sessions and reports each result, as a real one would: it keeps what
+//! could not be delivered, gives up on what the platform refuses, and shuts down in the right order.
+//!
+//! `cargo run --example runner`, and Ctrl-C at any time.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture, Supervised};
+use futures_util::future::{Either, select};
+use result_poster::{
+    AgentResult, CallError, CreateComment, GetStats, Options, PostError, PostResult, ResultPoster, SessionStatus,
+    Shutdown, Supervisor, UpdateIssueStatus,
+    testing::{FakePlatform, Reply},
+};
+
+/// What a runner has in its hands when the agent has come to its end.
+#[derive(Clone)]
+struct Session {
+    id: &'static str,
+    issue: &'static str,
+    result: AgentResult,
+}
+
+/// Works through one session after another. Under supervision, like the poster that it reports through.
+struct Runner {
+    poster: Addr<ResultPoster>,
+}
+
+impl Actor for Runner {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Runner {}
+
+/// Runs a session and reports it. The reply is the session itself if its result is still to be delivered.
+struct Run(Session);
+
+impl Message for Run {
+    type Result = Option<Session>;
+}
+
+impl Handler<Run> for Runner {
+    type Result = ResponseFuture<Option<Session>>;
+
+    fn handle(&mut self, Run(session): Run, _: &mut Context<Self>) -> Self::Result {
+        let poster = self.poster.clone();
+        Box::pin(async move {
+            // Here the agent would do its work.
+            match report(&poster, &session).await {
+                Outcome::Delivered => conclude(&poster, &session).await,
+                Outcome::Refused => {}
+                Outcome::Kept => return Some(session),
+            }
+            None
+        })
+    }
+}
+
+/// What became of a result.
+enum Outcome {
+    Delivered,
+    /// It is worth another try later.
+    Kept,
+    Refused,
+}
+
+async fn report(poster: &Addr<ResultPoster>, session: &Session) -> Outcome {
+    let id = session.id;
+    let message = PostResult::new(id, session.result.clone());
+    let Ok(reply) = poster.send(message).await else {
+        // The poster is gone; whether it had sent the result is not known. The same result, sent again by
+        // another poster, carries the same keys.
+        say(format!("{id}: the poster has stopped, keeping the result"));
+        return Outcome::Kept;
+    };
+    match reply {
+        Ok(receipt) => {
+            let attempts = receipt.completion.attempts;
+            say(format!("{id}: delivered, the completion with attempt {attempts}"));
+            Outcome::Delivered
+        }
+        Err(PostError::Invalid(error)) => {
+            say(format!("{id}: a bug in this runner: {error}"));
+            Outcome::Refused
+        }
+        Err(error) if error.is_retryable() => {
+            say(format!("{id}: keeping the result: {error}"));
+            Outcome::Kept
+        }
+        Err(error) => {
+            say(format!("{id}: not to be delivered: {error}"));
+            if let Some(refusal) = error.permanent() {
+                say(format!("{id}: for the operator: {}", refusal.advice()));
+            }
+            Outcome::Refused
+        }
+    }
+}
+
+/// Tells the issue how the session ended.
+async fn conclude(poster: &Addr<ResultPoster>, session: &Session) {
+    let status = match session.result.status {
+        SessionStatus::Completed => "Finished",
+        SessionStatus::Failed | SessionStatus::Stopped => "Backlog",
+    };
+    let comment = CreateComment::new(
+        session.issue,
+        format!("Session {} {}.", session.id, session.result.status),
+    );
+    let update = UpdateIssueStatus::new(session.issue, status);
+    // The comment is a nicety, so its failure is only told; the status is worth a second try, with the same key.
+    if let Ok(Err(error)) = poster.send(comment).await {
+        say(format!("{}: no comment on {}: {error}", session.id, session.issue));
+    }
+    for _ in 0..2 {
+        match poster.send(update.clone()).await {
+            Ok(Ok(_)) => return say(format!("{}: {} is {status}", session.id, session.issue)),
+            Ok(Err(CallError::Transient(error))) => say(format!("{}: once more: {error}", session.issue)),
+            Ok(Err(error)) => return say(format!("{}: {} is not moved: {error}", session.id, session.issue)),
+            Err(closed) => return say(format!("{}: {closed}", session.issue)),
+        }
+    }
+}
+
+fn sessions() -> Vec<Session> {
+    let session = |id, issue, result| Session { id, issue, result };
+    let ended = |status, summary| AgentResult::new(status).with_summary(summary);
+    vec![
+        session(
+            "sess-1",
+            "issue-1",
+            ended(SessionStatus::Completed, "Added the widget cache."),
+        ),
+        session(
+            "sess-2",
+            "issue-2",
+            ended(SessionStatus::Failed, "").with_error("the provider closed the stream"),
+        ),
+        session(
+            "sess-3",
+            "issue-3",
+            ended(SessionStatus::Stopped, "Stopped by the operator."),
+        ),
+        session(
+            "flaky",
+            "issue-4",
+            ended(SessionStatus::Completed, "Fixed the flaky test."),
+        ),
+        session(
+            "rejected",
+            "issue-5",
+            ended(SessionStatus::Completed, "Somebody else's session."),
+        ),
+        session(
+            "down",
+            "issue-6",
+            ended(SessionStatus::Completed, "Worked through an outage."),
+        ),
+    ]
+}
+
+/// A platform that has its moods.
+fn platform() -> io::Result<FakePlatform> {
+    let platform = FakePlatform::start()?;
+    let busy = Reply::status(503).body(r#"{"error":"busy"}"#);
+    platform.script("flaky/completion", [busy.clone(), busy.clone(), Reply::ok()]);
+    let refused = Reply::status(403).body(r#"{"error":"not your session"}"#);
+    platform.script("rejected/completion", [refused.clone()]);
+    platform.script("rejected/status", [refused]);
+    platform.script("down/completion", [busy.clone(), busy.clone(), busy, Reply::ok()]);
+    Ok(platform)
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let platform = platform()?;
+    let options = Options::builder(platform.url())
+        .worker_id("wkr_1")
+        .auth_token("example-token")
+        .base_delay(Duration::from_millis(100)) // the platform's moods are short
+        .build()?;
+    let poster = ResultPoster::start_supervised(options);
+    let runner = Supervisor::start({
+        let poster = poster.clone();
+        |_| Runner { poster }
+    });
+
+    let work = async {
+        let mut kept = Vec::new();
+        for session in sessions() {
+            kept.extend(runner.send(Run(session)).await?);
+        }
+        // A real runner keeps these on disk, and tries again when the platform is back.
+        for session in kept {
+            say(format!("{}: trying again", session.id));
+            runner.send(Run(session)).await?;
+        }
+        Ok::<_, actix::MailboxError>(())
+    };
+    let (work, interrupt) = (std::pin::pin!(work), std::pin::pin!(actix_rt::signal::ctrl_c()));
+    match select(work, interrupt).await {
+        Either::Left((done, _)) => done?,
+        Either::Right(_) => say("interrupted: finishing what was handed over"),
+    }
+
+    // In this order: no new work, then the poster's shutdown, and the system last, which drops whatever is unfinished.
+    let stats = poster.send(GetStats).await?;
+    say(format!(
+        "{} calls delivered with {} attempts",
+        stats.delivered, stats.attempts
+    ));
+    let report = poster.send(Shutdown::within(Duration::from_secs(10))).await?;
+    say(format!(
+        "shut down; meanwhile {} delivered, {} cancelled",
+        report.delivered, report.cancelled
+    ));
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
+    match actix_rt::System::new().block_on(run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "runner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As `println!`, which panics once nobody reads any more.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
