@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use actix::Addr;
 use result_poster::{
-    CallError, PostError, PostResult, UpdateIssueStatus,
+    CallError, GetStats, PostError, PostResult, ResultPoster, UpdateIssueStatus,
     testing::{FakePlatform, ManualClock, Reply},
 };
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{completed, options, platform_and_poster, post_outcome, routes, start};
 
 const LONG: Duration = Duration::from_secs(600);
+
+/// Nothing runs, nothing waits, and no lane is left.
+async fn assert_idle(poster: &Addr<ResultPoster>) {
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!((stats.running, stats.waiting, stats.lanes), (0, 0, 0));
+}
 
 #[actix_rt::test]
 async fn cancelled_before_it_is_sent() {
@@ -51,6 +58,7 @@ async fn cancelled_in_the_middle_of_an_attempt() {
         }
     ));
     assert_eq!(routes(&platform), ["completion"]);
+    assert_idle(&poster).await;
 }
 
 #[actix_rt::test]
@@ -72,6 +80,7 @@ async fn cancelled_in_a_backoff() {
         })
     ));
     assert_eq!(platform.requests().len(), 1);
+    assert_idle(&poster).await;
 }
 
 #[actix_rt::test]
@@ -156,4 +165,5 @@ async fn one_token_for_all_who_wait_for_a_slot_lets_nothing_more_out() {
         sent += usize::from(reply.await.unwrap().unwrap().unwrap_err().may_have_been_delivered());
     }
     assert_eq!((sent, platform.connections()), (2, 2));
+    assert_idle(&poster).await;
 }

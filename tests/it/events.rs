@@ -194,6 +194,8 @@ async fn gauges_tell_who_runs_and_who_waits() {
     platform.wait_for_requests(2).await;
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!((stats.running, stats.waiting, stats.lanes), (2, 3, 3));
+    // Nothing counts as delivered before the platform has said so.
+    assert_eq!((stats.accepted, stats.attempts, stats.delivered), (10, 2, 0));
     for reply in replies {
         reply.await.unwrap().unwrap().unwrap();
     }

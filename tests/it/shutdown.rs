@@ -47,6 +47,10 @@ async fn what_was_taken_is_finished_and_the_report_counts_it() {
     }
     assert_eq!(outcomes, ["ok", "ok", "permanent:403"]);
     assert_eq!(report, (5, 1, 0));
+    // To the last, as the worker that they belong to.
+    for request in platform.requests() {
+        assert_eq!(request.json().unwrap()["workerId"], "wkr_1");
+    }
     assert!(is_gone(&poster).await);
 }
 
