@@ -51,9 +51,9 @@ pub enum DeliveryEventKind {
     /// The platform has taken the call.
     #[non_exhaustive]
     Delivered {
-        /// As in [`CallReceipt`](crate::CallReceipt).
+        /// As in [`CallReceipt`].
         attempts: u32,
-        /// As in [`CallReceipt`](crate::CallReceipt).
+        /// As in [`CallReceipt`].
         elapsed: Duration,
     },
     /// The call ended with a [`CallError`].

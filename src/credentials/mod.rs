@@ -2,6 +2,7 @@
 
 mod actor;
 mod jwt;
+mod keeper;
 mod refresh_endpoint;
 mod token_file;
 
@@ -16,8 +17,9 @@ use futures_util::future::LocalBoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 
-pub use actor::{CredentialActor, CredentialLease, GetCredentials, InvalidateCredentials};
-pub(crate) use actor::{CredentialSource, Credentials, Settings};
+pub(crate) use actor::Credentials;
+pub use actor::{CredentialActor, GetCredentials, InvalidateCredentials};
+pub(crate) use keeper::{CredentialSource, Settings};
 pub(crate) use refresh_endpoint::RefreshEndpoint;
 pub use token_file::RuntimeTokenFile;
 
@@ -80,6 +82,37 @@ impl fmt::Debug for RuntimeCredentials {
             .field("auth_token", &self.token().map(|_| "[REDACTED]"))
             .field("expires_at", &self.expires_at)
             .finish()
+    }
+}
+
+/// Credentials for one attempt. Its `Debug` shows no token.
+#[derive(Debug, Clone)]
+pub struct CredentialLease {
+    credentials: Arc<RuntimeCredentials>,
+    generation: u64,
+}
+
+impl CredentialLease {
+    /// The worker's id; empty if there is none.
+    #[must_use]
+    pub fn worker_id(&self) -> &str {
+        &self.credentials.worker_id
+    }
+
+    /// The token, if there is one; fit for a header.
+    #[must_use]
+    pub fn auth_token(&self) -> Option<&SecretString> {
+        self.token().map(|_| &self.credentials.auth_token)
+    }
+
+    /// Grows with every change of the worker id or the token.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.credentials.token()
     }
 }
 

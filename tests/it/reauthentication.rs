@@ -1,9 +1,12 @@
 //! A token that the platform rejects is renewed once, for all who were rejected with it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use result_poster::{
-    PostResult, UpdateIssueStatus,
+    PostResult, RuntimeCredentials, UpdateIssueStatus, provider_fn,
     testing::{FakePlatform, ManualClock, Reply},
 };
 
@@ -115,7 +118,7 @@ async fn twenty_calls_that_are_rejected_together_cause_one_refresh() {
     let clock = ManualClock::new();
     let token = |name| {
         let until = clock.now() + Duration::from_secs(3600);
-        Ask::Give(result_poster::RuntimeCredentials::new("w", name).with_expires_at(until))
+        Ask::Give(RuntimeCredentials::new("w", name).with_expires_at(until))
     };
     let provider = ScriptedProvider::new([token("old"), token("new"), token("newest")]);
     let poster = start(
@@ -164,9 +167,7 @@ async fn a_token_that_runs_out_on_the_way_is_renewed_for_the_status_too() {
     let clock = ManualClock::new();
     let hour = Duration::from_secs(3600);
     let token = |name, life| {
-        Ask::Give(
-            result_poster::RuntimeCredentials::new(format!("wkr_{name}"), name).with_expires_at(clock.now() + life),
-        )
+        Ask::Give(RuntimeCredentials::new(format!("wkr_{name}"), name).with_expires_at(clock.now() + life))
     };
     let provider = ScriptedProvider::new([token("a", hour), token("b", 10 * hour), token("c", 20 * hour)]);
     let options = options(platform.url())
@@ -190,7 +191,7 @@ async fn a_rejected_token_is_no_fallback_while_the_provider_is_down() {
     platform.script(PROXY, [Reply::status(401), Reply::ok()]);
     let clock = ManualClock::new();
     let until = clock.now() + Duration::from_secs(3600);
-    let give = |name| Ask::Give(result_poster::RuntimeCredentials::new("w", name).with_expires_at(until));
+    let give = |name| Ask::Give(RuntimeCredentials::new("w", name).with_expires_at(until));
     let second = Duration::from_secs(1);
     let provider = ScriptedProvider::new([give("old"), Ask::Fail, Ask::Fail, give("new")]);
     let options = options(platform.url()).auth_token("").worker_id("").base_delay(second);
@@ -210,7 +211,7 @@ async fn a_rejected_token_is_no_fallback_while_the_provider_is_down() {
 async fn the_fixed_pair_stands_in_for_a_rejected_token_whose_provider_is_down() {
     let platform = FakePlatform::start().unwrap();
     platform.script(PROXY, [Reply::status(401), Reply::ok()]);
-    let give = |name| Ask::Give(result_poster::RuntimeCredentials::new("w", name));
+    let give = |name| Ask::Give(RuntimeCredentials::new("w", name));
     let provider = ScriptedProvider::new([give("old"), Ask::Fail]);
     let poster = start(
         options(platform.url())
@@ -221,5 +222,43 @@ async fn the_fixed_pair_stands_in_for_a_rejected_token_whose_provider_is_down() 
     assert_eq!(
         sent(&platform),
         ["issue-tracker-proxy old", "issue-tracker-proxy fixed"]
+    );
+}
+
+#[actix_rt::test]
+async fn a_fetch_from_before_the_rejection_proves_nothing() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script(
+        PROXY,
+        [Reply::status(401).delay(Duration::from_millis(50)), Reply::ok()],
+    );
+    // The second fetch begins before the first call is rejected, ends after it, and still brings the old token.
+    let asked = AtomicUsize::new(0);
+    let provider = provider_fn(async move || {
+        let token = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => "old",
+            1 => {
+                actix_rt::time::sleep(Duration::from_millis(150)).await;
+                "old"
+            }
+            _ => "new",
+        };
+        Ok::<_, std::io::Error>(RuntimeCredentials::new("w", token))
+    });
+    let poster = start(options(platform.url()).credential_provider(provider));
+    let rejected = actix_rt::spawn(poster.send(update(1)));
+    platform.wait_for_requests(1).await;
+    let other = actix_rt::spawn(poster.send(update(2)));
+    rejected.await.unwrap().unwrap().unwrap();
+    other.await.unwrap().unwrap().unwrap();
+    let mut sent = sent(&platform);
+    sent.sort();
+    assert_eq!(
+        sent,
+        [
+            "issue-tracker-proxy new",
+            "issue-tracker-proxy old",
+            "issue-tracker-proxy old"
+        ]
     );
 }
