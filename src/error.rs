@@ -215,30 +215,20 @@ impl CallError {
     /// The platform's refusal, if it was one.
     #[must_use]
     pub fn permanent(&self) -> Option<&PermanentError> {
-        match self {
-            Self::Permanent(error) => Some(error),
-            Self::Invalid(_)
-            | Self::NoCredentials
-            | Self::Transient(_)
-            | Self::Cancelled { .. }
-            | Self::Overloaded
-            | Self::ShuttingDown
-            | Self::Internal { .. } => None,
+        if let Self::Permanent(error) = self {
+            Some(error)
+        } else {
+            None
         }
     }
 
     /// The spent attempts, if that was it.
     #[must_use]
     pub fn transient(&self) -> Option<&TransientError> {
-        match self {
-            Self::Transient(error) => Some(error),
-            Self::Invalid(_)
-            | Self::NoCredentials
-            | Self::Permanent(_)
-            | Self::Cancelled { .. }
-            | Self::Overloaded
-            | Self::ShuttingDown
-            | Self::Internal { .. } => None,
+        if let Self::Transient(error) = self {
+            Some(error)
+        } else {
+            None
         }
     }
 

@@ -1,4 +1,4 @@
-//! The `ResultPoster` actor: its lifecycle, and three thin handlers.
+//! The `ResultPoster` actor: its lifecycle, and thin handlers.
 
 use std::{fmt, pin::pin, rc::Rc};
 
@@ -137,9 +137,9 @@ impl Handler<Shutdown> for ResultPoster {
 
     fn handle(&mut self, message: Shutdown, context: &mut Context<Self>) -> Self::Result {
         self.lanes.close();
+        let before = self.courier.journal.stats();
         let (courier, lanes, poster) = (Rc::clone(&self.courier), Rc::clone(&self.lanes), context.address());
         Box::pin(async move {
-            let before = courier.journal.stats();
             let drained = pin!(lanes.drained());
             let time_is_over = pin!(courier.clock.sleep(message.within));
             if let Either::Right(_) = select(drained, time_is_over).await {

@@ -105,6 +105,8 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
         let name = type_name::<A>();
         loop {
+            // Whoever set it outside of a supervisor's poll meant itself.
+            STOP_FOR_GOOD.set(false);
             let actor = &mut self.actor;
             let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(context)));
             let stop_for_good = STOP_FOR_GOOD.take();

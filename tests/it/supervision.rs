@@ -148,13 +148,18 @@ struct Counter {
 }
 
 impl Counter {
-    fn start(fails_to_start: bool) -> (Addr<Self>, Arc<AtomicUsize>) {
+    fn new(fails_to_start: bool) -> (Self, Arc<AtomicUsize>) {
         let starts = Arc::new(AtomicUsize::new(0));
         let counter = Self {
             asked: 0,
             starts: Arc::clone(&starts),
             fails_to_start,
         };
+        (counter, starts)
+    }
+
+    fn start(fails_to_start: bool) -> (Addr<Self>, Arc<AtomicUsize>) {
+        let (counter, starts) = Self::new(fails_to_start);
         (Supervisor::start(|_| counter), starts)
     }
 }
@@ -233,6 +238,22 @@ async fn a_stop_for_good_is_no_failure() {
         Err(MailboxError::Closed)
     ));
     assert_eq!(starts.load(Ordering::Relaxed), 1);
+}
+
+#[actix_rt::test]
+async fn a_stop_for_good_is_its_own_actors_alone() {
+    let (counter, starts) = Counter::start(false);
+    counter.send(Ask { panic: false }).await.unwrap();
+    let unsupervised = Counter::new(false).0.start();
+    unsupervised.do_send(Finish);
+    // In the same turn of the arbiter, right behind it.
+    counter.do_send(Ask { panic: true });
+    counter.send(Ask { panic: false }).await.unwrap();
+    assert_eq!(starts.load(Ordering::Relaxed), 2);
+    assert!(matches!(
+        unsupervised.send(Ask { panic: false }).await,
+        Err(MailboxError::Closed)
+    ));
 }
 
 #[actix_rt::test]
