@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext as _, Context, Handler, MailboxError, Message, Supervised, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Handler, MailboxError, Message, Supervised,
+    WrapFuture as _,
+};
 use result_poster::{
     GetCredentialActor, GetCredentials, GetStats, Options, PostResult, ResultPoster, Supervisor,
     testing::{Crash, FakePlatform, Reply},
@@ -191,6 +194,20 @@ impl Handler<Ask> for Counter {
         self.asked += 1;
         assert!(!ask.panic, "asked too much");
         self.asked
+    }
+}
+
+struct Stop;
+
+impl Message for Stop {
+    type Result = ();
+}
+
+impl Handler<Stop> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
+        context.stop();
     }
 }
 
