@@ -262,9 +262,8 @@ async fn a_stop_for_good_is_its_own_actors_alone() {
     let (counter, starts) = Counter::start(false);
     counter.send(Ask { panic: false }).await.unwrap();
     let unsupervised = Counter::new(false).0.start();
-    unsupervised.do_send(Finish);
-    // In the same turn of the arbiter, right behind it.
-    counter.do_send(Ask { panic: true });
+    unsupervised.send(Finish).await.unwrap();
+    counter.do_send(Stop);
     counter.send(Ask { panic: false }).await.unwrap();
     assert_eq!(starts.load(Ordering::Relaxed), 2);
     assert!(matches!(
