@@ -55,7 +55,8 @@
 //! # What it does not do
 //!
 //! It talks to the platform only, never to an issue tracker, and knows nothing of how a result came
-//! about. A result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
+//! about. It leaves the process's rustls provider alone (only where awc would panic without one, because another crate
+//! has enabled awc's root features, it installs `ring` as the default). A result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
 //!
 //! # Features
 //!
