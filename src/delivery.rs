@@ -1,6 +1,6 @@
 //! One call from message to reply: the only retry loop.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -107,8 +107,9 @@ impl Courier {
         cancellation: &CancellationToken,
     ) -> Result<CallReceipt, CallError> {
         let progress = Progress::default();
-        let work = caught(self.deliver(call, turn, cancellation, &progress));
-        let work = cancellation.run_until_cancelled(work);
+        // Pinned, since an `async fn` that takes a future by value holds it twice.
+        let work = pin!(caught(self.deliver(call, turn, cancellation, &progress)));
+        let work = pin!(cancellation.run_until_cancelled(work));
         let outcome = match self.shutdown.run_until_cancelled(work).await.flatten() {
             None => Err(progress.cancelled()),
             Some(outcome) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
@@ -139,7 +140,8 @@ impl Courier {
             }
             attempts = attempts.saturating_add(1);
             self.journal.attempt(attempts);
-            let (last, retry_after) = match self.attempt(call, progress).await? {
+            // Boxed, so that a call that waits does not hold the room of one that sends.
+            let (last, retry_after) = match Box::pin(self.attempt(call, progress)).await? {
                 Verdict::Delivered => {
                     let elapsed = self.clock.instant().saturating_duration_since(started);
                     return Ok(CallReceipt { attempts, elapsed });

@@ -5,9 +5,9 @@ use std::{any::Any, panic::AssertUnwindSafe};
 use futures_util::FutureExt as _;
 
 /// The work's output, or the message of its panic.
-pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let outcome = AssertUnwindSafe(work).catch_unwind().await;
-    outcome.map_err(|panic| message(panic.as_ref()))
+pub(crate) fn caught<T>(work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    work.map(|outcome| outcome.map_err(|panic| message(panic.as_ref())))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
