@@ -357,7 +357,8 @@ async fn a_shared_actor_that_has_stopped_is_a_transient_failure() {
     let arbiter = actix_rt::Arbiter::new();
     let provider = RuntimeCredentials::new("w", "t");
     let actor = Supervisor::start_in_arbiter(&arbiter.handle(), |_| CredentialActor::new(provider));
-    let poster = start(result_poster::Options::builder(platform.url()).credential_actor(actor));
+    let options = result_poster::Options::builder(platform.url()).base_delay(Duration::ZERO);
+    let poster = start(options.credential_actor(actor));
     update(&poster).await.unwrap();
     arbiter.stop();
     arbiter.join().unwrap();
