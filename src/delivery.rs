@@ -8,10 +8,10 @@ use crate::{
     classify::{Verdict, classify},
     clock::Clock,
     credentials::{CredentialLease, Credentials, GetCredentials},
-    error::{AttemptError, CallError, PermanentError, PostError, TransientError},
+    error::{AttemptError, CallError, InvalidMessage, PermanentError, PostError, TransientError},
     journal::{Journal, Subject},
     lanes::{Refusal, Turn},
-    message::{CallReceipt, IssueCall, PostReceipt, PostResult, check_result},
+    message::{CallReceipt, IssueCall, PostReceipt, PostResult},
     panics::caught,
     retry::RetryPolicy,
     transport::{Request, Transport},
@@ -36,7 +36,7 @@ impl Courier {
     /// Delivers a result: the completion, then the status, whatever became of the completion.
     pub(crate) async fn post_result(
         &self,
-        turn: Result<Turn, Refusal>,
+        turn: Result<Turn, Unsent>,
         message: PostResult,
     ) -> Result<PostReceipt, PostError> {
         let PostResult {
@@ -45,21 +45,18 @@ impl Courier {
             cancellation,
         } = message;
         let subjects = ["completion", "status"].map(|call| Subject(call, &session_id));
-        let refused = |subject: Subject<'_>, error: CallError| {
-            self.journal.failed(subject, &error);
-            error
-        };
-        if let Err(error) = check_result(&session_id, &result) {
-            for subject in subjects {
-                refused(subject, error.clone().into());
-            }
-            return Err(error.into());
-        }
         let mut turn = match turn {
             Ok(turn) => turn,
-            Err(refusal) => {
-                let [completion, status] = subjects.map(|subject| refused(subject, refusal.into()));
-                return Err(PostError::Both { completion, status });
+            Err(unsent) => {
+                let [completion, status] = subjects.map(|subject| {
+                    let error = CallError::from(unsent.clone());
+                    self.journal.failed(subject, &error);
+                    error
+                });
+                return Err(match unsent {
+                    Unsent::Invalid(error) => PostError::Invalid(error),
+                    Unsent::Refused(_) => PostError::Both { completion, status },
+                });
             }
         };
         for subject in subjects {
@@ -81,17 +78,14 @@ impl Courier {
     /// Delivers a call to the issue-tracker proxy.
     pub(crate) async fn issue_call(
         &self,
-        turn: Result<Turn, Refusal>,
+        turn: Result<Turn, Unsent>,
         message: IssueCall,
     ) -> Result<CallReceipt, CallError> {
-        let checked = message.check().map_err(CallError::from);
-        let mut turn = match checked.and_then(|()| Ok(turn?)) {
-            Ok(turn) => turn,
-            Err(error) => {
-                self.journal.failed(Subject(message.method, &message.issue_id), &error);
-                return Err(error);
-            }
-        };
+        let mut turn = turn.map_err(|unsent| {
+            let error = CallError::from(unsent);
+            self.journal.failed(Subject(message.method, &message.issue_id), &error);
+            error
+        })?;
         let call = self
             .platform
             .proxy_call(message.method, message.issue_id, message.text, message.idempotency_key);
@@ -106,9 +100,13 @@ impl Courier {
         turn: &mut Turn,
         cancellation: &CancellationToken,
     ) -> Result<CallReceipt, CallError> {
-        let progress = Progress::default();
+        let progress = Progress {
+            stops: [cancellation, &self.shutdown],
+            may_have_been_delivered: Cell::new(false),
+            reauthenticated: Cell::new(false),
+        };
         // Pinned, since an `async fn` that takes a future by value holds it twice.
-        let work = pin!(caught(self.deliver(call, turn, cancellation, &progress)));
+        let work = pin!(caught(self.deliver(call, turn, &progress)));
         let work = pin!(cancellation.run_until_cancelled(work));
         let outcome = match self.shutdown.run_until_cancelled(work).await.flatten() {
             None => Err(progress.cancelled()),
@@ -122,22 +120,12 @@ impl Courier {
     }
 
     /// Tries until the platform has taken the call, has refused it, or the attempts are spent.
-    async fn deliver(
-        &self,
-        call: &Call,
-        turn: &mut Turn,
-        cancellation: &CancellationToken,
-        progress: &Progress,
-    ) -> Result<CallReceipt, CallError> {
+    async fn deliver(&self, call: &Call, turn: &mut Turn, progress: &Progress<'_>) -> Result<CallReceipt, CallError> {
         turn.come().await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         loop {
             turn.take_slot().await;
-            // The turn or the slot may have come with the very cancellation that freed it.
-            if cancellation.is_cancelled() || self.shutdown.is_cancelled() {
-                return Err(progress.cancelled());
-            }
             attempts = attempts.saturating_add(1);
             self.journal.attempt(attempts);
             // Boxed, so that a call that waits does not hold the room of one that sends.
@@ -174,7 +162,7 @@ impl Courier {
 
     /// One attempt, with the credentials of this moment. Where the platform rejects them it is sent
     /// once more, at once, with others, if there are others: once in a call, so that a 401 never loops.
-    async fn attempt(&self, call: &Call, progress: &Progress) -> Result<Verdict, CallError> {
+    async fn attempt(&self, call: &Call, progress: &Progress<'_>) -> Result<Verdict, CallError> {
         // After the slot was waited for, so that they are fresh. A fetch keeps the slot, which
         // nobody else could use without credentials either.
         let mut message = GetCredentials::default();
@@ -189,26 +177,32 @@ impl Courier {
                     });
                 }
             };
-            if let Some((rejected, refusal)) = rejected
-                && rejected.token() == lease.token()
-            {
-                return Ok(Verdict::Permanent(refusal));
+            if let Some((rejected, refusal)) = rejected {
+                if rejected.token() == lease.token() {
+                    return Ok(Verdict::Permanent(refusal));
+                }
+                self.journal.reauthenticating(call.subject(), refusal.status_code);
             }
             let verdict = self.send(call, &lease, progress).await?;
             let Verdict::Unauthorized(refusal) = verdict else {
                 return Ok(verdict);
             };
             if progress.reauthenticated.replace(true) {
+                // Enough for this call; the next is not to begin with these.
+                self.credentials.invalidate(&lease);
                 return Ok(Verdict::Permanent(refusal));
             }
-            self.journal.reauthenticating(call.subject(), refusal.status_code);
             message = GetCredentials::instead_of(&lease);
             rejected = Some((lease, refusal));
         }
     }
 
     /// Sends the call and judges the answer. An error here ends the call unsent.
-    async fn send(&self, call: &Call, lease: &CredentialLease, progress: &Progress) -> Result<Verdict, CallError> {
+    async fn send(&self, call: &Call, lease: &CredentialLease, progress: &Progress<'_>) -> Result<Verdict, CallError> {
+        // What it waited for last may have come with a cancellation, which then is still to be seen.
+        if progress.stops.iter().any(|stop| stop.is_cancelled()) {
+            return Err(progress.cancelled());
+        }
         let token = lease.token();
         if self.token_required && token.is_none() {
             return Err(CallError::NoCredentials);
@@ -243,13 +237,14 @@ impl Courier {
 }
 
 /// What has to be known of a call wherever it is broken off.
-#[derive(Default)]
-struct Progress {
+struct Progress<'a> {
+    /// The message's own token, and the shutdown's.
+    stops: [&'a CancellationToken; 2],
     may_have_been_delivered: Cell<bool>,
     reauthenticated: Cell<bool>,
 }
 
-impl Progress {
+impl Progress<'_> {
     fn cancelled(&self) -> CallError {
         CallError::Cancelled {
             may_have_been_delivered: self.may_have_been_delivered.get(),
@@ -257,11 +252,19 @@ impl Progress {
     }
 }
 
-impl From<Refusal> for CallError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Full => Self::Overloaded,
-            Refusal::Closed => Self::ShuttingDown,
+/// Why a message was not even accepted.
+#[derive(Debug, Clone)]
+pub(crate) enum Unsent {
+    Invalid(InvalidMessage),
+    Refused(Refusal),
+}
+
+impl From<Unsent> for CallError {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Invalid(error) => Self::Invalid(error),
+            Unsent::Refused(Refusal::Full) => Self::Overloaded,
+            Unsent::Refused(Refusal::Closed) => Self::ShuttingDown,
         }
     }
 }

@@ -8,6 +8,7 @@ use log::{Level, debug, info, log, trace, warn};
 use crate::{
     error::{AttemptError, CallError},
     message::{CallReceipt, ShutdownReport},
+    panics::quietly,
 };
 
 /// Something that happened to a call, for metrics and logs; see [`Subscribe`].
@@ -42,7 +43,7 @@ pub enum DeliveryEventKind {
         /// How long the call waits before its next attempt; `None` if there is none.
         wait: Option<Duration>,
     },
-    /// The platform rejected the credentials, and others are asked for.
+    /// The platform rejected the credentials, and the call is sent again, at once, with others.
     #[non_exhaustive]
     Reauthenticating {
         /// The HTTP status of the answer.
@@ -91,7 +92,10 @@ pub enum Failure {
 /// Sends every [`DeliveryEvent`] from now on to an actor.
 ///
 /// It costs the poster nothing if that is slow or gone: an event that does not fit into its mailbox is dropped
-/// and counted in [`PosterStats::events_missed`], and one that is gone is forgotten.
+/// and counted in [`PosterStats::events_missed`] (actix's mailboxes hold 16 by default, see
+/// [`Context::set_mailbox_capacity`](actix::Context::set_mailbox_capacity)), and one that is gone is forgotten.
+///
+/// The poster keeps the address: an actor that subscribes and holds the poster's ends only by a [`Shutdown`](crate::Shutdown).
 #[derive(Debug)]
 pub struct Subscribe(pub Recipient<DeliveryEvent>);
 
@@ -110,7 +114,7 @@ impl Message for GetStats {
 /// What a poster has done since it was started, restarts included, and what it is doing.
 ///
 /// The unit is the call: a result is two. An accepted call ends as exactly one of `delivered`, `permanent`, `transient`,
-/// `cancelled`, `panics` and, without credentials, `refused`.
+/// `cancelled` and `panics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PosterStats {
@@ -118,17 +122,17 @@ pub struct PosterStats {
     pub accepted: u64,
     /// Calls that the platform has taken.
     pub delivered: u64,
-    /// Calls that the platform rejected.
+    /// Calls that the platform rejected, or that had neither a token nor a provider of one.
     pub permanent: u64,
     /// Calls whose attempts are spent.
     pub transient: u64,
     /// Calls that were cancelled, by their token or by a shutdown.
     pub cancelled: u64,
-    /// Calls that were refused unsent: invalid, overloaded, shutting down, no credentials.
+    /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
     pub refused: u64,
-    /// Calls that panicked.
+    /// Calls that ended with [`CallError::Internal`].
     pub panics: u64,
-    /// Attempts that ended with an answer or without one.
+    /// Attempts that were begun.
     pub attempts: u64,
     /// Attempts after the first of a call.
     pub retries: u64,
@@ -189,7 +193,7 @@ impl Journal {
 
     pub(crate) fn accepted(&self, Subject(call, subject): Subject<'_>) {
         count(&mut self.stats.borrow_mut().accepted);
-        trace!(call, subject:?; "accepted");
+        quietly(|| trace!(call, subject:?; "accepted"));
         self.tell(call, subject, || DeliveryEventKind::Accepted);
     }
 
@@ -210,7 +214,7 @@ impl Journal {
     ) {
         let reason = cause.without_body();
         let verdict = "transient";
-        warn!(call, subject:?, attempt, verdict, wait:?; "attempt failed: {reason}");
+        quietly(|| warn!(call, subject:?, attempt, verdict, wait:?; "attempt failed: {reason}"));
         self.tell(call, subject, || DeliveryEventKind::AttemptFailed {
             attempt,
             reason,
@@ -219,14 +223,14 @@ impl Journal {
     }
 
     pub(crate) fn reauthenticating(&self, Subject(call, subject): Subject<'_>, status_code: u16) {
-        info!(call, subject:?, status_code; "the platform rejected the credentials, asking for others");
+        quietly(|| info!(call, subject:?, status_code; "the credentials were rejected, sending it again with others"));
         self.tell(call, subject, || DeliveryEventKind::Reauthenticating { status_code });
     }
 
     pub(crate) fn delivered(&self, Subject(call, subject): Subject<'_>, receipt: &CallReceipt) {
         let &CallReceipt { attempts, elapsed } = receipt;
         count(&mut self.stats.borrow_mut().delivered);
-        debug!(call, subject:?, attempts, elapsed:?; "delivered");
+        quietly(|| debug!(call, subject:?, attempts, elapsed:?; "delivered"));
         self.tell(call, subject, || DeliveryEventKind::Delivered { attempts, elapsed });
     }
 
@@ -237,7 +241,7 @@ impl Journal {
                 CallError::Invalid(_) => (Failure::Invalid, Level::Warn, &mut stats.refused),
                 CallError::Overloaded => (Failure::Overloaded, Level::Warn, &mut stats.refused),
                 CallError::ShuttingDown => (Failure::ShuttingDown, Level::Warn, &mut stats.refused),
-                CallError::NoCredentials => (Failure::NoCredentials, Level::Error, &mut stats.refused),
+                CallError::NoCredentials => (Failure::NoCredentials, Level::Error, &mut stats.permanent),
                 CallError::Permanent(_) => (Failure::Permanent, Level::Error, &mut stats.permanent),
                 CallError::Transient(_) => (Failure::Transient, Level::Error, &mut stats.transient),
                 CallError::Internal { .. } => (Failure::Internal, Level::Error, &mut stats.panics),
@@ -246,7 +250,7 @@ impl Journal {
             count(counter);
             (failure, level)
         };
-        log!(level, call, subject:?, failure:?; "not delivered: {}", error.without_body());
+        quietly(|| log!(level, call, subject:?, failure:?; "not delivered: {}", error.without_body()));
         self.tell(call, subject, || DeliveryEventKind::Failed {
             failure,
             may_have_been_delivered: error.may_have_been_delivered(),

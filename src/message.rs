@@ -62,29 +62,20 @@ impl PostResult {
         self.cancellation = token;
         self
     }
-}
 
-pub(crate) fn check_result(session_id: &str, result: &AgentResult) -> Result<(), InvalidMessage> {
-    not_blank("session_id", session_id)?;
-    if !is_segment(session_id) {
-        return Err(InvalidMessage {
-            field: "session_id",
-            reason: "is a relative path",
-        });
-    }
-    if session_id.len() > MAX_SESSION_ID_BYTES {
-        return Err(InvalidMessage {
-            field: "session_id",
-            reason: "is longer than 4096 bytes",
-        });
-    }
-    let cost = result.cost.as_ref().and_then(|cost| cost.total_cost_usd);
-    match cost {
-        Some(usd) if !usd.is_finite() => Err(InvalidMessage {
-            field: "cost.total_cost_usd",
-            reason: "is not a finite number",
-        }),
-        Some(_) | None => Ok(()),
+    pub(crate) fn check(&self) -> Result<(), InvalidMessage> {
+        not_blank("session_id", &self.session_id)?;
+        let invalid = |field, reason| Err(InvalidMessage { field, reason });
+        if !is_segment(&self.session_id) {
+            return invalid("session_id", "is a relative path");
+        }
+        if self.session_id.len() > MAX_SESSION_ID_BYTES {
+            return invalid("session_id", "is longer than 4096 bytes");
+        }
+        match self.result.cost.as_ref().and_then(|cost| cost.total_cost_usd) {
+            Some(usd) if !usd.is_finite() => invalid("cost.total_cost_usd", "is not a finite number"),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -230,12 +221,12 @@ pub struct ShutdownReport {
 }
 
 /// Asks a [`ResultPoster`](crate::ResultPoster) for the address of its [`CredentialActor`], so that other parts of a
-/// runner can share the worker's credentials. `None` only if the one that the options gave it has stopped.
+/// runner can share the worker's credentials: its child's, or the one that the options gave it.
 #[derive(Debug, Clone, Copy)]
 pub struct GetCredentialActor;
 
 impl Message for GetCredentialActor {
-    type Result = Option<Addr<CredentialActor>>;
+    type Result = Addr<CredentialActor>;
 }
 
 /// A call was delivered.

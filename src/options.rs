@@ -87,7 +87,7 @@ impl Options {
                 registration_token,
                 transport: Rc::clone(&transport),
             })))),
-            Source::Actor(actor) => Credentials::shared(actor),
+            Source::Actor(actor) => Credentials::Shared(actor),
         };
         let courier = Courier {
             platform: self.platform,

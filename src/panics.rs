@@ -1,6 +1,9 @@
 //! Work whose panic is an outcome like any other.
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use futures_util::FutureExt as _;
 
@@ -8,6 +11,12 @@ use futures_util::FutureExt as _;
 pub(crate) fn caught<T>(work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
     let work = AssertUnwindSafe(work).catch_unwind();
     work.map(|outcome| outcome.map_err(|panic| message(panic.as_ref())))
+}
+
+/// For what must not cost more than itself: a line in the log, whose backend is not ours.
+pub(crate) fn quietly(work: impl FnOnce()) {
+    // The panic's own hook has said what there is to say.
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

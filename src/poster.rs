@@ -10,10 +10,10 @@ use futures_util::future::{Either, select};
 use crate::testing::Crash;
 use crate::{
     credentials::CredentialActor,
-    delivery::Courier,
-    error::{CallError, PostError},
+    delivery::{Courier, Unsent},
+    error::{CallError, InvalidMessage, PostError},
     journal::{GetStats, PosterStats, Subscribe},
-    lanes::{Gauges, Key, Lanes},
+    lanes::{Gauges, Key, Lanes, Turn},
     message::{
         CallReceipt, CreateComment, GetCredentialActor, IssueCall, PostReceipt, PostResult, Shutdown, ShutdownReport,
         UpdateIssueStatus,
@@ -66,7 +66,7 @@ impl ResultPoster {
 
     fn post_result(&self, message: PostResult) -> ResponseFuture<Result<PostReceipt, PostError>> {
         let courier = Rc::clone(&self.courier);
-        let turn = self.lanes.admit(Key::Session(message.session_id.clone()));
+        let turn = self.admit(message.check(), || Key::Session(message.session_id.clone()));
         Box::pin(async move {
             let posted = caught(courier.post_result(turn, message)).await;
             posted.unwrap_or_else(|message| Err(PostError::internal(message)))
@@ -75,11 +75,16 @@ impl ResultPoster {
 
     fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
         let courier = Rc::clone(&self.courier);
-        let turn = self.lanes.admit(Key::Issue(message.issue_id.clone()));
+        let turn = self.admit(message.check(), || Key::Issue(message.issue_id.clone()));
         Box::pin(async move {
             let called = caught(courier.issue_call(turn, message)).await;
             called.unwrap_or_else(|message| Err(CallError::Internal { message }))
         })
+    }
+
+    fn admit(&self, checked: Result<(), InvalidMessage>, key: impl FnOnce() -> Key) -> Result<Turn, Unsent> {
+        checked.map_err(Unsent::Invalid)?;
+        self.lanes.admit(key()).map_err(Unsent::Refused)
     }
 }
 
@@ -125,7 +130,7 @@ impl Handler<CreateComment> for ResultPoster {
 }
 
 impl Handler<GetCredentialActor> for ResultPoster {
-    type Result = Option<Addr<CredentialActor>>;
+    type Result = Addr<CredentialActor>;
 
     fn handle(&mut self, _: GetCredentialActor, _: &mut Context<Self>) -> Self::Result {
         self.courier.credentials.actor()

@@ -18,6 +18,8 @@ use actix::{
 use actix_rt::{ArbiterHandle, time::Instant};
 use log::{error, warn};
 
+use crate::panics::quietly;
+
 /// Restarts within [`BUDGET_WINDOW`] before the supervisor gives up.
 const BUDGET: usize = 5;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
@@ -121,13 +123,15 @@ where
                 return Poll::Ready(());
             }
             if !self.may_restart() {
-                error!("{name} {ended} again after {BUDGET} restarts within {BUDGET_WINDOW:?} and is given up");
+                quietly(|| {
+                    error!("{name} {ended} again after {BUDGET} restarts within {BUDGET_WINDOW:?} and is given up");
+                });
                 return Poll::Ready(());
             }
-            warn!("{name} {ended} and is restarted");
+            quietly(|| warn!("{name} {ended} and is restarted"));
             let actor = &mut self.actor;
             if catch_unwind(AssertUnwindSafe(|| actor.restart())).is_err() {
-                error!("{name} panicked in `restarting`");
+                quietly(|| error!("{name} panicked in `restarting`"));
             }
         }
     }

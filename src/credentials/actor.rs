@@ -11,7 +11,7 @@ use super::{
 };
 #[cfg(feature = "testing")]
 use crate::testing::Crash;
-use crate::{clock::Clock, supervise::Supervisor};
+use crate::{clock::Clock, error::OptionsError, panics::caught, supervise::Supervisor};
 
 /// Owns the credentials of one worker: caches them until shortly before they expire, and asks the
 /// provider once for however many calls need them.
@@ -47,16 +47,21 @@ impl CredentialActor {
     }
 
     /// What stands in for a worker id or a token that the provider leaves empty, and for both when it fails.
-    /// Default: nothing. A token that can't stand in a header is left out.
-    #[must_use]
-    pub fn with_fixed_pair(self, worker_id: impl Into<String>, auth_token: impl Into<SecretString>) -> Self {
-        self.with(|settings| {
-            let fixed = RuntimeCredentials::new(worker_id, auth_token);
-            settings.fixed = match fixed.token_fault() {
-                None => fixed,
-                Some(_) => RuntimeCredentials::new(fixed.worker_id, ""),
-            };
-        })
+    /// Default: nothing.
+    ///
+    /// # Errors
+    ///
+    /// The token can't stand in a header.
+    pub fn with_fixed_pair(
+        self,
+        worker_id: impl Into<String>,
+        auth_token: impl Into<SecretString>,
+    ) -> Result<Self, OptionsError> {
+        let fixed = RuntimeCredentials::new(worker_id, auth_token);
+        match fixed.token_fault() {
+            Some(fault) => Err(OptionsError::new("auth_token", fault)),
+            None => Ok(self.with(|settings| settings.fixed = fixed)),
+        }
     }
 
     /// How long before its expiry a token is renewed. Default: 60 s.
@@ -66,9 +71,15 @@ impl CredentialActor {
     }
 
     /// The time limit on one fetch, in real time. Default: 10 s.
-    #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        self.with(|settings| settings.timeout = timeout)
+    ///
+    /// # Errors
+    ///
+    /// It is zero.
+    pub fn with_timeout(self, timeout: Duration) -> Result<Self, OptionsError> {
+        if timeout.is_zero() {
+            return Err(OptionsError::new("credential_timeout", "is zero"));
+        }
+        Ok(self.with(|settings| settings.timeout = timeout))
     }
 
     /// The time that expiry goes by. Default: the host's clock.
@@ -137,7 +148,10 @@ impl Handler<GetCredentials> for CredentialActor {
 
     fn handle(&mut self, message: GetCredentials, _: &mut Context<Self>) -> Self::Result {
         let keeper = Rc::clone(&self.0);
-        Box::pin(async move { keeper.get(message.rejected).await })
+        Box::pin(async move {
+            let outcome = caught(keeper.get(message.rejected)).await;
+            outcome.unwrap_or_else(|message| Err(CredentialError::Panicked(message)))
+        })
     }
 }
 
@@ -170,49 +184,46 @@ impl Handler<InvalidateCredentials> for CredentialActor {
     }
 }
 
-/// How a poster reaches its credentials: through an actor, its own child or a shared one.
-pub(crate) struct Credentials {
-    actor: RefCell<Option<Addr<CredentialActor>>>,
-    /// What a child is made of, and made of again when it is gone for good.
-    own: Option<Rc<Keeper>>,
+/// How a poster reaches its credentials: through an actor.
+pub(crate) enum Credentials {
+    /// A child of the poster's, and what it is made of.
+    Own(Rc<Keeper>, RefCell<Option<Addr<CredentialActor>>>),
+    Shared(Addr<CredentialActor>),
 }
 
 impl Credentials {
-    /// A child of the poster's own.
     pub(crate) fn own(settings: Settings, source: Option<CredentialSource>) -> Self {
-        Self {
-            actor: RefCell::default(),
-            own: Some(Rc::new(Keeper::new(settings, source))),
-        }
-    }
-
-    pub(crate) fn shared(actor: Addr<CredentialActor>) -> Self {
-        Self {
-            actor: RefCell::new(Some(actor)),
-            own: None,
-        }
+        Self::Own(Rc::new(Keeper::new(settings, source)), RefCell::default())
     }
 
     /// The actor's address; a child is started if there is none, or it is gone for good.
-    pub(crate) fn actor(&self) -> Option<Addr<CredentialActor>> {
-        let mut actor = self.actor.borrow_mut();
-        if let Some(own) = &self.own
-            && actor.as_ref().is_none_or(|actor| !actor.connected())
-        {
-            let own = Rc::clone(own);
-            *actor = Some(Supervisor::start(|_| CredentialActor(own)));
+    pub(crate) fn actor(&self) -> Addr<CredentialActor> {
+        match self {
+            Self::Shared(actor) => actor.clone(),
+            Self::Own(keeper, child) => {
+                let child = &mut *child.borrow_mut();
+                let running = child.take().filter(Addr::connected);
+                let start = || Supervisor::start(|_| CredentialActor(Rc::clone(keeper)));
+                child.insert(running.unwrap_or_else(start)).clone()
+            }
         }
-        actor.clone()
     }
 
     /// How often the poster's own actor has asked for credentials.
     pub(crate) fn fetches(&self) -> u64 {
-        self.own.as_ref().map_or(0, |own| own.fetches())
+        match self {
+            Self::Own(keeper, _) => keeper.fetches(),
+            Self::Shared(_) => 0,
+        }
     }
 
     pub(crate) async fn get(&self, message: GetCredentials) -> Outcome {
-        let actor = self.actor().ok_or(CredentialError::Stopped)?;
-        actor.send(message).await.unwrap_or(Err(CredentialError::Stopped))
+        let reply = self.actor().send(message).await;
+        reply.unwrap_or(Err(CredentialError::Stopped))
+    }
+
+    pub(crate) fn invalidate(&self, lease: &CredentialLease) {
+        self.actor().do_send(InvalidateCredentials::new(lease));
     }
 }
 
@@ -254,7 +265,7 @@ mod tests {
     async fn a_child_that_is_gone_for_good_is_started_anew() {
         let provider: Arc<dyn CredentialProvider> = Arc::new(RuntimeCredentials::new("w", "t"));
         let credentials = Credentials::own(Settings::default(), Some(CredentialSource::Provider(provider)));
-        let first = credentials.actor().unwrap();
+        let first = credentials.actor();
         first.do_send(Crash::Ruin);
         while first.connected() {
             actix_rt::task::yield_now().await;
@@ -263,6 +274,6 @@ mod tests {
             credentials.get(GetCredentials::default()).await.unwrap().token(),
             Some("t")
         );
-        assert_ne!(credentials.actor().unwrap(), first);
+        assert_ne!(credentials.actor(), first);
     }
 }

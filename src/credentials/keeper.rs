@@ -17,7 +17,11 @@ use futures_util::{
 use log::{debug, info, warn};
 
 use super::{CredentialError, CredentialLease, CredentialProvider, RefreshEndpoint, RuntimeCredentials, jwt};
-use crate::{clock::Clock, error::chain, panics::caught};
+use crate::{
+    clock::Clock,
+    error::chain,
+    panics::{caught, quietly},
+};
 
 /// Refreshes that brought nothing new are at least so far apart.
 const FUTILE_REFRESH_SPACING: Duration = Duration::from_secs(1);
@@ -54,7 +58,7 @@ impl Default for Settings {
 pub(super) type Outcome = Result<CredentialLease, CredentialError>;
 
 /// All that the actor knows; a fetch that is under way shares it.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     pub(super) settings: Settings,
     pub(super) source: Option<CredentialSource>,
     fixed: CredentialLease,
@@ -65,11 +69,22 @@ pub(super) struct Keeper {
 struct State {
     current: Option<Current>,
     fetch: Option<Shared<LocalBoxFuture<'static, Outcome>>>,
-    last_fetch: Option<(Instant, Outcome)>,
+    last_fetch: Option<LastFetch>,
     last_generation: u64,
     fetches: u64,
-    /// The last fetch failed, and that was logged.
-    failing: bool,
+    /// The fixed pair was rejected, and the provider has brought nothing since.
+    fixed_rejected: bool,
+    /// The current credentials were rejected since the last fetch was begun.
+    rejected_meanwhile: bool,
+    /// Why the last fetch failed, if it did.
+    trouble: Option<CredentialError>,
+}
+
+struct LastFetch {
+    at: Instant,
+    outcome: Outcome,
+    /// It brought neither another worker id nor another token.
+    futile: bool,
 }
 
 /// The newest credentials that the provider gave.
@@ -81,14 +96,22 @@ struct Current {
 
 impl State {
     fn reject(&mut self, generation: u64) {
+        if generation == FIXED {
+            self.fixed_rejected = true;
+        }
         if let Some(current) = &mut self.current
             && current.lease.generation == generation
             && !current.rejected
         {
             current.rejected = true;
-            // What the last fetch brought is of no use any more.
+            // What the last fetch brought is of no use any more, and what the running one brings may be no better.
             self.last_fetch = None;
+            self.rejected_meanwhile = true;
         }
+    }
+
+    fn is_rejected(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.rejected)
     }
 
     /// The newest credentials, as long as they are neither rejected nor known to have less than `margin` left.
@@ -144,18 +167,7 @@ impl Keeper {
             Some(outcome) => outcome,
             None => self.fetch_since(source, rejected).await,
         };
-        outcome.or_else(|error| self.fallback(rejected).ok_or(error))
-    }
-
-    /// What a fetch brings that was begun after the rejection: an earlier one may bring what was rejected, and
-    /// proves nothing.
-    async fn fetch_since(self: &Rc<Self>, source: &CredentialSource, rejected: Option<u64>) -> Outcome {
-        let begun_before = self.state.borrow().fetch.is_some();
-        let outcome = self.fetch(source).await;
-        match &outcome {
-            Ok(lease) if begun_before && rejected == Some(lease.generation) => self.fetch(source).await,
-            Ok(_) | Err(_) => outcome,
-        }
+        outcome.or_else(|error| self.fallback(&self.state.borrow()).ok_or(error))
     }
 
     /// Takes the credentials of this generation out of use, if they are still the current ones.
@@ -172,38 +184,56 @@ impl Keeper {
     fn without_fetch(self: &Rc<Self>, source: &CredentialSource, rejected: Option<u64>) -> Option<Outcome> {
         let now = self.settings.clock.now();
         let state = self.state.borrow();
-        if source.may_be_cached()
-            && let Some(lease) = state.valid(now, self.settings.refresh_margin)
-        {
+        let cached = |margin| source.may_be_cached().then(|| state.valid(now, margin)).flatten();
+        if let Some(lease) = cached(self.settings.refresh_margin) {
             return Some(Ok(lease.clone()));
         }
-        let recent = state.last_fetch.as_ref().filter(|(at, _)| {
-            let age = self.settings.clock.instant().saturating_duration_since(*at);
+        let recent = state.last_fetch.as_ref().filter(|fetch| {
+            let age = self.settings.clock.instant().saturating_duration_since(fetch.at);
             age < FUTILE_REFRESH_SPACING
         });
-        let current = state.current.as_ref();
         // Rejected credentials, and a fetch just now that brought the same again, or nothing.
-        if current.is_some_and(|current| current.rejected) {
-            return recent.map(|(_, outcome)| outcome.clone());
+        if state.is_rejected() {
+            return recent.map(|fetch| fetch.outcome.clone());
         }
-        // Rejected credentials, and a fetch just now that brought newer ones, for somebody else.
-        if let (Some(rejected), Some((_, Ok(lease)))) = (rejected, recent)
-            && lease.generation > rejected
-        {
-            return Some(Ok(lease.clone()));
-        }
-        // A provider in trouble holds up nobody while there is a valid token: it is asked beside the calls.
-        if state.failing
-            && let Some(lease) = state.valid(now, Duration::ZERO).cloned()
-        {
-            let ask = recent.is_none();
-            drop(state);
-            if ask {
-                drop(self.fetch(source));
+        if let Some(recent) = recent {
+            // Rejected credentials, and a fetch just now that brought newer ones, for somebody else.
+            if let (Some(rejected), Ok(lease)) = (rejected, &recent.outcome)
+                && lease.generation > rejected
+            {
+                return Some(Ok(lease.clone()));
             }
-            return Some(Ok(lease));
+            // About to expire, and a fetch just now that did not change that.
+            if recent.futile
+                && let Some(lease) = cached(Duration::ZERO)
+            {
+                return Some(Ok(lease.clone()));
+            }
         }
-        None
+        // A provider in trouble holds up nobody who has a valid token, and one that hangs nobody who has anything
+        // to go on with: it is asked beside the calls.
+        let lease = match state.trouble {
+            None => None,
+            Some(CredentialError::Timeout(_)) => self.fallback(&state),
+            Some(_) => state.valid(now, Duration::ZERO).cloned(),
+        }?;
+        let ask = recent.is_none();
+        drop(state);
+        if ask {
+            drop(self.fetch(source));
+        }
+        Some(Ok(lease))
+    }
+
+    /// What a fetch brings that was begun after the rejection: an earlier one may bring what was rejected, and
+    /// proves nothing.
+    async fn fetch_since(self: &Rc<Self>, source: &CredentialSource, rejected: Option<u64>) -> Outcome {
+        let begun_before = self.state.borrow().fetch.is_some();
+        let outcome = self.fetch(source).await;
+        match &outcome {
+            Ok(lease) if begun_before && rejected == Some(lease.generation) => self.fetch(source).await,
+            Ok(_) | Err(_) => outcome,
+        }
     }
 
     /// Joins the fetch that is under way, or begins one. It is a task: it ends by itself, whoever waits for it.
@@ -212,10 +242,12 @@ impl Keeper {
             let (keeper, source) = (Rc::clone(self), source.clone());
             let task = actix_rt::spawn(async move {
                 let limit = keeper.settings.timeout;
-                let fetched = match timeout(limit, caught(source.credentials())).await {
+                // The provider's future is dropped within, too, when its time is over.
+                let asked = caught(async { timeout(limit, source.credentials()).await });
+                let fetched = match asked.await {
                     Ok(Ok(fetched)) => fetched,
-                    Ok(Err(message)) => Err(CredentialError::Panicked(message)),
-                    Err(_) => Err(CredentialError::Timeout(limit)),
+                    Ok(Err(_)) => Err(CredentialError::Timeout(limit)),
+                    Err(message) => Err(CredentialError::Panicked(message)),
                 };
                 keeper.take(fetched)
             });
@@ -226,6 +258,7 @@ impl Keeper {
         let state = &mut *self.state.borrow_mut();
         if state.fetch.is_none() {
             state.fetches = state.fetches.saturating_add(1);
+            state.rejected_meanwhile = false;
         }
         state.fetch.get_or_insert_with(begin).clone()
     }
@@ -233,19 +266,27 @@ impl Keeper {
     /// Takes in what a fetch brought.
     fn take(&self, fetched: Result<RuntimeCredentials, CredentialError>) -> Outcome {
         let checked = fetched.and_then(|fetched| self.check(fetched));
-        let (outcome, failed_before) = {
+        let (outcome, trouble_before) = {
             let state = &mut *self.state.borrow_mut();
             state.fetch = None;
+            let generation = state.last_generation;
             let outcome = checked.map(|(credentials, expires_at)| state.issue(credentials, expires_at));
-            state.last_fetch = Some((self.settings.clock.instant(), outcome.clone()));
-            (outcome.clone(), mem::replace(&mut state.failing, outcome.is_err()))
+            let proves_nothing = state.rejected_meanwhile && state.is_rejected();
+            state.last_fetch = (!proves_nothing).then(|| LastFetch {
+                at: self.settings.clock.instant(),
+                outcome: outcome.clone(),
+                futile: state.last_generation == generation,
+            });
+            state.fixed_rejected &= outcome.is_err();
+            let trouble = outcome.as_ref().err().cloned();
+            (outcome, mem::replace(&mut state.trouble, trouble))
         };
-        match (&outcome, failed_before) {
-            (Ok(_), false) => {}
-            (Ok(_), true) => info!("the credential provider works again"),
-            (Err(error), true) => debug!("no fresh credentials again: {}", chain(error)),
-            (Err(error), false) => warn!("no fresh credentials, going on with what there is: {}", chain(error)),
-        }
+        quietly(|| match (&outcome, trouble_before) {
+            (Ok(_), None) => {}
+            (Ok(_), Some(_)) => info!("the credential provider works again"),
+            (Err(error), Some(_)) => debug!("no fresh credentials again: {}", chain(error)),
+            (Err(error), None) => warn!("no fresh credentials, going on with what there is: {}", chain(error)),
+        });
         outcome
     }
 
@@ -273,12 +314,10 @@ impl Keeper {
         Ok((fetched, expires_at))
     }
 
-    /// What there is when a fetch failed: the last token while it is valid, then the fixed pair;
-    /// neither to whom it was just rejected.
-    fn fallback(&self, rejected: Option<u64>) -> Option<CredentialLease> {
+    /// What there is when a fetch failed: the last token while it is valid, then the fixed pair; neither once it was rejected.
+    fn fallback(&self, state: &State) -> Option<CredentialLease> {
         let now = self.settings.clock.now();
-        let state = self.state.borrow();
-        let fixed = || (rejected != Some(FIXED) && self.fixed.token().is_some()).then_some(&self.fixed);
+        let fixed = || (!state.fixed_rejected && self.fixed.token().is_some()).then_some(&self.fixed);
         state.valid(now, Duration::ZERO).or_else(fixed).cloned()
     }
 }

@@ -335,7 +335,7 @@ async fn posters_and_others_share_one_actor() {
     let posters = [start(shared()), start(shared())];
     for poster in &posters {
         update(poster).await.unwrap();
-        assert_eq!(poster.send(GetCredentialActor).await.unwrap().as_ref(), Some(&actor));
+        assert_eq!(poster.send(GetCredentialActor).await.unwrap(), actor);
     }
     assert_eq!(provider.asked(), 1);
 
@@ -374,7 +374,7 @@ async fn a_shared_actor_that_has_stopped_is_a_transient_failure() {
 async fn a_posters_own_actor_is_handed_out() {
     let platform = FakePlatform::start().unwrap();
     let poster = start(options(platform.url()).auth_token("fixed"));
-    let actor = poster.send(GetCredentialActor).await.unwrap().unwrap();
+    let actor = poster.send(GetCredentialActor).await.unwrap();
     let lease = actor.send(GetCredentials::default()).await.unwrap().unwrap();
     assert_eq!((lease.worker_id(), lease.generation()), ("wkr_1", 0));
     assert!(lease.auth_token().is_some());

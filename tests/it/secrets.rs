@@ -57,7 +57,7 @@ async fn a_run_full_of_failures_shows_no_token() {
             show(&mut shown, poster.send(UpdateIssueStatus::new("i", "x")).await.unwrap());
             show(&mut shown, poster.send(CreateComment::new("i", "x")).await.unwrap());
         }
-        let actor = poster.send(GetCredentialActor).await.unwrap().unwrap();
+        let actor = poster.send(GetCredentialActor).await.unwrap();
         show(&mut shown, actor.send(GetCredentials::default()).await.unwrap());
     }
 
