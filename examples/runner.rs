@@ -88,7 +88,7 @@ async fn report(poster: &Addr<ResultPoster>, session: &Session) -> Outcome {
             say(format!("{id}: a bug in this runner: {error}"));
             Outcome::Refused
         }
-        Err(error) if error.is_retryable() => {
+        Err(error) if error.is_retryable() || was_stopped(&error) => {
             say(format!("{id}: keeping the result: {error}"));
             Outcome::Kept
         }
@@ -100,6 +100,12 @@ async fn report(poster: &Addr<ResultPoster>, session: &Session) -> Outcome {
             Outcome::Refused
         }
     }
+}
+
+/// It was this runner's end that came in between, and the next one is to deliver it.
+fn was_stopped(error: &PostError) -> bool {
+    let stopped = |call: &CallError| matches!(call, CallError::Cancelled { .. } | CallError::ShuttingDown);
+    error.completion().is_some_and(stopped) || error.status().is_some_and(stopped)
 }
 
 /// Tells the issue how the session ended.

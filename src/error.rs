@@ -232,7 +232,8 @@ impl CallError {
         }
     }
 
-    /// Whether the same message (a clone of it), sent again later, may succeed: after `Transient` and `Overloaded`.
+    /// Whether the same message (a clone of it), sent again later to the same poster, may succeed: after `Transient` and
+    /// `Overloaded`. What was `Cancelled` by a shutdown, or came too late (`ShuttingDown`), is for the next poster.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {

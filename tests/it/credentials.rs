@@ -1,6 +1,9 @@
 //! Where tokens come from, how long they are kept, and what happens when they do not come.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use actix::Addr;
 use result_poster::{
@@ -246,7 +249,7 @@ async fn a_provider_in_trouble_is_logged_once_and_asked_beside_the_calls() {
     let valid = Ask::Give(RuntimeCredentials::new("w", "valid").with_expires_at(clock.now() + HOUR));
     let renewed = Ask::Give(RuntimeCredentials::new("w", "renewed").with_expires_at(clock.now() + 2 * HOUR));
     // It fails, then hangs for ever: no call but the first that notices waits for it.
-    let provider = ScriptedProvider::new([valid, Ask::Fail, Ask::Hang, renewed]);
+    let provider = ScriptedProvider::new([valid, Ask::FailSaying("the trouble of one"), Ask::Hang, renewed]);
     let options = options(platform.url())
         .credential_provider(provider.clone())
         .clock(clock.clone());
@@ -270,7 +273,7 @@ async fn a_provider_in_trouble_is_logged_once_and_asked_beside_the_calls() {
     }
     update(&poster).await.unwrap();
     assert_eq!(tokens(&platform).last().unwrap(), "renewed");
-    let warned = |line: &&String| line.starts_with("WARN") && line.contains("the vault is sealed");
+    let warned = |line: &&String| line.starts_with("WARN") && line.contains("the trouble of one");
     assert_eq!(
         logged()
             .iter()
@@ -390,4 +393,165 @@ async fn a_clock_that_jumps_back_does_no_harm() {
         error.transient().unwrap().last,
         AttemptError::Credentials(CredentialError::Expired)
     ));
+}
+
+#[actix_rt::test]
+async fn a_provider_that_panics_where_nobody_looks_is_asked_again() {
+    // An error whose message panics, and a future whose end does.
+    #[derive(Debug)]
+    struct Trap;
+    impl std::fmt::Display for Trap {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("in a message")
+        }
+    }
+    impl std::error::Error for Trap {}
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+
+    let platform = FakePlatform::start().unwrap();
+    let asked = AtomicUsize::new(0);
+    let provider = provider_fn(async move || match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => Err(Trap),
+        1 => {
+            let _bomb = Bomb;
+            std::future::pending().await
+        }
+        _ => Ok(RuntimeCredentials::new("w", "works")),
+    });
+    let options = without_fixed(&platform).credential_timeout(Duration::from_millis(20));
+    let poster = start(options.credential_provider(provider));
+    // The message is read for the log line of the attempt.
+    assert!(matches!(update(&poster).await, Err(CallError::Internal { .. })));
+    assert_eq!(update(&poster).await.unwrap().attempts, 2);
+    assert_eq!(tokens(&platform), ["works"]);
+}
+
+#[actix_rt::test]
+async fn a_rejected_fixed_pair_is_no_fallback_until_the_provider_is_back() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(401), Reply::ok()]);
+    let provider = ScriptedProvider::new([Ask::Fail, Ask::Fail, Ask::Fail, give("works")]);
+    let poster = start(
+        options(platform.url())
+            .auth_token("fixed")
+            .credential_provider(provider),
+    );
+    assert_eq!(update(&poster).await.unwrap().attempts, 3);
+    assert_eq!(tokens(&platform), ["fixed", "works"]);
+}
+
+#[actix_rt::test]
+async fn refreshes_that_change_nothing_are_a_second_apart_in_the_margin_too() {
+    let platform = FakePlatform::start().unwrap();
+    let clock = ManualClock::new();
+    let short = RuntimeCredentials::new("w", "short").with_expires_at(clock.now() + 50 * SECOND);
+    let provider = ScriptedProvider::new([Ask::Give(short)]);
+    let poster = start(
+        options(platform.url())
+            .credential_provider(provider.clone())
+            .clock(clock.clone()),
+    );
+    for asked in [2, 3] {
+        for _ in 0..10 {
+            update(&poster).await.unwrap();
+        }
+        assert_eq!(provider.asked(), asked);
+        clock.advance(SECOND);
+    }
+}
+
+#[actix_rt::test]
+async fn a_hanging_provider_holds_up_one_call_where_there_is_a_fixed_pair() {
+    let platform = FakePlatform::start().unwrap();
+    let provider = ScriptedProvider::new([Ask::Hang]);
+    let options = options(platform.url()).auth_token("fixed").clock(ManualClock::new());
+    let options = options.credential_timeout(Duration::from_millis(50));
+    let poster = start(options.credential_provider(provider.clone()));
+    for _ in 0..10 {
+        update(&poster).await.unwrap();
+    }
+    assert_eq!(provider.asked(), 1);
+}
+
+#[actix_rt::test]
+async fn a_filled_token_leaves_the_providers_expiry_behind() {
+    let platform = FakePlatform::start().unwrap();
+    let provider = RuntimeCredentials::new("wkr_p", "").with_expires_at(SystemTime::UNIX_EPOCH);
+    let poster = start(
+        options(platform.url())
+            .auth_token("fixed")
+            .credential_provider(provider),
+    );
+    crate::support::post(&poster, "s").await.unwrap();
+    assert_eq!(platform.requests()[0].json().unwrap()["workerId"], "wkr_p");
+}
+
+#[actix_rt::test]
+async fn cancelled_in_the_moment_that_the_credentials_come() {
+    let platform = FakePlatform::start().unwrap();
+    let token = CancellationToken::new();
+    let provider = provider_fn({
+        let token = token.clone();
+        async move || {
+            token.cancel();
+            Ok::<_, std::io::Error>(RuntimeCredentials::new("w", "t"))
+        }
+    });
+    // On another arbiter, so that both arrive at once.
+    let arbiter = actix_rt::Arbiter::new();
+    let actor = Supervisor::start_in_arbiter(&arbiter.handle(), |_| CredentialActor::new(provider));
+    let poster = start(result_poster::Options::builder(platform.url()).credential_actor(actor));
+    let message = UpdateIssueStatus::new("i", "Finished").with_cancellation(token);
+    let reply = poster.send(message).await.unwrap();
+    assert!(matches!(
+        reply,
+        Err(CallError::Cancelled {
+            may_have_been_delivered: false
+        })
+    ));
+    assert!(platform.requests().is_empty());
+    arbiter.stop();
+}
+
+#[actix_rt::test]
+async fn a_second_outage_is_logged_as_the_first_was() {
+    keep_log();
+    let fail = provider_fn({
+        let asked = AtomicUsize::new(0);
+        async move || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 | 2 => Err(std::io::Error::other("the second vault is sealed")),
+            _ => Ok(RuntimeCredentials::new("w", "t")),
+        }
+    });
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).auth_token("fixed").credential_provider(fail));
+    for _ in 0..4 {
+        update(&poster).await.unwrap();
+    }
+    let lines = logged();
+    let warned = |line: &&String| line.starts_with("WARN") && line.contains("the second vault is sealed");
+    assert_eq!(lines.iter().filter(warned).count(), 2);
+}
+
+#[actix_rt::test]
+async fn an_actor_of_ones_own_is_held_to_the_same_rules_as_the_options() {
+    let new = || CredentialActor::new(RuntimeCredentials::new("", ""));
+    assert_eq!(
+        new().with_timeout(Duration::ZERO).unwrap_err().option,
+        "credential_timeout"
+    );
+    assert_eq!(new().with_fixed_pair("w", "to\nken").unwrap_err().option, "auth_token");
+    let actor = new()
+        .with_fixed_pair("w", "fixed")
+        .unwrap()
+        .with_timeout(SECOND)
+        .unwrap();
+    let actor = Supervisor::start(|_| actor.with_refresh_margin(SECOND));
+    let lease = actor.send(GetCredentials::default()).await.unwrap().unwrap();
+    assert_eq!(lease.worker_id(), "w");
 }

@@ -9,7 +9,9 @@ use result_poster::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{ScriptedProvider, completed, keep_log, logged, options, platform_and_poster, post, start};
+use crate::support::{
+    LOG_PANICS, ScriptedProvider, completed, keep_log, logged, options, platform_and_poster, post, start,
+};
 
 /// Keeps the events that it is told.
 #[derive(Default)]
@@ -237,5 +239,32 @@ async fn log_lines_have_levels_and_keys_and_no_bodies() {
         ),
         1
     );
+    platform.script("log-2/completion", [Reply::status(503).body(body)]);
+    post(&poster, "log-2").await.unwrap_err();
+    let spent = |line: &String| line.starts_with("ERROR") && line.contains(r#"subject="log-2""#);
+    assert!(logged().iter().any(spent));
     assert!(!logged().iter().any(|line| line.contains(body)));
+}
+
+#[actix_rt::test]
+async fn a_log_that_panics_costs_its_line_and_no_more() {
+    keep_log();
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::status(503), Reply::status(404)]);
+    let error = post(&poster, LOG_PANICS).await.unwrap_err();
+    assert_eq!(error.permanent().unwrap().status_code, 404);
+    assert_eq!(platform.requests().len(), 3);
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!(
+        (stats.accepted, stats.delivered, stats.permanent, stats.panics),
+        (2, 1, 1, 0)
+    );
+}
+
+#[actix_rt::test]
+async fn calls_without_credentials_are_counted_as_failed() {
+    let poster = start(result_poster::Options::builder("https://app.example.com"));
+    post(&poster, "s").await.unwrap_err();
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!((stats.accepted, stats.permanent, stats.refused), (2, 2, 0));
 }

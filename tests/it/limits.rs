@@ -95,7 +95,9 @@ async fn a_call_that_waits_for_its_next_attempt_holds_no_slot() {
     );
     let waiting = actix_rt::spawn(poster.send(PostResult::new("a", completed())));
     clock.sleepers(1).await;
-    poster.send(PostResult::new("b", completed())).await.unwrap().unwrap();
+    let other = poster.send(PostResult::new("b", completed()));
+    let other = actix_rt::time::timeout(Duration::from_secs(10), other).await;
+    other.expect("a slot").unwrap().unwrap();
     clock.advance(second);
     waiting.await.unwrap().unwrap().unwrap();
 }
@@ -110,4 +112,14 @@ async fn an_issue_call_that_is_too_much_says_so() {
     let refused = second.await.unwrap().unwrap();
     assert_eq!(outcome(&refused), "overloaded");
     assert!(refused.unwrap_err().is_retryable());
+}
+
+#[actix_rt::test]
+async fn an_invalid_message_takes_no_place() {
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).max_in_flight(1).max_queued(0));
+    let invalid = actix_rt::spawn(poster.send(UpdateIssueStatus::new("a", " ")));
+    let good = actix_rt::spawn(poster.send(UpdateIssueStatus::new("b", "Finished")));
+    assert_eq!(outcome(&invalid.await.unwrap().unwrap()), "invalid:status");
+    assert_eq!(outcome(&good.await.unwrap().unwrap()), "ok");
 }

@@ -262,3 +262,53 @@ async fn a_fetch_from_before_the_rejection_proves_nothing() {
         ]
     );
 }
+
+#[actix_rt::test]
+async fn a_token_that_was_the_second_to_be_rejected_is_out_of_use_too() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script(PROXY, [Reply::status(401), Reply::status(401), Reply::ok()]);
+    let clock = ManualClock::new();
+    let until = clock.now() + Duration::from_secs(3600);
+    let give = |name| Ask::Give(RuntimeCredentials::new("w", name).with_expires_at(until));
+    let provider = ScriptedProvider::new(["a", "b", "c"].map(give));
+    let poster = start(options(platform.url()).credential_provider(provider).clock(clock));
+    assert_eq!(outcome(&poster.send(update(1)).await.unwrap()), "permanent:401");
+    assert_eq!(outcome(&poster.send(update(2)).await.unwrap()), "ok");
+    assert_eq!(sent(&platform), ["a", "b", "c"].map(|token| format!("{PROXY} {token}")));
+}
+
+#[actix_rt::test]
+async fn a_fetch_from_before_the_rejection_proves_nothing_to_others_either() {
+    let platform = FakePlatform::start().unwrap();
+    let rejected = Reply::status(401).delay(Duration::from_millis(50));
+    platform.script(
+        PROXY,
+        [
+            rejected.clone(),
+            rejected.delay(Duration::from_millis(250)),
+            Reply::ok(),
+        ],
+    );
+    let asked = AtomicUsize::new(0);
+    let provider = provider_fn(async move || {
+        let asked = asked.fetch_add(1, Ordering::Relaxed);
+        let pause = [0, 0, 150, 150].get(asked).copied().unwrap_or_default();
+        actix_rt::time::sleep(Duration::from_millis(pause)).await;
+        Ok::<_, std::io::Error>(RuntimeCredentials::new("w", if asked < 3 { "old" } else { "new" }))
+    });
+    let poster = start(
+        options(platform.url())
+            .credential_provider(provider)
+            .clock(ManualClock::new()),
+    );
+    let mut calls = Vec::new();
+    for issue in 0..2 {
+        calls.push(actix_rt::spawn(poster.send(update(issue))));
+        platform.wait_for_requests(issue + 1).await;
+    }
+    // Its fetch is the third: begun before either rejection, and ended between the two.
+    calls.push(actix_rt::spawn(poster.send(update(2))));
+    for call in calls {
+        call.await.unwrap().unwrap().unwrap();
+    }
+}

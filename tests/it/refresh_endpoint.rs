@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use result_poster::{
-    CallError, CallReceipt, OptionsBuilder, ResultPoster, UpdateIssueStatus,
+    CallError, CallReceipt, GetCredentialActor, GetCredentials, OptionsBuilder, ResultPoster, UpdateIssueStatus,
     testing::{FakePlatform, ManualClock, Reply},
 };
 
@@ -139,4 +139,22 @@ async fn an_empty_token_is_none() {
         .unwrap_err();
     assert_eq!(error.transient().unwrap().attempts, 1);
     assert_eq!(platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn a_fetch_waits_for_no_slot_and_no_connection() {
+    let platform = FakePlatform::start().unwrap();
+    let token = |token| Reply::status(200).body(format!(r#"{{"runtimeToken":"{token}"}}"#));
+    platform.script(REFRESH, [token("a"), token("b")]);
+    platform.script("issue-tracker-proxy", [Reply::ok().delay(Duration::from_millis(300))]);
+    let poster = start(with_endpoint(&platform).max_in_flight(1));
+    let stalled = actix_rt::spawn({
+        let poster = poster.clone();
+        async move { update(&poster).await }
+    });
+    platform.wait_for_requests(2).await;
+    let actor = poster.send(GetCredentialActor).await.unwrap();
+    actor.send(GetCredentials::default()).await.unwrap().unwrap();
+    assert!(!stalled.is_finished());
+    stalled.await.unwrap().unwrap();
 }

@@ -138,3 +138,24 @@ async fn a_crash_in_the_middle_of_a_shutdown_changes_nothing() {
     taken.await.unwrap().unwrap().unwrap();
     assert!(is_gone(&poster).await);
 }
+
+#[actix_rt::test]
+async fn the_report_counts_from_the_message_on() {
+    let (_platform, poster) = platform_and_poster();
+    let token = tokio_util::sync::CancellationToken::new();
+    token.cancel();
+    let cancelled = poster.send(CreateComment::new("i", "x").with_cancellation(token));
+    let shutdown = poster.send(Shutdown::within(LONG));
+    assert_eq!(report(shutdown.await.unwrap()), (0, 0, 1));
+    assert_eq!(outcome(&cancelled.await.unwrap()), "cancelled");
+}
+
+#[actix_rt::test]
+async fn a_call_that_panics_counts_as_failed() {
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).customize_client(|_| panic!("a cursed client")));
+    let panicked = poster.send(CreateComment::new("i", "x"));
+    let shutdown = poster.send(Shutdown::within(LONG));
+    assert_eq!(report(shutdown.await.unwrap()), (0, 1, 0));
+    assert!(matches!(panicked.await.unwrap(), Err(CallError::Internal { .. })));
+}

@@ -283,3 +283,44 @@ async fn options_can_be_used_for_many_posters() {
     }
     assert_eq!(platform.connections(), 2);
 }
+
+#[actix_rt::test]
+async fn the_budget_is_for_ten_seconds() {
+    let (counter, starts) = Counter::start(false);
+    tokio::time::pause();
+    for _ in 0..3 {
+        for _ in 0..5 {
+            counter.do_send(Ask { panic: true });
+        }
+        counter.send(Ask { panic: false }).await.unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    assert_eq!(starts.load(Ordering::Relaxed), 16);
+}
+
+#[actix_rt::test]
+async fn a_panic_in_restarting_is_one_more_failure() {
+    #[derive(Default)]
+    struct Clumsy {
+        restarts: usize,
+    }
+    impl Actor for Clumsy {
+        type Context = Context<Self>;
+    }
+    impl Supervised for Clumsy {
+        fn restarting(&mut self, _: &mut Context<Self>) {
+            self.restarts += 1;
+            assert!(self.restarts > 1, "it stumbles");
+        }
+    }
+    impl Handler<Ask> for Clumsy {
+        type Result = usize;
+        fn handle(&mut self, ask: Ask, _: &mut Context<Self>) -> usize {
+            assert!(!ask.panic, "asked too much");
+            self.restarts
+        }
+    }
+    let clumsy = Supervisor::start(|_| Clumsy::default());
+    clumsy.do_send(Ask { panic: true });
+    assert_eq!(clumsy.send(Ask { panic: false }).await.unwrap(), 1);
+}

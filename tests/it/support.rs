@@ -202,6 +202,8 @@ pub fn jwt(name: &str, expires_at: SystemTime) -> String {
 pub enum Ask {
     Give(RuntimeCredentials),
     Fail,
+    /// Fails, with a message that is found in the log again.
+    FailSaying(&'static str),
     Hang,
     Panic,
 }
@@ -244,6 +246,7 @@ impl CredentialProvider for ScriptedProvider {
                     Ok(credentials)
                 }
                 Ask::Fail => Err("the vault is sealed".into()),
+                Ask::FailSaying(message) => Err(message.into()),
                 Ask::Hang => std::future::pending().await,
                 Ask::Panic => panic!("the vault is on fire"),
             }
@@ -261,6 +264,9 @@ pub fn keep_log() {
     let _ = log::set_logger(&LOG);
     log::set_max_level(log::LevelFilter::Trace);
 }
+
+/// Whatever is logged about this panics.
+pub const LOG_PANICS: &str = "log-panics";
 
 static LOG: KeptLog = KeptLog(Mutex::new(Vec::new()));
 
@@ -282,6 +288,7 @@ impl log::Log for KeptLog {
         let mut pairs = Pairs(String::new());
         record.key_values().visit(&mut pairs).unwrap();
         let line = format!("{} {} {}{}", record.level(), record.target(), record.args(), pairs.0);
+        assert!(!line.contains(LOG_PANICS), "the log is full");
         self.0.lock().unwrap().push(line);
     }
 

@@ -65,6 +65,10 @@ async fn a_replaced_and_a_rewritten_file_count_from_the_next_attempt_on() {
     file.write(r#"{"workerId":"w3","runtimeToken":"","runtimeJwt":"t3","runtimeTokenExpiresAt":"nonsense"}"#);
     crate::support::post(&poster, "s").await.unwrap();
     assert_eq!(last_token(&platform), "Bearer t3");
+    let long = "t".repeat(4000);
+    file.replace(&format!(r#"{{"workerId":"w3","runtimeToken":"{long}"}}"#));
+    crate::support::post(&poster, "s").await.unwrap();
+    assert_eq!(last_token(&platform), format!("Bearer {long}"));
     assert_eq!(platform.requests().last().unwrap().json().unwrap()["workerId"], "w3");
 }
 
