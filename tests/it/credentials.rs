@@ -494,20 +494,25 @@ async fn a_filled_token_leaves_the_providers_expiry_behind() {
 #[actix_rt::test]
 async fn cancelled_in_the_moment_that_the_credentials_come() {
     let platform = FakePlatform::start().unwrap();
-    let token = CancellationToken::new();
+    let (token, asked) = (CancellationToken::new(), CancellationToken::new());
     let provider = provider_fn({
-        let token = token.clone();
+        let (token, asked) = (token.clone(), asked.clone());
         async move || {
+            asked.cancel();
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
             token.cancel();
             Ok::<_, std::io::Error>(RuntimeCredentials::new("w", "t"))
         }
     });
-    // On another arbiter, so that both arrive at once.
     let arbiter = actix_rt::Arbiter::new();
     let actor = Supervisor::start_in_arbiter(&arbiter.handle(), |_| CredentialActor::new(provider));
     let poster = start(result_poster::Options::builder(platform.url()).credential_actor(actor));
     let message = UpdateIssueStatus::new("i", "Finished").with_cancellation(token);
-    let reply = poster.send(message).await.unwrap();
+    let reply = actix_rt::spawn(poster.send(message));
+    asked.cancelled().await;
+    // The poster's arbiter is held up, so that it finds both at once when it goes on.
+    std::thread::sleep(Duration::from_millis(100));
+    let reply = reply.await.unwrap().unwrap();
     assert!(matches!(
         reply,
         Err(CallError::Cancelled {
