@@ -407,7 +407,7 @@ fn check_replies(messages: &[Message], answered: &[Replies], seen: &[Seen]) {
 #[test]
 fn every_message_is_answered_once_and_truly() {
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").map_or(12, |cases| cases.parse().unwrap()),
+        cases: std::env::var("PROPTEST_CASES").map_or(8, |cases| cases.parse().unwrap()),
         failure_persistence: None,
         max_shrink_iters: 50,
         ..ProptestConfig::default()
