@@ -1,7 +1,5 @@
 //! What is sent: paths, bodies and idempotency keys. Pure.
 
-use std::fmt::Write as _;
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -240,11 +238,9 @@ fn shorten(text: &str, max: usize) -> String {
 fn digest(session_id: &str, result: &AgentResult) -> String {
     // Only a map with keys that are no strings could fail here, and there is none.
     let content = serde_json::to_vec(&(session_id, result)).unwrap_or_default();
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(&content) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    let digits = |byte: u8| [byte >> 4, byte & 0xf].map(|digit| char::from_digit(digit.into(), 16));
+    let hex = Sha256::digest(&content).into_iter().flat_map(digits).flatten();
+    hex.collect()
 }
 
 #[cfg(test)]
