@@ -18,7 +18,7 @@ use crate::{
     journal::Journal,
     lanes::Limits,
     retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
-    transport::{self, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
+    transport::{self, ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
     wire::{Platform, is_segment},
 };
 
@@ -65,6 +65,7 @@ impl Options {
             connect_timeout: Duration::from_secs(5),
             user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
             root_certificates: Vec::new(),
+            client_certificate: None,
             customize_client: None,
             retry: RetryPolicy::default(),
             limits: Limits {
@@ -138,6 +139,7 @@ pub struct OptionsBuilder {
     connect_timeout: Duration,
     user_agent: String,
     root_certificates: Vec<Vec<u8>>,
+    client_certificate: Option<ClientCertificate>,
     customize_client: Option<CustomizeClient>,
     retry: RetryPolicy,
     limits: Limits,
@@ -288,6 +290,16 @@ impl OptionsBuilder {
         self
     }
 
+    /// Shows this certificate chain, in PEM, to a platform that asks for one (mutual TLS), with its private key, in PEM too.
+    /// Default: none.
+    pub fn client_certificate_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<SecretString>) -> Self {
+        self.client_certificate = Some(ClientCertificate {
+            chain: chain.into(),
+            key: key.into(),
+        });
+        self
+    }
+
     /// Changes the HTTP client in ways that no option covers, such as default headers or the local address.
     ///
     /// What the poster relies on is set after it: redirects are off, and the deadline is [`timeout`](Self::timeout).
@@ -326,7 +338,7 @@ impl OptionsBuilder {
     /// `auth_token`, registration token or `user_agent` that can't be a header; a `worker_id` that is missing for
     /// `refresh_endpoint`, or set beside a `credential_actor`; a zero `timeout`, `connect_timeout` or `credential_timeout`; a
     /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a bad
-    /// certificate in `add_root_certificates_pem`, or no root certificates at all.
+    /// certificate in `add_root_certificates_pem` or `client_certificate_pem`, or no root certificates at all.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";
@@ -389,9 +401,8 @@ impl OptionsBuilder {
             "can't stand in a header",
         )?;
         // Read even where they are of no use, so that a bad certificate never waits for its day.
-        let tls = if secure || !self.root_certificates.is_empty() {
-            let config = transport::tls_config(&self.root_certificates)
-                .map_err(|reason| OptionsError::new("add_root_certificates_pem", reason))?;
+        let tls = if secure || !self.root_certificates.is_empty() || self.client_certificate.is_some() {
+            let config = transport::tls_config(&self.root_certificates, self.client_certificate.as_ref())?;
             Some(Arc::new(config))
         } else {
             None
