@@ -10,7 +10,7 @@
 //!                                                              │ lanes: order per session and issue, bounded overall
 //!                                                              ▼
 //!                                         delivery: one task per message, the only retry loop
-//!                                           │ GetCredentials ──▶ CredentialActor ──▶ CredentialProvider
+//!                                           │ credentials ─────▶ the cache of CredentialActor ──▶ CredentialProvider
 //!                                           │ one attempt ─────▶ transport ──▶ the platform
 //!                                           │ answer ──────────▶ classify ──▶ retry: how long to wait
 //!                                           ▼
@@ -31,7 +31,7 @@
 //! match poster.send(PostResult::new("sess-1", result)).await? {
 //!     Ok(receipt) => println!("delivered with {} attempts", receipt.completion.attempts),
 //!     Err(error) if error.is_retryable() => eprintln!("keep the result and send it again later: {error}"),
-//!     Err(error) => eprintln!("the platform does not take it: {error}"),
+//!     Err(error) => eprintln!("sending it again would not help: {error}"),
 //! }
 //! # Ok(())
 //! # }

@@ -226,7 +226,10 @@ impl Credentials {
     }
 
     pub(crate) fn invalidate(&self, lease: &CredentialLease) {
-        self.actor().do_send(InvalidateCredentials::new(lease));
+        match self {
+            Self::Own(keeper, _) => keeper.reject(lease.generation),
+            Self::Shared(actor) => actor.do_send(InvalidateCredentials::new(lease)),
+        }
     }
 }
 
