@@ -51,12 +51,11 @@ impl Handler<Run> for Runner {
         let poster = self.poster.clone();
         Box::pin(async move {
             // Here the agent would do its work.
-            match report(&poster, &session).await {
+            let outcome = match report(&poster, &session).await {
                 Outcome::Delivered => conclude(&poster, &session).await,
-                Outcome::Refused => {}
-                Outcome::Kept => return Some(session),
-            }
-            None
+                outcome @ (Outcome::Refused | Outcome::Kept) => outcome,
+            };
+            matches!(outcome, Outcome::Kept).then_some(session)
         })
     }
 }
@@ -108,29 +107,40 @@ fn was_stopped(error: &PostError) -> bool {
     error.completion().is_some_and(stopped) || error.status().is_some_and(stopped)
 }
 
-/// Tells the issue how the session ended.
-async fn conclude(poster: &Addr<ResultPoster>, session: &Session) {
+/// Tells the issue how the session ended. A session that is kept for it has its result delivered again, with the same keys.
+async fn conclude(poster: &Addr<ResultPoster>, session: &Session) -> Outcome {
+    let (id, issue) = (session.id, session.issue);
     let status = match session.result.status {
         SessionStatus::Completed => "Finished",
         SessionStatus::Failed | SessionStatus::Stopped => "Backlog",
     };
-    let comment = CreateComment::new(
-        session.issue,
-        format!("Session {} {}.", session.id, session.result.status),
-    );
-    let update = UpdateIssueStatus::new(session.issue, status);
-    // The comment is a nicety, so its failure is only told; the status is worth a second try, with the same key.
-    if let Ok(Err(error)) = poster.send(comment).await {
-        say(format!("{}: no comment on {}: {error}", session.id, session.issue));
-    }
+    let update = UpdateIssueStatus::new(issue, status);
+    // Worth a second try, with the same key: a clone has it.
     for _ in 0..2 {
         match poster.send(update.clone()).await {
-            Ok(Ok(_)) => return say(format!("{}: {} is {status}", session.id, session.issue)),
-            Ok(Err(CallError::Transient(error))) => say(format!("{}: once more: {error}", session.issue)),
-            Ok(Err(error)) => return say(format!("{}: {} is not moved: {error}", session.id, session.issue)),
-            Err(closed) => return say(format!("{}: {closed}", session.issue)),
+            Ok(Ok(_)) => {
+                say(format!("{id}: {issue} is {status}"));
+                break;
+            }
+            Ok(Err(error)) if error.is_retryable() => say(format!("{id}: once more: {error}")),
+            Ok(Err(CallError::Cancelled { .. } | CallError::ShuttingDown)) | Err(_) => {
+                say(format!("{id}: keeping it, {issue} is still to be moved"));
+                return Outcome::Kept;
+            }
+            Ok(Err(error)) => {
+                say(format!("{id}: {issue} is not moved: {error}"));
+                break;
+            }
         }
     }
+    // A nicety: its failure is only told.
+    let comment = CreateComment::new(issue, format!("Session {id} {}.", session.result.status));
+    match poster.send(comment).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => say(format!("{id}: no comment on {issue}: {error}")),
+        Err(closed) => say(format!("{id}: no comment on {issue}: {closed}")),
+    }
+    Outcome::Delivered
 }
 
 fn sessions() -> Vec<Session> {
@@ -210,6 +220,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (work, interrupt) = (std::pin::pin!(work), std::pin::pin!(actix_rt::signal::ctrl_c()));
     match select(work, interrupt).await {
         Either::Left((done, _)) => done?,
+        // A real runner would also write down here what it has not begun.
         Either::Right(_) => say("interrupted: finishing what was handed over"),
     }
 

@@ -136,7 +136,8 @@ pub struct PosterStats {
     pub attempts: u64,
     /// Attempts after the first of a call.
     pub retries: u64,
-    /// Times that credentials were fetched, by the poster's own actor.
+    /// Times that the provider was asked for credentials, by the poster's own actor: for every attempt, if they may not be
+    /// cached. 0 with [`credential_actor`](crate::OptionsBuilder::credential_actor).
     pub refreshes: u64,
     /// Restarts of the poster.
     pub restarts: u64,

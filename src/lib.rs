@@ -43,7 +43,8 @@
 //!   A panic in a call's work costs that call alone, and is [`CallError::Internal`]. (An arbiter or a system that is
 //!   stopped drops what runs on it: [`Shutdown`] first.)
 //! - **Order**: a result's completion is done with before its status is sent, and messages about one session or
-//!   issue are delivered in the order they arrived.
+//!   issue are delivered in the order they arrived. (What was cancelled or timed out on its way may still be read
+//!   by the platform after what came next.)
 //! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` calls that wait, a
 //!   deadline on each attempt, a limit on each wait and on what is read of an answer.
 //! - **Restart**: an actor that fails keeps its address, its mail and its running calls; see [`Supervisor`].
@@ -100,8 +101,9 @@ pub use retry::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS};
 pub use supervise::Supervisor;
 pub use transport::{DEFAULT_TIMEOUT, Dialer};
 
-// awc's own builder, for the closure of `OptionsBuilder::customize_client`, and the token that cancels a message.
+// The type of tokens, and the trait to look at one; awc's own builder, for the closure of `OptionsBuilder::customize_client`, and the token that cancels a message.
 pub use awc::ClientBuilder;
+pub use secrecy::{ExposeSecret, SecretString};
 pub use tokio_util::sync::CancellationToken;
 
 /// Compiles and runs the README's code.

@@ -233,7 +233,7 @@ impl Message for GetCredentialActor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallReceipt {
-    /// Attempts that it took, at least one.
+    /// Attempts that it took, at least one. Being sent once more with new credentials is part of an attempt.
     pub attempts: u32,
     /// Time that it took from its first step to the platform's answer, waits included; not the
     /// time that it waited behind other calls of its key.

@@ -181,7 +181,8 @@ impl OptionsBuilder {
     }
 
     /// Shares the credentials of an actor that runs already, in place of a child of the poster's own. It has its own
-    /// fixed pair, margin and time limit: `worker_id` and `auth_token` must not be set here. Default: none.
+    /// fixed pair, margin, time limit and [clock](CredentialActor::with_clock): `worker_id` and `auth_token` must not be set
+    /// here. Default: none.
     pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
         self.source = Source::Actor(actor);
         self
@@ -231,7 +232,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Attempts of one call. 0 stands for the default: 3.
+    /// Attempts of one call; that it is sent once more with new credentials is part of an attempt. 0 stands for the
+    /// default: 3.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.retry.max_attempts = if attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { attempts };
         self
@@ -322,7 +324,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time that backoff, `Retry-After` and the expiry of tokens go by. Default: the host's clock.
+    /// The time that backoff, `Retry-After`, a [`Shutdown`](crate::Shutdown) and the expiry of tokens go by; a
+    /// [`credential_actor`](Self::credential_actor) has its own. Default: the host's clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
         self

@@ -33,7 +33,7 @@ thread_local! {
 const MAILBOX_CAPACITY: usize = 16;
 
 /// Runs an actor and restarts it whenever it ends: after `stop`, after `terminate`, and after a panic
-/// in a handler, which actix's own supervisor does not survive.
+/// in a handler, which [`actix::Supervisor`] does not survive (so import this one by name, not by two globs).
 ///
 /// The address stays the same, and messages that wait in the mailbox are kept; the state is what the
 /// actor makes of it in [`Supervised::restarting`]. Futures that the actor had spawned on its context

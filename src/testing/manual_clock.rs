@@ -13,7 +13,8 @@ use super::WAIT_LIMIT;
 /// A clock that stands still until a test moves it, so that a schedule of minutes is tested in
 /// no time and without luck.
 ///
-/// Clones are handles to the same clock. It starts on 2026-01-01, 00:00 UTC.
+/// Clones are handles to the same clock. It starts on 2026-01-01, 00:00 UTC. Who sleeps by a clock that nobody moves
+/// sleeps for ever.
 ///
 /// ```
 /// use std::time::Duration;
