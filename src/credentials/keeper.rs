@@ -228,7 +228,10 @@ impl Keeper {
     /// What a fetch brings that was begun after the rejection: an earlier one may bring what was rejected, and
     /// proves nothing.
     async fn fetch_since(self: &Rc<Self>, source: &CredentialSource, rejected: Option<u64>) -> Outcome {
-        let begun_before = self.state.borrow().fetch.is_some();
+        let begun_before = {
+            let state = self.state.borrow();
+            state.fetch.is_some() && state.rejected_meanwhile
+        };
         let outcome = self.fetch(source).await;
         match &outcome {
             Ok(lease) if begun_before && rejected == Some(lease.generation) => self.fetch(source).await,

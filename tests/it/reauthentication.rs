@@ -312,3 +312,24 @@ async fn a_fetch_from_before_the_rejection_proves_nothing_to_others_either() {
         call.await.unwrap().unwrap().unwrap();
     }
 }
+
+#[actix_rt::test]
+async fn twenty_calls_that_are_rejected_together_for_good_cause_one_refresh_too() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script(PROXY, [Reply::status(401).delay(Duration::from_millis(200))]);
+    let clock = ManualClock::new();
+    let until = clock.now() + Duration::from_secs(3600);
+    let provider = ScriptedProvider::new([Ask::Give(RuntimeCredentials::new("w", "same").with_expires_at(until))]);
+    let poster = start(
+        options(platform.url())
+            .credential_provider(provider.clone())
+            .clock(clock),
+    );
+    let calls: Vec<_> = (0..20)
+        .map(|issue| actix_rt::spawn(poster.send(update(issue))))
+        .collect();
+    for call in calls {
+        assert_eq!(outcome(&call.await.unwrap().unwrap()), "permanent:401");
+    }
+    assert_eq!((sent(&platform).len(), provider.asked()), (20, 2));
+}
