@@ -37,8 +37,9 @@ const MAILBOX_CAPACITY: usize = 16;
 ///
 /// The address stays the same, and messages that wait in the mailbox are kept; the state is what the
 /// actor makes of it in [`Supervised::restarting`]. Futures that the actor had spawned on its context
-/// are dropped. The supervisor ends with [`stop_for_good`](Self::stop_for_good), when nobody holds the address any more, or after more
-/// than five restarts in ten seconds: that is an error in the log, and the mailbox is closed.
+/// are dropped. The supervisor ends with [`stop_for_good`](Self::stop_for_good), when nobody holds the
+/// address any more, or after more than five restarts in ten seconds: that is an error in the log, and
+/// the mailbox is closed.
 pub struct Supervisor<A>
 where
     A: Supervised + Actor<Context = Context<A>>,

@@ -117,7 +117,8 @@ impl fmt::Debug for CredentialActor {
     }
 }
 
-/// Asks a [`CredentialActor`] for the credentials of this moment.
+/// Asks a [`CredentialActor`] for the credentials of this moment. A fetch that was begun for it goes on, and is
+/// kept for the next, if nobody waits for it any more.
 ///
 /// # Errors
 ///
