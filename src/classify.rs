@@ -40,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<String>,
     pub(crate) retry_after: Option<String>,
     pub(crate) body: Vec<u8>,
+    /// Why there is no more of the body than this, if there should be.
+    pub(crate) cut_short: Option<&'static str>,
 }
 
 /// What to do next.
@@ -81,7 +83,7 @@ pub(crate) fn classify(endpoint: Endpoint, answer: &Answer, token: Option<&str>,
         (200..=299, Endpoint::Session) if is_html(answer) => unrecognized("it is an HTML page"),
         (200..=299, Endpoint::Session) => Verdict::Delivered,
         (200..=299, Endpoint::Proxy) => match Envelope::parse(&answer.body) {
-            None => unrecognized("it is not the proxy's JSON"),
+            None => unrecognized(answer.cut_short.unwrap_or("it is not the proxy's JSON")),
             Some(Envelope { success: true, .. }) => Verdict::Delivered,
             Some(envelope) if envelope.retryable => unavailable(excerpt(&envelope.error, token)),
             Some(envelope) => Verdict::Permanent(permanent(excerpt(&envelope.error, token))),
@@ -188,7 +190,7 @@ mod tests {
                 AttemptError::Unrecognized { status_code, .. } => format!("unrecognized {status_code}"),
                 AttemptError::Credentials(_)
                 | AttemptError::Connect(_)
-                | AttemptError::Timeout(_)
+                | AttemptError::Timeout { .. }
                 | AttemptError::Disconnected(_) => {
                     panic!("there was an answer: {error:?}")
                 }

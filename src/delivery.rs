@@ -2,13 +2,14 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    classify::{Verdict, classify},
+    classify::{Endpoint, Verdict, classify},
     clock::Clock,
     credentials::{CredentialLease, Credentials, GetCredentials},
-    error::{AttemptError, CallError, InvalidMessage, PermanentError, PostError, TransientError},
+    error::{AttemptError, CallError, InvalidMessage, PermanentError, PostError, Stage, TransientError},
     journal::{Journal, Subject},
     lanes::{Refusal, Turn},
     message::{CallReceipt, IssueCall, PostReceipt, PostResult},
@@ -103,6 +104,7 @@ impl Courier {
         let progress = Progress {
             stops: [cancellation, &self.shutdown],
             may_have_been_delivered: Cell::new(false),
+            stage: Rc::new(Cell::new(Stage::Connecting)),
             reauthenticated: Cell::new(false),
         };
         // Pinned, since an `async fn` that takes a future by value holds it twice.
@@ -214,10 +216,10 @@ impl Courier {
             url: &call.url,
             token,
             idempotency_key: Some(&call.idempotency_key),
-            body,
+            body: Bytes::from(body),
+            head_says_all: call.endpoint == Endpoint::Session,
+            stage: Rc::clone(&progress.stage),
         };
-        // From here on and until there is an answer, nobody knows.
-        let by_earlier = progress.may_have_been_delivered.replace(true);
         let verdict = match self.transport.post(request).await {
             Ok(answer) => classify(call.endpoint, &answer, token, self.clock.now()),
             // No answer, no verdict of the platform's: whatever it was, it may pass.
@@ -231,7 +233,10 @@ impl Courier {
             Verdict::Transient { error, .. } => error.may_have_been_delivered(),
             Verdict::Permanent(_) | Verdict::Unauthorized(_) => false,
         };
-        progress.may_have_been_delivered.set(by_earlier || by_this);
+        progress.stage.set(Stage::Connecting);
+        if by_this {
+            progress.may_have_been_delivered.set(true);
+        }
         Ok(verdict)
     }
 }
@@ -240,14 +245,17 @@ impl Courier {
 struct Progress<'a> {
     /// The message's own token, and the shutdown's.
     stops: [&'a CancellationToken; 2],
+    /// By the attempts that have ended.
     may_have_been_delivered: Cell<bool>,
+    /// How far the one that has not ended has got.
+    stage: Rc<Cell<Stage>>,
     reauthenticated: Cell<bool>,
 }
 
 impl Progress<'_> {
     fn cancelled(&self) -> CallError {
         CallError::Cancelled {
-            may_have_been_delivered: self.may_have_been_delivered.get(),
+            may_have_been_delivered: self.may_have_been_delivered.get() || self.stage.get() != Stage::Connecting,
         }
     }
 }

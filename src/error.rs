@@ -4,7 +4,7 @@
 //! message may well succeed later. Sending a [`PostResult`](crate::PostResult) again is safe for a
 //! platform that honours `Idempotency-Key`: the same result carries the same keys.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use thiserror::Error;
 
@@ -112,13 +112,19 @@ pub enum AttemptError {
     /// There were no credentials to be had. Nothing was sent.
     #[error("no credentials for now, nothing was sent")]
     Credentials(#[source] CredentialError),
-    /// There was no connection: name not resolved, refused, unreachable, TLS, `connect_timeout`.
+    /// There was no connection: name not resolved, refused, unreachable, proxy, TLS, `connect_timeout`. Its source says
+    /// how far it got.
     /// Nothing was sent.
     #[error("no connection to the platform, nothing was sent")]
     Connect(#[source] io::Error),
     /// The deadline of one attempt (`timeout`) passed.
-    #[error("no answer within {0:?}, the platform may have taken the request")]
-    Timeout(Duration),
+    #[error("no answer within {limit:?}, it ended {stage}, {}", stage.reach())]
+    Timeout {
+        /// The deadline.
+        limit: Duration,
+        /// Where the attempt had got stuck.
+        stage: Stage,
+    },
     /// The connection failed while the request was sent or the answer awaited, or the answer
     /// was not HTTP.
     #[error("the connection failed before an answer came, the platform may have taken the request")]
@@ -145,6 +151,38 @@ pub enum AttemptError {
     },
 }
 
+/// How far an attempt had got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// There was no connection yet. Nothing was sent.
+    Connecting,
+    /// The request was being sent: the platform, or something in between, did not read it.
+    Sending,
+    /// The request was sent, as far as the client knows.
+    Waiting,
+}
+
+impl Stage {
+    /// What the platform may have of the request.
+    fn reach(self) -> &'static str {
+        match self {
+            Self::Connecting => "nothing was sent",
+            Self::Sending | Self::Waiting => "the platform may have taken the request",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "while connecting",
+            Self::Sending => "while sending the request",
+            Self::Waiting => "while waiting for the answer",
+        })
+    }
+}
+
 impl AttemptError {
     /// Whether the platform may have carried the call out in this attempt.
     #[must_use]
@@ -153,7 +191,8 @@ impl AttemptError {
             Self::Credentials(_) | Self::Connect(_) => false,
             // These say that it was not done, and when to come back.
             Self::Unavailable { status_code, .. } => *status_code >= 500,
-            Self::Timeout(_) | Self::Disconnected(_) | Self::Unrecognized { .. } => true,
+            Self::Timeout { stage, .. } => *stage != Stage::Connecting,
+            Self::Disconnected(_) | Self::Unrecognized { .. } => true,
         }
     }
 
@@ -164,7 +203,7 @@ impl AttemptError {
             Self::Unrecognized {
                 status_code, reason, ..
             } => format!("the answer with status {status_code} is not the platform's: {reason}"),
-            Self::Credentials(_) | Self::Connect(_) | Self::Timeout(_) | Self::Disconnected(_) => chain(self),
+            Self::Credentials(_) | Self::Connect(_) | Self::Timeout { .. } | Self::Disconnected(_) => chain(self),
         }
     }
 }
@@ -393,6 +432,13 @@ mod tests {
         CallError::Permanent(PermanentError::new(status_code, "no".into()))
     }
 
+    fn late(stage: Stage) -> AttemptError {
+        AttemptError::Timeout {
+            limit: Duration::from_secs(30),
+            stage,
+        }
+    }
+
     fn spent(last: AttemptError, may_have_been_delivered: bool) -> CallError {
         CallError::Transient(TransientError {
             attempts: 3,
@@ -440,7 +486,7 @@ mod tests {
     fn both_names_both_calls_and_holds_both_messages() {
         let error = PostError::Both {
             completion: rejected(422),
-            status: spent(AttemptError::Timeout(Duration::from_secs(30)), true),
+            status: spent(late(Stage::Waiting), true),
         };
         let line = error.to_string();
         assert!(line.starts_with("completion failed: the platform rejected the call with status 422"));
@@ -479,7 +525,9 @@ mod tests {
         for (error, expected) in [
             (AttemptError::Credentials(CredentialError::NoToken), false),
             (AttemptError::Connect(io()), false),
-            (AttemptError::Timeout(Duration::ZERO), true),
+            (late(Stage::Connecting), false),
+            (late(Stage::Sending), true),
+            (late(Stage::Waiting), true),
             (AttemptError::Disconnected(io()), true),
             (unavailable(200), false),
             (unavailable(429), false),
@@ -507,7 +555,7 @@ mod tests {
         let internal = CallError::Internal {
             message: "oh".to_owned(),
         };
-        let last = || AttemptError::Timeout(Duration::ZERO);
+        let last = || late(Stage::Waiting);
         for (error, retryable, delivered) in [
             (CallError::Invalid(invalid), false, false),
             (CallError::NoCredentials, false, false),

@@ -88,7 +88,9 @@ pub use credentials::{
     CredentialActor, CredentialError, CredentialLease, CredentialProvider, GetCredentials, InvalidateCredentials,
     ProviderError, RuntimeCredentials, RuntimeTokenFile, provider_fn,
 };
-pub use error::{AttemptError, CallError, InvalidMessage, OptionsError, PermanentError, PostError, TransientError};
+pub use error::{
+    AttemptError, CallError, InvalidMessage, OptionsError, PermanentError, PostError, Stage, TransientError,
+};
 pub use journal::{DeliveryEvent, DeliveryEventKind, Failure, GetStats, PosterStats, Subscribe};
 pub use message::{
     CallReceipt, CreateComment, GetCredentialActor, PostReceipt, PostResult, Shutdown, ShutdownReport,

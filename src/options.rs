@@ -1,12 +1,12 @@
 //! `Options`: validated once, when they are built.
 
-use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{env, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Addr;
 use awc::ClientBuilder;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
-use url::{Host, ParseError, Url};
+use url::{ParseError, Url};
 
 use crate::{
     clock::Clock,
@@ -18,7 +18,9 @@ use crate::{
     journal::Journal,
     lanes::Limits,
     retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
-    transport::{self, ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Transport},
+    transport::{
+        self, ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Proxy, Route, Transport, is_loopback,
+    },
     wire::{Platform, is_segment},
 };
 
@@ -64,6 +66,8 @@ impl Options {
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
             user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxy: None,
+            no_proxy: None,
             root_certificates: Vec::new(),
             client_certificate: None,
             customize_client: None,
@@ -138,6 +142,8 @@ pub struct OptionsBuilder {
     timeout: Duration,
     connect_timeout: Duration,
     user_agent: String,
+    proxy: Option<SecretString>,
+    no_proxy: Option<String>,
     root_certificates: Vec<Vec<u8>>,
     client_certificate: Option<ClientCertificate>,
     customize_client: Option<CustomizeClient>,
@@ -226,7 +232,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time limit on name resolution and TCP, and that on the TLS handshake. Default: 5 s each.
+    /// The time limit on a new connection: name service, TCP (each of the name's addresses gets its share), proxy and TLS. (With
+    /// a platform that speaks nothing but HTTP/2, the TLS handshake has as much again.) Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -285,6 +292,24 @@ impl OptionsBuilder {
         self
     }
 
+    /// Goes through this forward proxy, `[http[s]://][user:password@]host[:port]`, by curl's rules: a `CONNECT` tunnel for an
+    /// `https` platform, so that the proxy sees nothing of what is said in it. The port is 1080 if the URL names none (443
+    /// with `https`). An empty one is none. A platform on loopback is always reached directly.
+    ///
+    /// Default: that of the environment, by the variables `https_proxy` (`http_proxy` for a plain `http` platform) and
+    /// `all_proxy`, or the same in capitals, read in [`build`](Self::build).
+    pub fn proxy(mut self, url: impl Into<SecretString>) -> Self {
+        self.proxy = Some(url.into());
+        self
+    }
+
+    /// What is reached without a proxy, between commas: names (`example.com` stands for `app.example.com` too), addresses,
+    /// networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the environment.
+    pub fn no_proxy(mut self, list: impl Into<String>) -> Self {
+        self.no_proxy = Some(list.into());
+        self
+    }
+
     /// Trusts these certificates too, one or more in PEM, beside the host's own roots: for a platform
     /// with a private certificate authority. May be called again for more. Default: none.
     pub fn add_root_certificates_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -302,10 +327,11 @@ impl OptionsBuilder {
         self
     }
 
-    /// Changes the HTTP client in ways that no option covers, such as default headers or the local address.
+    /// Changes the HTTP client in ways that no option covers, such as default headers.
     ///
     /// What the poster relies on is set after it: redirects are off, and the deadline is [`timeout`](Self::timeout).
-    /// Do not set `max_http_version`, which makes awc forget how to speak TLS. The closure runs
+    /// Connections are the poster's own: what the builder says of them (`local_address`, `max_http_version`) is of no effect, or
+    /// breaks the client. The closure runs
     /// on the poster's arbiter, before the first call and whenever the client has to be built anew; a panic in
     /// it is that call's [`CallError::Internal`](crate::CallError::Internal).
     ///
@@ -345,7 +371,7 @@ impl OptionsBuilder {
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";
-        let loopback = is_loopback(&url);
+        let loopback = url.host().is_some_and(|host| is_loopback(&host));
         let fixed = &self.credentials.fixed;
         if let Some(fault) = fixed.token_fault() {
             return Err(OptionsError::new("auth_token", fault));
@@ -410,6 +436,27 @@ impl OptionsBuilder {
         } else {
             None
         };
+        let proxy = Proxy::choose(
+            &url,
+            self.proxy.as_ref().map(|url| url.expose_secret()),
+            self.no_proxy.as_deref(),
+            |name| env::var(name).unwrap_or_default(),
+        )?;
+        let proxy_tls = match &proxy {
+            Some(proxy) if proxy.secure => Some(Arc::new(transport::tls_config(&self.root_certificates, None)?)),
+            Some(_) | None => None,
+        };
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err(OptionsError::new("platform_url", "has no host"));
+        };
+        let route = Route {
+            host: host.to_owned(),
+            port,
+            tls: tls.filter(|_| secure),
+            proxy,
+            proxy_tls,
+            connect_timeout: self.connect_timeout,
+        };
 
         Ok(Options {
             platform: Platform {
@@ -424,11 +471,11 @@ impl OptionsBuilder {
             source: self.source,
             token_required: !loopback,
             transport: transport::Settings {
+                route: Arc::new(route),
+                authority: url.authority().to_owned(),
                 timeout: self.timeout,
-                connect_timeout: self.connect_timeout,
                 max_connections: self.limits.max_in_flight.saturating_add(1),
                 user_agent: self.user_agent,
-                tls,
                 customize_client: self.customize_client,
             },
             retry: self.retry,
@@ -493,14 +540,4 @@ fn parse_platform_url(text: &str) -> Result<Url, OptionsError> {
         return refuse("has a host that can't be reached by HTTP");
     }
     Ok(url)
-}
-
-/// By what the URL says alone, so that no name service has a word in it.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }

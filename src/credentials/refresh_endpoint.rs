@@ -1,14 +1,15 @@
 //! The platform's own endpoint for a new runtime token as a provider.
 
-use std::{fmt, rc::Rc};
+use std::{cell::Cell, fmt, rc::Rc};
 
+use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::{ProviderError, RuntimeCredentials, parse_timestamp};
 use crate::{
-    error::AttemptError,
+    error::{AttemptError, Stage},
     transport::{Request, Transport},
 };
 
@@ -50,7 +51,9 @@ impl RefreshEndpoint {
             url: &self.url,
             token: Some(self.registration_token.expose_secret()),
             idempotency_key: None,
-            body: b"{}".to_vec(),
+            body: Bytes::from_static(b"{}"),
+            head_says_all: false,
+            stage: Rc::new(Cell::new(Stage::Connecting)),
         };
         let answer = self.transport.post(request).await.map_err(RefreshError::NoAnswer)?;
         match answer.status {

@@ -1,6 +1,7 @@
 //! `https`, with certificate authorities of the tests' own.
 
 use std::{
+    error::Error as _,
     io::Write as _,
     net::TcpListener,
     sync::{Arc, Mutex},
@@ -22,43 +23,43 @@ use rustls::{
 use crate::support::{options, read_request, start};
 
 /// Signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// A certificate and its key, in PEM.
-    fn issue(&self, params: CertificateParams) -> (String, String) {
+    pub fn issue(&self, params: CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 }
 
-fn params(name: &str) -> CertificateParams {
+pub fn params(name: &str) -> CertificateParams {
     CertificateParams::new(vec![name.to_owned()]).unwrap()
 }
 
 /// A platform that speaks TLS as `localhost`, and the versions that its connections agreed on.
-struct TlsPlatform {
-    url: String,
+pub struct TlsPlatform {
+    pub url: String,
     versions: Arc<Mutex<Vec<ProtocolVersion>>>,
 }
 
 impl TlsPlatform {
-    fn start((certificate, key): (String, String)) -> Self {
+    pub fn start((certificate, key): (String, String)) -> Self {
         Self::start_with((certificate, key), &[&TLS12, &TLS13], None)
     }
 
-    fn start_with(
+    pub fn start_with(
         (certificate, key): (String, String),
         versions: &[&'static SupportedProtocolVersion],
         client_authority: Option<&Authority>,
@@ -116,7 +117,7 @@ async fn refusal(options: OptionsBuilder) -> String {
         panic!("{error:?}");
     };
     assert!(!error.may_have_been_delivered());
-    cause.to_string()
+    cause.source().unwrap().to_string()
 }
 
 #[actix_rt::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use result_poster::{
-    AttemptError, CallError, PostResult, UpdateIssueStatus,
+    AttemptError, CallError, PostResult, Stage, UpdateIssueStatus,
     testing::{FakePlatform, ManualClock, Reply},
 };
 use socket2::{Domain, Socket, Type};
@@ -60,7 +60,9 @@ async fn no_connection_is_transient_and_nothing_was_sent() {
 #[actix_rt::test]
 async fn silence_is_a_timeout() {
     let (error, may_have_been_delivered) = fault(Step::Silence).await;
-    assert!(matches!(error, AttemptError::Timeout(limit) if limit == Duration::from_millis(200)));
+    assert!(
+        matches!(error, AttemptError::Timeout { limit, stage: Stage::Waiting, .. } if limit == Duration::from_millis(200))
+    );
     assert!(may_have_been_delivered);
 }
 
@@ -105,26 +107,19 @@ async fn a_session_call_is_delivered_by_its_head_whatever_the_body_does() {
 }
 
 #[actix_rt::test]
-async fn an_informational_answer_never_passes_its_final_one_to_another_call() {
-    for status in ["100 Continue", "102 Processing", "103 Early Hints"] {
-        // The late final answer of the first attempt would refuse the second.
-        let hint = format!("HTTP/1.1 {status}\r\n\r\n");
-        let late = String::from_utf8(answer("404 Not Found", "late")).unwrap();
+async fn an_interim_answer_is_not_the_answer() {
+    for interim in ["100 Continue", "102 Processing", "103 Early Hints"] {
+        let interim = format!("HTTP/1.1 {interim}\r\nlink: </x>\r\n\r\n");
+        let refusal = String::from_utf8(answer("404 Not Found", "no")).unwrap();
         let platform = RawPlatform::start([
-            Step::Write((hint + &late).into()),
+            Step::Write((interim.repeat(3) + &refusal).into()),
             Step::Write(success()),
-            Step::Write(success()),
+            Step::WriteAndClose(interim.into()),
         ]);
-        let poster = start(options(&platform.url));
-        assert_eq!(poster.send(update()).await.unwrap().unwrap().attempts, 2, "{status}");
-        assert_eq!(poster.send(update()).await.unwrap().unwrap().attempts, 1, "{status}");
-        let ports: Vec<_> = platform
-            .requests()
-            .iter()
-            .map(|line| line.split(' ').next().unwrap().to_owned())
-            .collect();
-        assert_ne!(ports[0], ports[1], "{status}");
-        assert_eq!(ports[1], ports[2], "{status}");
+        let poster = start(options(&platform.url).max_attempts(1));
+        assert_eq!(outcome(&poster.send(update()).await.unwrap()), "permanent:404");
+        assert_eq!(outcome(&poster.send(update()).await.unwrap()), "ok");
+        assert_eq!(outcome(&poster.send(update()).await.unwrap()), "transient:1");
     }
 }
 

@@ -1,0 +1,246 @@
+//! From the platform's name to a connection that is ready for a request: name service, TCP, proxy, TLS, in one deadline.
+
+use std::{cell::Cell, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_service::Service;
+use actix_tls::connect::{ConnectError as DialError, ConnectInfo, Connection};
+use awc::http::Uri;
+use futures_util::future::LocalBoxFuture;
+use rustls::{
+    AlertDescription, ClientConfig,
+    pki_types::{IpAddr, ServerName},
+};
+use secrecy::ExposeSecret as _;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsConnector;
+use url::Host;
+
+use super::{link::Link, proxy::Proxy, stream::Stream};
+
+/// The longest answer of a proxy to `CONNECT` that is read, in bytes.
+const TUNNEL_ANSWER_LIMIT: usize = 16 * 1024;
+
+/// Where the platform is, and how to get there.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) host: Host<String>,
+    pub(crate) port: u16,
+    /// `None` for a platform that is reached by plain http.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) proxy: Option<Proxy>,
+    /// For a proxy that is itself reached by TLS.
+    pub(crate) proxy_tls: Option<Arc<ClientConfig>>,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// How requests are written on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Preferred, since each call then has a connection of its own.
+    Http1,
+    /// Where the platform speaks nothing else. The client does TLS, which is how it learns of the protocol.
+    Http2,
+}
+
+/// Opens the connections of a poster's client. It has no use but to name the type of the builder in
+/// [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client).
+#[derive(Clone)]
+pub struct Dialer {
+    pub(crate) route: Arc<Route>,
+    pub(crate) protocol: Protocol,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+impl Service<ConnectInfo<Uri>> for Dialer {
+    type Response = Connection<Uri, Link>;
+    type Error = DialError;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
+        let Self { route, protocol } = self.clone();
+        let uri = info.request().clone();
+        Box::pin(async move {
+            let opened = match protocol {
+                Protocol::Http1 => route.open(route.tls.as_ref()).await.map(Link::http1),
+                Protocol::Http2 => route.open(None).await.map(Link::opaque),
+            };
+            opened.map(|link| Connection::new(uri, link)).map_err(DialError::Io)
+        })
+    }
+}
+
+/// How far a connection had got when it failed.
+#[derive(Debug, Clone, Copy, Error)]
+enum Stage {
+    #[error("resolving the name")]
+    Resolving,
+    #[error("connecting to {0}")]
+    Connecting(SocketAddr),
+    #[error("asking the proxy for a tunnel")]
+    Tunnel,
+    #[error("in the TLS handshake with the proxy")]
+    ProxyHandshake,
+    #[error("in the TLS handshake")]
+    Handshake,
+}
+
+/// No connection: how far it got, and what then happened.
+#[derive(Debug, Error)]
+#[error("{stage}")]
+struct NotConnected {
+    stage: Stage,
+    source: io::Error,
+}
+
+impl NotConnected {
+    fn error(stage: Stage, source: io::Error) -> io::Error {
+        io::Error::new(source.kind(), Self { stage, source })
+    }
+}
+
+/// Whether the platform turned down HTTP/1.1, and with it the connection.
+pub(crate) fn turns_down_http1(error: &io::Error) -> bool {
+    let Some(NotConnected { source, .. }) = error.get_ref().and_then(|error| error.downcast_ref()) else {
+        return false;
+    };
+    let alert = source.get_ref().and_then(|error| error.downcast_ref());
+    alert == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
+}
+
+impl Route {
+    /// A connection to the platform, through the proxy if there is one, with this TLS on top.
+    async fn open(&self, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
+        let stage = Cell::new(Stage::Resolving);
+        let opened = timeout(self.connect_timeout, self.steps(tls, &stage)).await;
+        opened
+            .unwrap_or_else(|_| Err(timed_out()))
+            .map_err(|error| NotConnected::error(stage.get(), error))
+    }
+
+    async fn steps(&self, tls: Option<&Arc<ClientConfig>>, stage: &Cell<Stage>) -> io::Result<Stream> {
+        let started = Instant::now();
+        let (host, port) = match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.host, self.port),
+        };
+        let addresses = resolve(host, port).await?;
+        let left = self.connect_timeout.saturating_sub(started.elapsed());
+        let tcp = connect(&addresses, left, stage).await?;
+        // A body that does not fit into one packet must not wait for an acknowledgement.
+        tcp.set_nodelay(true)?;
+        let mut stream = Stream::Tcp(tcp);
+        if let Some(proxy) = &self.proxy {
+            if let Some(config) = &self.proxy_tls {
+                stage.set(Stage::ProxyHandshake);
+                stream = handshake(config, &proxy.host, stream).await?;
+            }
+            // For plain http, the proxy is asked in each request.
+            if self.tls.is_some() {
+                stage.set(Stage::Tunnel);
+                self.tunnel(proxy, &mut stream).await?;
+            }
+        }
+        if let Some(config) = tls {
+            stage.set(Stage::Handshake);
+            stream = handshake(config, &self.host, stream).await?;
+        }
+        Ok(stream)
+    }
+
+    /// Asks the proxy for a tunnel to the platform.
+    async fn tunnel(&self, proxy: &Proxy, stream: &mut Stream) -> io::Result<()> {
+        let target = format!("{}:{}", self.host, self.port);
+        let authorization = proxy.authorization.as_ref().map_or(String::new(), |value| {
+            format!("Proxy-Authorization: {}\r\n", value.expose_secret())
+        });
+        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+
+        let garbage = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
+        let mut answer = Vec::new();
+        loop {
+            if stream.read_buf(&mut answer).await? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the proxy closed the connection",
+                ));
+            }
+            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut head = httparse::Response::new(&mut headers);
+            let parsed = head
+                .parse(&answer)
+                .map_err(|_| garbage("the proxy's answer is not HTTP"))?;
+            match (parsed, head.code) {
+                (httparse::Status::Complete(length), Some(100..=199)) => drop(answer.drain(..length)),
+                (httparse::Status::Complete(length), Some(200..=299)) if length == answer.len() => return Ok(()),
+                (httparse::Status::Complete(_), Some(200..=299)) => {
+                    return Err(garbage("the proxy sent more than its answer"));
+                }
+                (httparse::Status::Complete(_), status) => {
+                    let status = status.unwrap_or_default();
+                    return Err(io::Error::other(format!("the proxy answered {status}")));
+                }
+                (httparse::Status::Partial, _) if answer.len() > TUNNEL_ANSWER_LIMIT => {
+                    return Err(garbage("the proxy's answer has no end"));
+                }
+                (httparse::Status::Partial, _) => {}
+            }
+        }
+    }
+}
+
+async fn resolve(host: &Host<String>, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(match host {
+        Host::Ipv4(address) => vec![(*address, port).into()],
+        Host::Ipv6(address) => vec![(*address, port).into()],
+        Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
+    })
+}
+
+/// The first of the addresses that takes the connection. One that does not answer has no more than
+/// its share of the time that is left.
+async fn connect(addresses: &[SocketAddr], limit: Duration, stage: &Cell<Stage>) -> io::Result<TcpStream> {
+    let started = Instant::now();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        stage.set(Stage::Connecting(*address));
+        let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+        let share = limit
+            .saturating_sub(started.elapsed())
+            .checked_div(left)
+            .unwrap_or_default();
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = timed_out(),
+        }
+    }
+    Err(failure)
+}
+
+async fn handshake(config: &Arc<ClientConfig>, host: &Host<String>, stream: Stream) -> io::Result<Stream> {
+    let name = match host {
+        Host::Domain(name) => ServerName::try_from(name.clone()).map_err(io::Error::other)?,
+        Host::Ipv4(address) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V4(*address))),
+        Host::Ipv6(address) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V6(*address))),
+    };
+    let tls = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+    Ok(Stream::Tls(Box::new(tls)))
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "timed out")
+}

@@ -1,0 +1,307 @@
+//! A connection as awc sees it. What awc does not know of HTTP/1.1 is done here, underneath it:
+//!
+//! - Interim answers (1xx, but for 101) are left out. awc takes one for the final answer, and would hand the real one,
+//!   which comes after it, to the next call on the connection.
+//! - A body that is ended by the connection's close is announced as one of HTTP/1.0, which awc knows to read so.
+//! - An answer that comes before the request was read ends the sending, so that it is seen.
+//! - A connection on which something came that nobody asked for, or which the platform has closed, fails the next request
+//!   before a byte of it is sent, by [`Stale`].
+
+use std::{
+    fmt, io,
+    mem::{MaybeUninit, take},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use actix_rt::net::{ActixStream, Ready};
+use httparse::Status;
+use socket2::SockRef;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stream::Stream;
+
+/// The longest head that is looked at, in bytes; awc refuses a longer one.
+const HEAD_LIMIT: usize = 128 * 1024;
+
+/// As many headers as awc takes.
+const MAX_HEADERS: usize = 96;
+
+/// The connection can't serve again, and nothing of the request was sent on it.
+#[derive(Debug, Error)]
+#[error("the connection can't serve again")]
+pub(crate) struct Stale;
+
+/// A connection that serves one request after another.
+pub struct Link {
+    stream: Stream,
+    state: State,
+    /// Whether what comes next may be something other than the next answer.
+    spent: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not HTTP/1.1: nothing to be done.
+    Opaque,
+    /// A request is on its way, or about to be; its answer's head is not whole yet.
+    Asked {
+        /// Whether this is not the first request here, and nothing of it was sent so far.
+        unsent: bool,
+        /// What has come of the head.
+        head: Vec<u8>,
+        /// How much of that is known not to hold its end.
+        seen: usize,
+    },
+    /// The head is whole.
+    Answered {
+        /// Whether it came before the request was sent: then there is nobody who reads the rest of that.
+        early: bool,
+        /// What awc has not read yet of what came with the head, itself included.
+        rest: Vec<u8>,
+        /// How much is still to be read, `rest` included, if the head says it.
+        left: Option<u64>,
+    },
+}
+
+impl State {
+    fn asked(unsent: bool) -> Self {
+        Self::Asked {
+            unsent,
+            head: Vec::new(),
+            seen: 0,
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn http1(stream: Stream) -> Self {
+        Self {
+            stream,
+            state: State::asked(false),
+            spent: false,
+        }
+    }
+
+    pub(super) fn opaque(stream: Stream) -> Self {
+        Self {
+            stream,
+            state: State::Opaque,
+            spent: false,
+        }
+    }
+
+    /// Whether the platform has neither closed the connection nor sent anything by now, as far as
+    /// the host knows: what the runtime knows may be older.
+    fn is_quiet(&self) -> bool {
+        let peeked = SockRef::from(self.stream.tcp()).peek(&mut [MaybeUninit::new(0)]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads some more of a head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut chunk = [MaybeUninit::uninit(); 4096];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+        if let State::Asked { head, .. } = &mut self.state {
+            head.extend(chunk.filled());
+        }
+        Poll::Ready(Ok(chunk.filled().len()))
+    }
+
+    /// Goes on to the answer's head, if that is whole, or `at_the_end` of what comes.
+    fn settle(&mut self, at_the_end: bool) -> bool {
+        while let State::Asked { head, seen, .. } = &mut self.state {
+            let (left, reusable) = match inspect(head, *seen) {
+                Head::Partial if !at_the_end => {
+                    *seen = head.len();
+                    return false;
+                }
+                Head::Interim(length) => {
+                    head.drain(..length);
+                    *seen = 0;
+                    continue;
+                }
+                // For awc to judge.
+                Head::Partial | Head::Unknown => (None, false),
+                Head::Final { left, reusable } => (left, reusable),
+            };
+            self.spent |= !reusable;
+            self.state = State::Answered {
+                early: false,
+                rest: take(head),
+                left,
+            };
+        }
+        true
+    }
+
+    /// Goes on with `write`, unless the answer has come before the whole request was sent.
+    fn poll_until_answered<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        done: T,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let State::Answered { early: true, .. } = self.state {
+            return Poll::Ready(Ok(done));
+        }
+        let written = write(Pin::new(&mut self.stream), cx);
+        let (State::Asked { .. }, Poll::Pending | Poll::Ready(Err(_))) = (&self.state, &written) else {
+            return written;
+        };
+        while !self.settle(false) {
+            let Poll::Ready(Ok(1..)) = self.poll_head(cx) else {
+                return written;
+            };
+        }
+        self.spent = true;
+        if let State::Answered { early, .. } = &mut self.state {
+            *early = true;
+        }
+        Poll::Ready(Ok(done))
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while !this.settle(false) {
+            if ready!(this.poll_head(cx))? == 0 {
+                this.settle(true);
+            }
+        }
+        let before = buf.filled().len();
+        match &mut this.state {
+            State::Answered { rest, .. } if !rest.is_empty() => {
+                let length = rest.len().min(buf.remaining());
+                buf.put_slice(rest.drain(..length).as_slice());
+            }
+            State::Opaque | State::Asked { .. } | State::Answered { .. } => {
+                ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            }
+        }
+        if let State::Answered { early, left, .. } = &mut this.state {
+            *early = false;
+            let length = buf.filled().len().saturating_sub(before) as u64;
+            this.spent |= left.is_some_and(|left| length > left);
+            *left = left.map(|left| left.saturating_sub(length));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let State::Answered { early: false, rest, .. } = &this.state {
+            if this.spent || !rest.is_empty() || !this.is_quiet() {
+                return Poll::Ready(Err(io::Error::other(Stale)));
+            }
+            this.state = State::asked(true);
+        }
+        let written = this.poll_until_answered(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf));
+        if let (State::Asked { unsent, .. }, Poll::Ready(result)) = (&mut this.state, &written) {
+            if *unsent && result.is_err() {
+                return Poll::Ready(Err(io::Error::other(Stale)));
+            }
+            *unsent = false;
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut()
+            .poll_until_answered(cx, (), |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl ActixStream for Link {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_read_ready(self.stream.tcp(), cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_write_ready(self.stream.tcp(), cx)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// What the start of an answer is.
+#[derive(Debug, PartialEq)]
+enum Head {
+    /// Not whole yet.
+    Partial,
+    /// Not HTTP, or more than is looked at.
+    Unknown,
+    /// An interim answer of this length: another one follows.
+    Interim(usize),
+    Final {
+        /// The length of the head and the body, if the head says it.
+        left: Option<u64>,
+        /// Whether the connection may serve again, as far as the head goes.
+        reusable: bool,
+    },
+}
+
+/// Looks at the start of an answer, whose first `seen` bytes do not hold the head's end. A final head whose body goes on
+/// to the connection's close is made to say so.
+fn inspect(bytes: &mut [u8], seen: usize) -> Head {
+    // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
+    let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();
+    if !new.windows(2).any(|pair| pair == b"\n\n") && !new.windows(3).any(|three| three == b"\n\r\n") {
+        return if bytes.len() > HEAD_LIMIT {
+            Head::Unknown
+        } else {
+            Head::Partial
+        };
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let mut config = httparse::ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true);
+    let (length, status) = match (config.parse_response(&mut head, bytes), head.code) {
+        (Ok(Status::Complete(length)), Some(status)) => (length, status),
+        (Ok(Status::Partial), _) => return Head::Partial,
+        (Ok(Status::Complete(_)), None) | (Err(_), _) => return Head::Unknown,
+    };
+    if (100..=199).contains(&status) && status != 101 {
+        return Head::Interim(length);
+    }
+    let value = |name: &str| {
+        let header = head
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok().map(str::trim)
+    };
+    let bodiless = matches!(status, 204 | 304);
+    let body: Option<u64> = match (value("content-length"), value("transfer-encoding")) {
+        (Some(length), None) if !bodiless => length.parse().ok(),
+        (None, None) if bodiless => Some(0),
+        (_, _) => None,
+    };
+    let framed = bodiless || value("content-length").is_some() || value("transfer-encoding").is_some();
+    let keeps_alive = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
+    let (version, switches) = (head.version, status == 101);
+    if version == Some(1) && !framed && !switches {
+        let start = bytes.windows(8).position(|window| window == b"HTTP/1.1");
+        if let Some(minor) = start.and_then(|start| bytes.get_mut(start.saturating_add(7))) {
+            *minor = b'0';
+        }
+    }
+    Head::Final {
+        left: body.and_then(|body| body.checked_add(length as u64)),
+        reusable: framed && !switches && (version == Some(1) || keeps_alive),
+    }
+}

@@ -1,0 +1,360 @@
+//! Which forward proxy leads to the platform, by the rules of curl. Pure.
+
+use std::{fmt, net::IpAddr};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use crate::error::OptionsError;
+
+/// The port of a proxy whose URL names none: curl's.
+const DEFAULT_PORT: u16 = 1080;
+
+/// A forward proxy, and how to introduce oneself to it.
+#[derive(Clone)]
+pub(crate) struct Proxy {
+    pub(crate) host: Host<String>,
+    pub(crate) port: u16,
+    /// Whether it is itself reached by TLS.
+    pub(crate) secure: bool,
+    /// The value of `Proxy-Authorization`.
+    pub(crate) authorization: Option<SecretString>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// The proxy that leads to `platform`, if one does. `variable` reads the environment, empty for what is not set.
+    ///
+    /// The error names the option, or in its reason the variable, that is at fault.
+    pub(crate) fn choose(
+        platform: &Url,
+        proxy: Option<&str>,
+        no_proxy: Option<&str>,
+        variable: impl Fn(&str) -> String,
+    ) -> Result<Option<Self>, OptionsError> {
+        let set = |names: &[&'static str]| {
+            let set = names.iter().map(|name| (*name, variable(name)));
+            set.into_iter().find(|(_, value)| !value.is_empty())
+        };
+        let no_proxy = match no_proxy {
+            Some(list) => list.to_owned(),
+            None => set(&["no_proxy", "NO_PROXY"]).unwrap_or_default().1,
+        };
+        if platform.host().is_none_or(|host| is_exempt(&host, &no_proxy)) {
+            return Ok(None);
+        }
+        if let Some(text) = proxy {
+            return match text {
+                "" => Ok(None),
+                text => Self::parse(text)
+                    .map(Some)
+                    .map_err(|reason| OptionsError::new("proxy", reason)),
+            };
+        }
+        let names: &[_] = match platform.scheme() {
+            "https" => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+            // In a CGI program, `HTTP_PROXY` is the `Proxy` header of whoever asks.
+            _ if variable("REQUEST_METHOD").is_empty() => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
+            _ => &["http_proxy", "all_proxy", "ALL_PROXY"],
+        };
+        let Some((name, text)) = set(names) else {
+            return Ok(None);
+        };
+        let refuse = |reason| {
+            let reason = format!("{reason}, in the environment's `{name}` (`proxy(\"\")` ignores it)");
+            OptionsError::new("proxy", reason)
+        };
+        Self::parse(&text).map(Some).map_err(refuse)
+    }
+
+    /// `[http[s]://][user:password@]host[:port]`. An error does not quote it, since it may hold a password.
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
+            _ => return Err("has a scheme other than http and https"),
+        };
+        let url = Url::parse(&format!("{scheme}://{rest}")).map_err(|_| "is not a URL")?;
+        let host = url.host().ok_or("has no host")?.to_owned();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let port = match url.port() {
+            Some(0) => return Err("has a port out of range"),
+            Some(port) => port,
+            None if secure => 443,
+            // The parser leaves out a port that is the scheme's own.
+            None if authority.ends_with(":80") => 80,
+            None => DEFAULT_PORT,
+        };
+        let password = url.password().unwrap_or_default();
+        let authorization = (!url.username().is_empty() || !password.is_empty()).then(|| {
+            let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
+            pair.push(b':');
+            pair.extend(percent_decode_str(password));
+            format!("Basic {}", BASE64_STANDARD.encode(pair)).into()
+        });
+        Ok(Self {
+            host,
+            port,
+            secure,
+            authorization,
+        })
+    }
+}
+
+/// Whether `host` is on loopback or on the list: names with what is under them, addresses, networks, or `*` for all.
+fn is_exempt(host: &Host<&str>, list: &str) -> bool {
+    if is_loopback(host) || list.trim() == "*" {
+        return true;
+    }
+    let mut entries = list
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|entry| !entry.is_empty());
+    entries.any(|entry| match host {
+        Host::Domain(name) => {
+            let entry = entry.strip_prefix('.').unwrap_or(entry);
+            is_or_is_under(name.trim_end_matches('.'), entry.trim_end_matches('.'))
+        }
+        Host::Ipv4(address) => holds_address(entry, IpAddr::V4(*address)),
+        Host::Ipv6(address) => holds_address(entry, IpAddr::V6(*address)),
+    })
+}
+
+fn is_or_is_under(name: &str, entry: &str) -> bool {
+    let Some(start) = name.len().checked_sub(entry.len()) else {
+        return false;
+    };
+    let (Some(rest), Some(end)) = (name.get(..start), name.get(start..)) else {
+        return false;
+    };
+    !entry.is_empty() && end.eq_ignore_ascii_case(entry) && (rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Whether `entry` is this address, or a network (`10.0.0.0/8`) that it is in.
+fn holds_address(entry: &str, address: IpAddr) -> bool {
+    let (network, bits) = entry
+        .split_once('/')
+        .map_or((entry, None), |(network, bits)| (network, Some(bits)));
+    let network = network
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(network);
+    let Ok(network) = network.parse::<IpAddr>() else {
+        return false;
+    };
+    let Some(bits) = bits else {
+        return network == address;
+    };
+    let (network, address, width) = match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            (u128::from(network.to_bits()), u128::from(address.to_bits()), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128_u32),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+    };
+    let Some(host_bits) = bits.parse().ok().and_then(|bits| width.checked_sub(bits)) else {
+        return false;
+    };
+    network.checked_shr(host_bits) == address.checked_shr(host_bits)
+}
+
+/// By the name or address alone, so that no name service has a word in it.
+pub(crate) fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.to_canonical().is_loopback(),
+        Host::Domain(name) => *name == "localhost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn choose(platform: &str, proxy: Option<&str>, no_proxy: Option<&str>, environment: &[(&str, &str)]) -> String {
+        let variable = |name: &str| {
+            let value = environment.iter().find(|(key, _)| *key == name);
+            value.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
+        };
+        match Proxy::choose(&platform.parse().unwrap(), proxy, no_proxy, variable) {
+            Ok(None) => "none".into(),
+            Ok(Some(proxy)) => format!("{}:{}", proxy.host, proxy.port),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_environment_names_a_proxy_for_each_scheme() {
+        let all = [
+            ("https_proxy", "a:1"),
+            ("HTTPS_PROXY", "b:1"),
+            ("http_proxy", "c:1"),
+            ("HTTP_PROXY", "d:1"),
+            ("all_proxy", "e:1"),
+            ("ALL_PROXY", "f:1"),
+        ];
+        for (platform, expected) in [
+            ("https://app.example.com", ["a:1", "b:1", "e:1", "e:1", "e:1", "f:1"]),
+            ("http://app.example.com", ["c:1", "c:1", "c:1", "d:1", "e:1", "f:1"]),
+        ] {
+            for (set, expected) in expected.into_iter().enumerate() {
+                assert_eq!(choose(platform, None, None, &all[set..]), expected, "{platform} {set}");
+            }
+            assert_eq!(choose(platform, None, None, &[]), "none");
+        }
+        // An empty one is none, and the header of a stranger's request is no proxy.
+        assert_eq!(
+            choose("https://h", None, None, &[("https_proxy", ""), ("HTTPS_PROXY", "b:1")]),
+            "b:1"
+        );
+        assert_eq!(
+            choose(
+                "http://h",
+                None,
+                None,
+                &[("HTTP_PROXY", "d:1"), ("REQUEST_METHOD", "GET")]
+            ),
+            "none"
+        );
+    }
+
+    #[test]
+    fn options_come_before_the_environment() {
+        let environment = [("https_proxy", "a:1"), ("no_proxy", "h")];
+        for (proxy, no_proxy, expected) in [
+            (None, None, "none"),
+            (None, Some(""), "a:1"),
+            (Some("b:2"), Some(""), "b:2"),
+            (Some("b:2"), None, "none"),
+            (Some(""), Some(""), "none"),
+            (Some("b:2"), Some("h"), "none"),
+        ] {
+            assert_eq!(
+                choose("https://h", proxy, no_proxy, &environment),
+                expected,
+                "{proxy:?} {no_proxy:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_platform_on_loopback_has_no_proxy() {
+        for platform in [
+            "http://127.0.0.1:1",
+            "https://localhost",
+            "http://[::1]",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert_eq!(choose(platform, Some("b:2"), Some(""), &[("all_proxy", "a:1")]), "none");
+        }
+    }
+
+    #[test]
+    fn exemptions_are_names_addresses_and_networks() {
+        for (platform, list, exempt) in [
+            ("https://example.com", "example.com", true),
+            ("https://example.com", ".example.com", true),
+            ("https://Example.com", "EXAMPLE.COM", true),
+            ("https://example.com", "example.com.", true),
+            ("https://example.com.", "example.com", true),
+            ("https://app.example.com", "example.com", true),
+            ("https://app.example.com", "other.org, .example.com", true),
+            ("https://app.example.com", "other.org example.com", true),
+            ("https://badexample.com", "example.com", false),
+            ("https://example.com", "app.example.com", false),
+            ("https://example.com", "com.example", false),
+            ("https://example.com", "", false),
+            ("https://example.com", ".", false),
+            ("https://example.com", "*", true),
+            ("https://example.com", " * ", true),
+            ("https://example.com", "*.example.com", false),
+            ("https://10.1.2.3", "10.1.2.3", true),
+            ("https://10.1.2.3", "10.1.2", false),
+            ("https://10.1.2.3", "10.0.0.0/8", true),
+            ("https://10.1.2.3", "10.1.2.2/31", true),
+            ("https://10.1.2.3", "10.1.2.4/31", false),
+            ("https://10.1.2.3", "0.0.0.0/0", true),
+            ("https://10.1.2.3", "10.1.2.3/32", true),
+            ("https://10.1.2.3", "10.1.2.3/33", false),
+            ("https://10.1.2.3", "10.0.0.0/x", false),
+            ("https://10.1.2.3", "::/0", false),
+            ("https://[2001:db8::1]", "2001:db8::1", true),
+            ("https://[2001:db8::1]", "[2001:db8::1]", true),
+            ("https://[2001:db8::1]", "2001:db8::/32", true),
+            ("https://[2001:db8::1]", "2001:db9::/32", false),
+            ("https://[2001:db8::1]", "::/0", true),
+            ("https://[2001:db8::1]", "::/129", false),
+        ] {
+            let expected = if exempt { "none" } else { "p:1" };
+            assert_eq!(
+                choose(platform, Some("p:1"), Some(list), &[]),
+                expected,
+                "{platform} {list:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_proxys_url() {
+        for (text, expected) in [
+            ("proxy", ("proxy", 1080, false, None)),
+            ("http://proxy", ("proxy", 1080, false, None)),
+            ("http://proxy:80", ("proxy", 80, false, None)),
+            ("http://proxy:80/", ("proxy", 80, false, None)),
+            ("HTTPS://proxy", ("proxy", 443, true, None)),
+            ("https://proxy:8443", ("proxy", 8443, true, None)),
+            ("[2001:db8::1]:3128", ("[2001:db8::1]", 3128, false, None)),
+            // printf 'me:s3cret' | base64
+            (
+                "http://me:s3cret@proxy:3128",
+                ("proxy", 3128, false, Some("Basic bWU6czNjcmV0")),
+            ),
+            // printf 'a@b:c:/d' | base64
+            (
+                "http://a%40b:c%3A%2Fd@proxy:3128",
+                ("proxy", 3128, false, Some("Basic YUBiOmM6L2Q=")),
+            ),
+            ("me@proxy:3128", ("proxy", 3128, false, Some("Basic bWU6"))),
+        ] {
+            let proxy = Proxy::parse(text).unwrap();
+            let authorization = proxy.authorization.as_ref().map(|value| value.expose_secret());
+            assert_eq!(
+                (proxy.host.to_string().as_str(), proxy.port, proxy.secure, authorization),
+                expected,
+                "{text}"
+            );
+            assert!(!format!("{proxy:?}").contains("Basic"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxys_url_is_refused_without_being_quoted() {
+        for (text, reason) in [
+            ("socks5://s3cret@proxy", "has a scheme other than http and https"),
+            ("http://s3cret@", "is not a URL"),
+            ("http://s3cret@proxy:99999", "is not a URL"),
+            ("s3cret@proxy:0", "has a port out of range"),
+        ] {
+            assert_eq!(
+                choose("https://h", Some(text), None, &[]),
+                format!("option `proxy` {reason}")
+            );
+            assert_eq!(
+                choose("https://h", None, None, &[("ALL_PROXY", text)]),
+                format!("option `proxy` {reason}, in the environment's `ALL_PROXY` (`proxy(\"\")` ignores it)")
+            );
+        }
+    }
+}

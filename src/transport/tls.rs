@@ -1,0 +1,70 @@
+//! What is trusted, and what is shown to whoever asks.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::OptionsError;
+
+/// What the platform asks a client to show: a certificate chain and its key, both in PEM.
+#[derive(Clone)]
+pub(crate) struct ClientCertificate {
+    pub(crate) chain: Vec<u8>,
+    pub(crate) key: SecretString,
+}
+
+/// A TLS configuration that trusts the host's roots and these, and talks HTTP/1.1.
+///
+/// The error names the option that is at fault.
+pub(crate) fn tls_config(
+    extra_roots_pem: &[Vec<u8>],
+    client_certificate: Option<&ClientCertificate>,
+) -> Result<ClientConfig, OptionsError> {
+    let roots = |reason: String| OptionsError::new("add_root_certificates_pem", reason);
+    let client = |reason: String| OptionsError::new("client_certificate_pem", reason);
+
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for pem in extra_roots_pem {
+        for certificate in certificates(pem).map_err(roots)? {
+            store
+                .add(certificate)
+                .map_err(|error| roots(format!("holds a certificate that can't be a root: {error}")))?;
+        }
+    }
+    if store.is_empty() {
+        return Err(roots("is needed: this host has no root certificates of its own".into()));
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| roots(error.to_string()))?
+        .with_root_certificates(store);
+    let mut config = match client_certificate {
+        None => builder.with_no_client_auth(),
+        Some(ClientCertificate { chain, key }) => {
+            let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+                // Without the parser's own message, which may quote the key.
+                .map_err(|_| client("has a key that is not PEM".into()))?;
+            builder
+                .with_client_auth_cert(certificates(chain).map_err(client)?, key)
+                .map_err(|error| client(format!("can't be used: {error}")))?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// One certificate at least.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|error| format!("is not valid PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no certificate".into());
+    }
+    Ok(certificates)
+}
