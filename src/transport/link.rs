@@ -152,9 +152,12 @@ impl Link {
             return written;
         };
         while !self.settle(false) {
-            let Poll::Ready(Ok(1..)) = self.poll_head(cx) else {
-                return written;
-            };
+            match (self.poll_head(cx), &written) {
+                (Poll::Ready(Ok(1..)), _) => {}
+                // The runtime has not heard yet of what broke the connection. When it has, there may be an answer too.
+                (Poll::Pending, Poll::Ready(Err(error))) if is_broken(error) => return Poll::Pending,
+                (_, _) => return written,
+            }
         }
         self.spent = true;
         if let State::Answered { early, .. } = &mut self.state {
@@ -235,6 +238,11 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Link")
     }
+}
+
+/// Whether it is the other side that has ended the connection.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// What the start of an answer is.

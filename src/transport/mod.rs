@@ -281,8 +281,8 @@ impl Settings {
                 protocol,
             })
             .limit(self.max_connections)
-            // The dialer has its own limit, which says where it was reached.
-            .timeout(self.timeout)
+            // The dialer has its own limit, which says where it was reached: this one never is.
+            .timeout(self.timeout.saturating_mul(2))
             .handshake_timeout(self.route.connect_timeout)
             .conn_keep_alive(IDLE_LIMIT);
         if let (Protocol::Http2, Some(tls)) = (protocol, &self.route.tls) {

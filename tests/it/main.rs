@@ -20,7 +20,7 @@ mod conformance;
 mod credentials;
 mod events;
 mod fake_platform;
-mod framing;
+mod faults;
 mod idempotency;
 mod issue_calls;
 mod limits;

@@ -167,15 +167,20 @@ fn serve(mut stream: TcpStream, steps: &Mutex<VecDeque<Step>>, requests: &Mutex<
     }
 }
 
-/// Reads one request whole and returns its head.
-pub fn read_request(stream: &mut impl Read) -> Option<String> {
+/// Reads the head of a request.
+pub fn read_head(stream: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
-    let head = String::from_utf8(head).unwrap();
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// Reads one request whole and returns its head.
+pub fn read_request(stream: &mut impl Read) -> Option<String> {
+    let head = read_head(stream)?;
     let length = head
         .lines()
         .find_map(|line| {

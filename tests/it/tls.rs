@@ -64,25 +64,7 @@ impl TlsPlatform {
         versions: &[&'static SupportedProtocolVersion],
         client_authority: Option<&Authority>,
     ) -> Self {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
-            .unwrap();
-        let builder = match client_authority {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots
-                    .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
-                    .unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
-
+        let config = server_config((certificate, key), versions, client_authority);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let platform = Self {
             url: format!("https://localhost:{}", listener.local_addr().unwrap().port()),
@@ -101,6 +83,32 @@ impl TlsPlatform {
         });
         platform
     }
+}
+
+/// Shows this certificate, and asks for one of `client_authority`, if there is one.
+pub fn server_config(
+    (certificate, key): (String, String),
+    versions: &[&'static SupportedProtocolVersion],
+    client_authority: Option<&Authority>,
+) -> Arc<ServerConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap();
+    let builder = match client_authority {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots
+                .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
+                .unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(chain, key).unwrap())
 }
 
 async fn update(options: OptionsBuilder) -> Result<CallReceipt, CallError> {
