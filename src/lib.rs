@@ -53,6 +53,8 @@
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
 //!   redirect, and it travels in clear text to no other machine unless you say so.
 //!
+//! What the network can do, and what becomes of a call then, is in [`docs::faults`].
+//!
 //! # What it does not do
 //!
 //! It talks to the platform only, never to an issue tracker, and knows nothing of how a result came
@@ -67,6 +69,7 @@ mod classify;
 mod clock;
 mod credentials;
 mod delivery;
+pub mod docs;
 mod error;
 mod journal;
 mod lanes;

@@ -122,14 +122,27 @@ pub(crate) fn turns_down_http1(error: &io::Error) -> bool {
 impl Route {
     /// A connection to the platform, through the proxy if there is one, with this TLS on top.
     async fn open(&self, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
+        self.open_with(resolve, tls).await
+    }
+
+    async fn open_with(
+        &self,
+        resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Stream> {
         let stage = Cell::new(Stage::Resolving);
-        let opened = timeout(self.connect_timeout, self.steps(tls, &stage)).await;
+        let opened = timeout(self.connect_timeout, self.steps(resolve, tls, &stage)).await;
         opened
             .unwrap_or_else(|_| Err(timed_out()))
             .map_err(|error| NotConnected::error(stage.get(), error))
     }
 
-    async fn steps(&self, tls: Option<&Arc<ClientConfig>>, stage: &Cell<Stage>) -> io::Result<Stream> {
+    async fn steps(
+        &self,
+        resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
+        tls: Option<&Arc<ClientConfig>>,
+        stage: &Cell<Stage>,
+    ) -> io::Result<Stream> {
         let started = Instant::now();
         let (host, port) = match &self.proxy {
             Some(proxy) => (&proxy.host, proxy.port),
@@ -243,4 +256,83 @@ async fn handshake(config: &Arc<ClientConfig>, host: &Host<String>, stream: Stre
 
 fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "timed out")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, net::TcpListener};
+
+    use super::*;
+    use crate::error::chain;
+
+    fn address(listener: &TcpListener) -> SocketAddr {
+        listener.local_addr().unwrap()
+    }
+
+    fn listen() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    /// An address that never answers, as long as what comes with it is kept.
+    fn silent() -> (SocketAddr, impl Sized) {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let wait = Duration::from_millis(100);
+        let queued: Vec<_> = (0..4)
+            .map_while(|_| std::net::TcpStream::connect_timeout(&address, wait).ok())
+            .collect();
+        (address, (listener, queued))
+    }
+
+    async fn first_of(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
+        let stage = Cell::new(Stage::Resolving);
+        let limit = Duration::from_millis(400);
+        connect(addresses, limit, &stage).await?.peer_addr()
+    }
+
+    #[actix_rt::test]
+    async fn each_address_gets_its_turn() {
+        let (good, other) = (listen(), listen());
+        let closed = address(&listen());
+        let (silent, _kept) = silent();
+        for addresses in [
+            vec![address(&good), address(&other)],
+            vec![closed, address(&good)],
+            vec![silent, address(&good)],
+            vec![silent, closed, address(&good), silent],
+        ] {
+            assert_eq!(first_of(&addresses).await.unwrap(), address(&good), "{addresses:?}");
+        }
+        let error = first_of(&[silent, closed]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            first_of(&[closed, silent]).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
+        assert_eq!(first_of(&[]).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[actix_rt::test]
+    async fn a_slow_name_service_is_given_up_by_the_limit_on_connecting() {
+        let route = Route {
+            host: Host::Domain("platform.test".into()),
+            port: 443,
+            tls: None,
+            proxy: None,
+            proxy_tls: None,
+            connect_timeout: Duration::from_millis(20),
+        };
+        let error = route.open_with(async |_, _| pending().await, None).await.unwrap_err();
+        assert_eq!(chain(&error), "resolving the name: timed out");
+        let name_error = async |_: &Host<String>, _| Err(io::Error::other("no such name"));
+        let error = route.open_with(name_error, None).await.unwrap_err();
+        assert_eq!(chain(&error), "resolving the name: no such name");
+        // Several addresses, of which the first refuses.
+        let good = listen();
+        let addresses = vec![address(&listen()), address(&good)];
+        let stream = route.open_with(async |_, _| Ok(addresses.clone()), None).await.unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), address(&good));
+    }
 }

@@ -313,3 +313,78 @@ fn inspect(bytes: &mut [u8], seen: usize) -> Head {
         reusable: framed && !switches && (version == Some(1) || keeps_alive),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a head is, and what became of it.
+    fn look(head: &str) -> (Head, String) {
+        let mut bytes = head.as_bytes().to_vec();
+        let seen = inspect(&mut bytes, 0);
+        (seen, String::from_utf8(bytes).unwrap())
+    }
+
+    fn last(left: Option<u64>, reusable: bool) -> Head {
+        Head::Final { left, reusable }
+    }
+
+    #[test]
+    fn a_head_says_how_long_its_answer_is_and_whether_the_connection_goes_on() {
+        for (head, expected) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", last(Some(43), true)),
+            ("HTTP/1.1 200 OK\nContent-Length:5\n\nhello", last(Some(39), true)),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                last(None, true),
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", last(None, true)),
+            ("HTTP/1.1 204 OK\r\n\r\n", last(Some(19), true)),
+            ("HTTP/1.1 304 OK\r\n\r\n", last(Some(19), true)),
+            ("HTTP/1.1 101 OK\r\n\r\n", last(None, false)),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", last(Some(43), false)),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\ncontent-length: 5\r\n\r\n",
+                last(Some(67), true),
+            ),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", Head::Interim(25)),
+            ("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", Head::Interim(37)),
+            ("", Head::Partial),
+            ("HTTP/1.1 200 OK\r\n", Head::Partial),
+            ("\r\n\r\nHTTP/1.1 200 OK\r\n", Head::Partial),
+            ("SSH-2.0\r\n\r\n", Head::Unknown),
+            ("HTTP/2.0 200 OK\r\n\r\n", Head::Unknown),
+        ] {
+            assert_eq!(look(head), (expected, head.to_owned()), "{head:?}");
+        }
+        assert_eq!(look(&"x".repeat(HEAD_LIMIT + 1)).0, Head::Unknown);
+        let many: String = (0..=MAX_HEADERS).map(|number| format!("x-{number}: 1\r\n")).collect();
+        assert_eq!(look(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).0, Head::Unknown);
+    }
+
+    #[test]
+    fn a_body_that_goes_on_to_the_close_is_announced_so_that_awc_reads_it() {
+        for start in ["", "\r\n"] {
+            let (seen, head) = look(&format!("{start}HTTP/1.1 200 HTTP/1.1\r\nx: HTTP/1.1\r\n\r\nHTTP/1.1"));
+            assert_eq!(seen, last(None, false));
+            assert_eq!(
+                head,
+                format!("{start}HTTP/1.0 200 HTTP/1.1\r\nx: HTTP/1.1\r\n\r\nHTTP/1.1")
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_found_wherever_it_is_split() {
+        for head in ["HTTP/1.1 204 OK\r\n\r\n", "HTTP/1.1 204 OK\n\n"] {
+            for split in 0..head.len() {
+                let (start, _) = head.split_at(split);
+                assert_eq!(look(start).0, Head::Partial);
+                assert_eq!(
+                    inspect(&mut head.as_bytes().to_vec(), split),
+                    last(Some(head.len() as u64), true)
+                );
+            }
+        }
+    }
+}

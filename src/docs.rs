@@ -1,0 +1,4 @@
+//! Texts that are longer than one item's documentation.
+
+#[doc = include_str!("docs/faults.md")]
+pub mod faults {}
