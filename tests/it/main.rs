@@ -22,6 +22,7 @@ mod events;
 mod fake_platform;
 mod faults;
 mod idempotency;
+mod interleaving;
 mod issue_calls;
 mod limits;
 mod options;

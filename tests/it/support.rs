@@ -181,6 +181,12 @@ pub fn read_head(stream: &mut impl Read) -> Option<String> {
 /// Reads one request whole and returns its head.
 pub fn read_request(stream: &mut impl Read) -> Option<String> {
     let head = read_head(stream)?;
+    read_body(stream, &head)?;
+    Some(head)
+}
+
+/// Reads the body that belongs to the head of a request.
+pub fn read_body(stream: &mut impl Read, head: &str) -> Option<Vec<u8>> {
     let length = head
         .lines()
         .find_map(|line| {
@@ -191,8 +197,9 @@ pub fn read_request(stream: &mut impl Read) -> Option<String> {
                 .ok()
         })
         .unwrap_or(0);
-    stream.read_exact(&mut vec![0; length]).ok()?;
-    Some(head)
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(body)
 }
 
 /// A JWT that says when it expires, and is otherwise told apart by `name`.
