@@ -118,7 +118,7 @@ pub enum AttemptError {
     #[error("no connection to the platform, nothing was sent")]
     Connect(#[source] io::Error),
     /// The deadline of one attempt (`timeout`) passed.
-    #[error("no answer within {limit:?}, it ended {stage}, {}", stage.reach())]
+    #[error("the deadline of {limit:?} passed {stage}, {}", stage.reach())]
     Timeout {
         /// The deadline.
         limit: Duration,

@@ -47,8 +47,6 @@ enum State {
     Opaque,
     /// A request is on its way, or about to be; its answer's head is not whole yet.
     Asked {
-        /// Whether this is not the first request here, and nothing of it was sent so far.
-        unsent: bool,
         /// What has come of the head.
         head: Vec<u8>,
         /// How much of that is known not to hold its end.
@@ -66,20 +64,17 @@ enum State {
 }
 
 impl State {
-    fn asked(unsent: bool) -> Self {
-        Self::Asked {
-            unsent,
-            head: Vec::new(),
-            seen: 0,
-        }
-    }
+    const ASKED: Self = Self::Asked {
+        head: Vec::new(),
+        seen: 0,
+    };
 }
 
 impl Link {
     pub(super) fn http1(stream: Stream) -> Self {
         Self {
             stream,
-            state: State::asked(false),
+            state: State::ASKED,
             spent: false,
         }
     }
@@ -198,20 +193,13 @@ impl AsyncRead for Link {
 impl AsyncWrite for Link {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if let State::Answered { early: false, rest, .. } = &this.state {
-            if this.spent || !rest.is_empty() || !this.is_quiet() {
+        if let State::Answered { early: false, .. } = &this.state {
+            if this.spent || !this.is_quiet() {
                 return Poll::Ready(Err(io::Error::other(Stale)));
             }
-            this.state = State::asked(true);
+            this.state = State::ASKED;
         }
-        let written = this.poll_until_answered(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf));
-        if let (State::Asked { unsent, .. }, Poll::Ready(result)) = (&mut this.state, &written) {
-            if *unsent && result.is_err() {
-                return Poll::Ready(Err(io::Error::other(Stale)));
-            }
-            *unsent = false;
-        }
-        written
+        this.poll_until_answered(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
