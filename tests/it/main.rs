@@ -21,6 +21,7 @@ mod credentials;
 mod events;
 mod fake_platform;
 mod faults;
+mod http2;
 mod idempotency;
 mod interleaving;
 mod issue_calls;
