@@ -191,7 +191,8 @@ mod tests {
                 AttemptError::Credentials(_)
                 | AttemptError::Connect(_)
                 | AttemptError::Timeout { .. }
-                | AttemptError::Disconnected(_) => {
+                | AttemptError::Disconnected(_)
+                | AttemptError::Refused(_) => {
                     panic!("there was an answer: {error:?}")
                 }
             },

@@ -129,6 +129,9 @@ pub enum AttemptError {
     /// was not HTTP.
     #[error("the connection failed before an answer came, the platform may have taken the request")]
     Disconnected(#[source] io::Error),
+    /// The platform gave the request back untouched, as HTTP/2 lets it (a refused stream, or the end of the connection).
+    #[error("the platform gave the request back, nothing was done")]
+    Refused(#[source] io::Error),
     /// The platform answered that it can't now: a 5xx, a 4xx that asks for a retry, or the
     /// proxy's `success: false` with `retryable: true`.
     #[error("the platform answered {status_code}{}", after_colon(.body))]
@@ -188,7 +191,7 @@ impl AttemptError {
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         match self {
-            Self::Credentials(_) | Self::Connect(_) => false,
+            Self::Credentials(_) | Self::Connect(_) | Self::Refused(_) => false,
             // These say that it was not done, and when to come back.
             Self::Unavailable { status_code, .. } => *status_code >= 500,
             Self::Timeout { stage, .. } => *stage != Stage::Connecting,
@@ -203,7 +206,11 @@ impl AttemptError {
             Self::Unrecognized {
                 status_code, reason, ..
             } => format!("the answer with status {status_code} is not the platform's: {reason}"),
-            Self::Credentials(_) | Self::Connect(_) | Self::Timeout { .. } | Self::Disconnected(_) => chain(self),
+            Self::Credentials(_)
+            | Self::Connect(_)
+            | Self::Timeout { .. }
+            | Self::Disconnected(_)
+            | Self::Refused(_) => chain(self),
         }
     }
 }
@@ -529,6 +536,7 @@ mod tests {
             (late(Stage::Sending), true),
             (late(Stage::Waiting), true),
             (AttemptError::Disconnected(io()), true),
+            (AttemptError::Refused(io()), false),
             (unavailable(200), false),
             (unavailable(429), false),
             (unavailable(500), true),

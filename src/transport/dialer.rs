@@ -43,8 +43,18 @@ pub(crate) struct Route {
 pub(crate) enum Protocol {
     /// Preferred, since each call then has a connection of its own.
     Http1,
-    /// Where the platform speaks nothing else. The client does TLS, which is how it learns of the protocol.
+    /// Where the platform speaks nothing else, on a connection for each request. awc does TLS then, which is how it
+    /// learns of the protocol.
     Http2,
+}
+
+impl Protocol {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Http1 => Self::Http2,
+            Self::Http2 => Self::Http1,
+        }
+    }
 }
 
 /// Opens the connections of a poster's client. It has no use but to name the type of the builder in
@@ -110,12 +120,20 @@ impl NotConnected {
     }
 }
 
-/// Whether the platform turned down HTTP/1.1, and with it the connection.
-pub(crate) fn turns_down_http1(error: &io::Error) -> bool {
-    let Some(NotConnected { source, .. }) = error.get_ref().and_then(|error| error.downcast_ref()) else {
-        return false;
+/// Whether the platform turned down the protocol, and with it the connection.
+pub(crate) fn turns_down_protocol(error: &io::Error) -> bool {
+    let source = error.get_ref();
+    let source = match source.and_then(|error| error.downcast_ref()) {
+        Some(NotConnected {
+            stage: Stage::Handshake,
+            source,
+        }) => source.get_ref(),
+        // The proxy, if anyone.
+        Some(NotConnected { .. }) => None,
+        // Where the client does TLS.
+        None => source,
     };
-    let alert = source.get_ref().and_then(|error| error.downcast_ref());
+    let alert = source.and_then(|error| error.downcast_ref());
     alert == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
 }
 

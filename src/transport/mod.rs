@@ -41,7 +41,7 @@ pub(crate) use self::{
     tls::{ClientCertificate, tls_config},
 };
 use self::{
-    dialer::{Protocol, turns_down_http1},
+    dialer::{Protocol, turns_down_protocol},
     link::Stale,
 };
 use crate::{
@@ -105,9 +105,10 @@ pub(crate) struct Request<'a> {
 
 pub(crate) struct Transport {
     settings: Settings,
-    /// Built on first use: awc's client can't leave its thread, and a panic in a user's
+    /// Of HTTP/1.1. Built on first use: awc's client can't leave its thread, and a panic in a user's
     /// `customize_client` then costs a call, not the actor.
     client: RefCell<Option<Client>>,
+    /// What the platform speaks.
     protocol: Cell<Protocol>,
 }
 
@@ -126,12 +127,14 @@ impl Transport {
     pub(crate) async fn post(&self, request: Request<'_>) -> Result<Answer, AttemptError> {
         let limit = self.settings.timeout;
         let started = Instant::now();
-        let mut response = timeout(limit, self.send(&request))
-            .await
-            .map_err(|_| AttemptError::Timeout {
-                limit,
-                stage: request.stage.get(),
-            })??;
+        // An HTTP/2 client lives as long as its request.
+        let (_client, mut response) =
+            timeout(limit, self.send(&request))
+                .await
+                .map_err(|_| AttemptError::Timeout {
+                    limit,
+                    stage: request.stage.get(),
+                })??;
         let mut answer = Answer {
             status: response.status().as_u16(),
             content_type: text(response.headers(), &header::CONTENT_TYPE),
@@ -165,11 +168,19 @@ impl Transport {
     }
 
     /// Until there is a head. What is known not to have been sent is sent anew, as often as it takes.
-    async fn send(&self, request: &Request<'_>) -> Result<ClientResponse, AttemptError> {
+    async fn send(&self, request: &Request<'_>) -> Result<(Client, ClientResponse), AttemptError> {
         let mut may_change_protocol = true;
         loop {
-            let error = match self.start(request, self.protocol.get()).await {
-                Ok(response) => return Ok(response),
+            let protocol = self.protocol.get();
+            let client = self.client(protocol);
+            let error = match self.start(&client, request, protocol).await {
+                Ok(response) => {
+                    if protocol == Protocol::Http2 && response.version() != Version::HTTP_2 {
+                        // It agreed to no protocol by name, which means HTTP/1.1.
+                        self.protocol.set(Protocol::Http1);
+                    }
+                    return Ok((client, response));
+                }
                 Err(error) => error,
             };
             if is_stale(&error) {
@@ -177,27 +188,21 @@ impl Transport {
                 continue;
             }
             let error = attempt_error(error, request.stage.get());
-            let AttemptError::Connect(cause) = &error else {
-                return Err(error);
-            };
-            if !may_change_protocol || !turns_down_http1(cause) {
+            let turned_down = matches!(&error, AttemptError::Connect(cause) if turns_down_protocol(cause));
+            if !turned_down || !may_change_protocol {
                 return Err(error);
             }
             may_change_protocol = false;
-            // Unless another call has been here before.
-            if self.protocol.replace(Protocol::Http2) == Protocol::Http1 {
-                self.client.take();
-            }
+            self.protocol.set(protocol.other());
         }
     }
 
-    fn start(&self, request: &Request<'_>, protocol: Protocol) -> SendClientRequest {
+    fn start(&self, client: &Client, request: &Request<'_>, protocol: Protocol) -> SendClientRequest {
         let uri = match self.settings.uri(request.url, protocol) {
             Ok(uri) => uri,
             Err(error) => return SendRequestError::from(error).into(),
         };
-        let mut post = self
-            .client()
+        let mut post = client
             .post(uri)
             .insert_header((header::HOST, self.settings.authority.as_str()))
             .insert_header((header::CONTENT_TYPE, "application/json"))
@@ -240,11 +245,19 @@ impl Transport {
         })
     }
 
-    fn client(&self) -> Client {
-        self.client
-            .borrow_mut()
-            .get_or_insert_with(|| self.settings.build_client(self.protocol.get()))
-            .clone()
+    fn client(&self, protocol: Protocol) -> Client {
+        match protocol {
+            Protocol::Http1 => {
+                let mut client = self.client.borrow_mut();
+                client
+                    .get_or_insert_with(|| self.settings.build_client(protocol))
+                    .clone()
+            }
+            // One for each request, and with it a connection. awc would share that: it does not see that one has ended,
+            // and a request given up in the middle of its body on one that is shared makes its h2 panic, in a way
+            // that aborts the process (<https://github.com/hyperium/h2/issues/607>).
+            Protocol::Http2 => self.settings.build_client(protocol),
+        }
     }
 }
 
@@ -337,6 +350,17 @@ fn is_stale(error: &SendRequestError) -> bool {
     matches!(error, SendRequestError::Send(error) if error.get_ref().is_some_and(|error| error.is::<Stale>()))
 }
 
+/// Whether the platform says that it has not begun with the request (RFC 9113, 8.7): by the code of the reset, or because
+/// the request came after the last one that it takes on this connection. Others are not told of its end.
+fn is_refused(error: &SendRequestError) -> bool {
+    const REFUSED_STREAM: u32 = 7;
+    let SendRequestError::H2(error) = error else {
+        return false;
+    };
+    let refused = error.is_reset() && error.reason().map(u32::from) == Some(REFUSED_STREAM);
+    error.is_remote() && (refused || error.is_go_away())
+}
+
 /// awc's errors can't leave their thread and do not tell apart what was sent and what was not.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -344,6 +368,7 @@ fn is_stale(error: &SendRequestError) -> bool {
 )]
 fn attempt_error(error: SendRequestError, stage: Stage) -> AttemptError {
     let message = chain(&error);
+    let is_refused = is_refused(&error);
     let error = match error {
         // "Disconnected": the request was sent, and the connection closed before an answer came.
         SendRequestError::Connect(ConnectError::Disconnected) => {
@@ -360,6 +385,7 @@ fn attempt_error(error: SendRequestError, stage: Stage) -> AttemptError {
     match stage {
         // The body was not asked for yet: there was no connection.
         Stage::Connecting => AttemptError::Connect(error),
+        Stage::Sending | Stage::Waiting if is_refused => AttemptError::Refused(error),
         Stage::Sending | Stage::Waiting => AttemptError::Disconnected(error),
     }
 }

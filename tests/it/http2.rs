@@ -111,7 +111,8 @@ async fn a_platform_that_speaks_nothing_but_http2_is_reached() {
         requests[2].json(),
         json!({"method": "updateIssueStatus", "args": ["i", "Finished"]})
     );
-    assert_eq!(platform.connections(), [H2]);
+    // Each request has a connection of its own.
+    assert_eq!(platform.connections(), [H2; 3]);
 }
 
 #[actix_rt::test]
@@ -125,8 +126,7 @@ async fn many_calls_at_once_get_their_own_answers() {
             assert_eq!(reply.unwrap_err().permanent().unwrap().body, format!("X: {issue}"));
         }
     }
-    let connections = platform.connections();
-    assert!(connections.len() <= 64 && connections.iter().all(|agreed| agreed == H2));
+    assert_eq!(platform.connections(), [H2; 128]);
 }
 
 #[actix_rt::test]
@@ -201,7 +201,7 @@ async fn an_interim_answer_is_not_the_answer() {
 }
 
 #[actix_rt::test]
-async fn a_long_answer_is_read_to_a_limit_and_costs_no_connection() {
+async fn a_long_answer_is_read_to_a_limit() {
     let platform = Platform::start(&[H2], vec![Step::Answer(400, "x".repeat(4 << 20)); 3]);
     let poster = start(platform.options());
     for _ in 0..3 {
@@ -209,7 +209,6 @@ async fn a_long_answer_is_read_to_a_limit_and_costs_no_connection() {
         assert_eq!(error.permanent().unwrap().body.len(), 4096);
     }
     update(&poster, "i").await.unwrap();
-    assert_eq!(platform.connections(), [H2]);
 }
 
 #[actix_rt::test]
@@ -221,42 +220,6 @@ async fn a_long_request_is_sent_whole_or_answered_early() {
     platform.script([Step::AnswerEarly(413)]);
     let reply = poster.send(long_result("s")).await.unwrap();
     assert_eq!(post_outcome(&reply), "permanent:413");
-    assert_eq!(platform.connections(), [H2]);
-}
-
-#[actix_rt::test]
-async fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
-    let platform = Platform::start(&[H2], []);
-    let poster = start(platform.options().max_attempts(1));
-    update(&poster, "i").await.unwrap();
-    // The pool's clock is not to be had: it takes its four seconds.
-    actix_rt::time::sleep(Duration::from_millis(4100)).await;
-    update(&poster, "i").await.unwrap();
-    let posts: Vec<_> = platform.requests().iter().map(|request| request.connection).collect();
-    assert_eq!(posts, [0, 1]);
-}
-
-#[actix_rt::test]
-async fn a_connection_that_takes_no_more_requests_costs_no_attempt() {
-    let platform = Platform::start(&[H2], vec![Step::AnswerAndGoAway; 3]);
-    let poster = start(platform.options().max_attempts(1));
-    for connection in 1..=3 {
-        update(&poster, "i").await.unwrap();
-        platform.closed(connection).await;
-    }
-    assert_eq!(platform.connections(), [H2; 3]);
-}
-
-#[actix_rt::test]
-async fn connections_that_were_closed_while_idle_cost_no_attempt() {
-    let platform = Platform::start(&[H2], []);
-    let poster = start(platform.options().max_attempts(1));
-    let issues: Vec<_> = (0..64).map(|call| format!("issue-{call}")).collect();
-    for reply in join_all(issues.iter().map(|issue| update(&poster, issue))).await {
-        reply.unwrap();
-    }
-    platform.hang_up().await;
-    update(&poster, "i").await.unwrap();
 }
 
 #[actix_rt::test]
@@ -320,26 +283,12 @@ async fn a_request_that_is_not_read_is_a_timeout() {
 }
 
 #[actix_rt::test]
-async fn a_request_that_is_cancelled_in_its_middle_costs_nothing_but_its_connection() {
+async fn a_request_that_is_given_up_in_its_middle_costs_nobody_else_anything() {
     let platform = Platform::start(&[H2], [Step::NeverRead]);
     let poster = start(platform.options().max_attempts(1));
     let cancellation = CancellationToken::new();
     let cancelled = poster.send(long_result("s").with_cancellation(cancellation.clone()));
     let cancelled = actix_rt::spawn(cancelled);
-    platform.requested(1).await;
-    cancellation.cancel();
-    let error = cancelled.await.unwrap().unwrap().unwrap_err();
-    assert!(error.completion().unwrap().may_have_been_delivered(), "{error:?}");
-    poster.send(long_result("s")).await.unwrap().unwrap();
-}
-
-#[actix_rt::test]
-async fn a_request_that_is_given_up_costs_those_beside_it_an_attempt_at_the_most() {
-    let platform = Platform::start(&[H2], [Step::NeverRead]);
-    let poster = start(platform.options().max_attempts(2));
-    let cancellation = CancellationToken::new();
-    let given_up = poster.send(long_result("s").with_cancellation(cancellation.clone()));
-    let given_up = actix_rt::spawn(given_up);
     platform.requested(1).await;
     let beside = ["a", "b", "c"].map(|session| actix_rt::spawn(poster.send(long_result(session))));
     actix_rt::task::yield_now().await;
@@ -347,7 +296,9 @@ async fn a_request_that_is_given_up_costs_those_beside_it_an_attempt_at_the_most
     for reply in join_all(beside).await {
         reply.unwrap().unwrap().unwrap();
     }
-    assert!(given_up.await.unwrap().unwrap().is_err());
+    let error = cancelled.await.unwrap().unwrap().unwrap_err();
+    assert!(error.completion().unwrap().may_have_been_delivered(), "{error:?}");
+    poster.send(long_result("s")).await.unwrap().unwrap();
 }
 
 #[actix_rt::test]
@@ -368,8 +319,6 @@ enum Step {
     Answer(u16, String),
     /// As the proxy refuses a call, with the name of the issue.
     Name,
-    /// Answers with success, and announces that it will take no more on this connection.
-    AnswerAndGoAway,
     /// Answers with this status, without reading the body.
     AnswerEarly(u16),
     /// Reads it and resets its stream.
@@ -386,13 +335,8 @@ enum Step {
     Raw(Vec<u8>),
 }
 
-/// What a connection is to do.
-enum Order {
-    /// Takes no more requests, and says so.
-    GoAway,
-    /// Writes what there is, and then no more.
-    HangUp,
-}
+/// A connection is to write what there is, and then no more.
+struct HangUp;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -436,7 +380,7 @@ struct Shared {
     requests: watch::Sender<Vec<Request>>,
     /// What was agreed on, for each connection.
     connections: Mutex<Vec<String>>,
-    orders: Mutex<Vec<UnboundedSender<Order>>>,
+    orders: Mutex<Vec<UnboundedSender<HangUp>>>,
     /// How many connections are closed.
     closed: watch::Sender<usize>,
 }
@@ -505,7 +449,7 @@ impl Platform {
     /// Closes all connections without a word, and waits until the other side knows.
     async fn hang_up(&self) {
         for connection in self.shared.orders.lock().unwrap().drain(..) {
-            let _ = connection.send(Order::HangUp);
+            let _ = connection.send(HangUp);
         }
         self.closed(self.connections().len()).await;
     }
@@ -531,7 +475,7 @@ async fn await_state<T>(state: &watch::Sender<T>, is_reached: impl FnMut(&T) -> 
 
 impl Shared {
     /// A way to order a connection about: the sending end, kept here too, and the other.
-    fn take_orders(&self) -> (UnboundedSender<Order>, UnboundedReceiver<Order>) {
+    fn take_orders(&self) -> (UnboundedSender<HangUp>, UnboundedReceiver<HangUp>) {
         let (order, orders) = unbounded_channel();
         self.orders.lock().unwrap().push(order.clone());
         (order, orders)
@@ -589,8 +533,7 @@ async fn serve_http2(stream: TlsStream<TcpStream>, connection: usize, shared: &A
             Either::Left((request, respond)) => {
                 tokio::spawn(answer(request, respond, connection, Arc::clone(shared), order.clone()));
             }
-            Either::Right(Order::GoAway) => http2.graceful_shutdown(),
-            Either::Right(Order::HangUp) => {
+            Either::Right(HangUp) => {
                 let _ = poll_fn(|cx| http2.poll_closed(cx)).now_or_never();
                 // What came meanwhile is still read, lest the system take back what was written.
                 socket.shutdown(Shutdown::Write).unwrap();
@@ -604,7 +547,7 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     connection: usize,
     shared: Arc<Shared>,
-    order: UnboundedSender<Order>,
+    order: UnboundedSender<HangUp>,
 ) -> Result<(), h2::Error> {
     let (head, mut stream) = request.into_parts();
     let step = shared.steps.lock().unwrap().pop_front();
@@ -649,22 +592,18 @@ async fn answer(
             let error = json!({"success": false, "error": {"code": "X", "message": issue}});
             answer(200, error.to_string(), true)?;
         }
-        Step::AnswerAndGoAway => {
-            answer(200, SUCCESS.into(), true)?;
-            let _ = order.send(Order::GoAway);
-        }
         Step::AnswerEarly(status) => {
             answer(status, String::new(), true)?;
         }
         Step::Reset(reason) => respond.send_reset(reason),
         Step::Close => {
-            let _ = order.send(Order::HangUp);
+            let _ = order.send(HangUp);
             // The stream lasts as long as the connection.
             pending::<()>().await;
         }
         Step::BreakOff => {
             let _stream = answer(200, r#"{"success":"#.into(), false)?;
-            let _ = order.send(Order::HangUp);
+            let _ = order.send(HangUp);
             pending::<()>().await;
         }
         Step::Stall | Step::NeverRead => {
