@@ -28,6 +28,7 @@ mod issue_calls;
 mod limits;
 mod options;
 mod post_result;
+mod proxies;
 mod randomised;
 mod reauthentication;
 mod refresh_endpoint;

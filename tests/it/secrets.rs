@@ -85,7 +85,7 @@ async fn a_run_full_of_failures_shows_no_token() {
 }
 
 /// A reply, and an error with all that is behind it, in both ways to show them.
-fn show<T: std::fmt::Debug, E: Error>(shown: &mut Vec<String>, reply: Result<T, E>) {
+pub fn show<T: std::fmt::Debug, E: Error>(shown: &mut Vec<String>, reply: Result<T, E>) {
     shown.push(format!("{reply:?}"));
     let Err(error) = reply else { return };
     let mut next: Option<&dyn Error> = Some(&error);
