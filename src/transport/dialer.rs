@@ -203,18 +203,13 @@ impl Route {
         let garbage = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
         let mut answer = Vec::new();
         loop {
-            if stream.read_buf(&mut answer).await? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the proxy closed the connection",
-                ));
-            }
             let mut headers = [httparse::EMPTY_HEADER; 64];
             let mut head = httparse::Response::new(&mut headers);
             let parsed = head
                 .parse(&answer)
                 .map_err(|_| garbage("the proxy's answer is not HTTP"))?;
             match (parsed, head.code) {
+                // The next one may have come with it.
                 (httparse::Status::Complete(length), Some(100..=199)) => drop(answer.drain(..length)),
                 (httparse::Status::Complete(length), Some(200..=299)) if length == answer.len() => return Ok(()),
                 (httparse::Status::Complete(_), Some(200..=299)) => {
@@ -227,7 +222,14 @@ impl Route {
                 (httparse::Status::Partial, _) if answer.len() > TUNNEL_ANSWER_LIMIT => {
                     return Err(garbage("the proxy's answer has no end"));
                 }
-                (httparse::Status::Partial, _) => {}
+                (httparse::Status::Partial, _) => {
+                    if stream.read_buf(&mut answer).await? == 0 {
+                        return Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "the proxy closed the connection",
+                        ));
+                    }
+                }
             }
         }
     }

@@ -220,6 +220,19 @@ async fn a_proxy_that_hangs_is_given_up_by_the_limit_on_connections() {
 }
 
 #[actix_rt::test]
+async fn an_interim_answer_to_the_request_for_a_tunnel_is_not_the_answer() {
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n",
+    ] {
+        let platform = HttpsPlatform::start("platform.test");
+        let proxy = ForwardProxy::answering(interim.repeat(2) + ESTABLISHED, platform.address);
+        let poster = start(platform.options(PLATFORM).proxy(proxy.url()));
+        poster.send(comment()).await.unwrap().unwrap();
+    }
+}
+
+#[actix_rt::test]
 async fn a_platform_that_is_not_trusted_is_refused_in_the_tunnel() {
     let platform = HttpsPlatform::start("other.test");
     let proxy = ForwardProxy::start(platform.address);
