@@ -98,6 +98,10 @@ enum Stage {
     Resolving,
     #[error("connecting to {0}")]
     Connecting(SocketAddr),
+    #[error("resolving the proxy's name")]
+    ResolvingProxy,
+    #[error("connecting to the proxy at {0}")]
+    ConnectingToProxy(SocketAddr),
     #[error("asking the proxy for a tunnel")]
     Tunnel,
     #[error("in the TLS handshake with the proxy")]
@@ -163,12 +167,21 @@ impl Route {
     ) -> io::Result<Stream> {
         let started = Instant::now();
         let (host, port) = match &self.proxy {
-            Some(proxy) => (&proxy.host, proxy.port),
+            Some(proxy) => {
+                stage.set(Stage::ResolvingProxy);
+                (&proxy.host, proxy.port)
+            }
             None => (&self.host, self.port),
         };
         let addresses = resolve(host, port).await?;
         let left = self.connect_timeout.saturating_sub(started.elapsed());
-        let tcp = connect(&addresses, left, stage).await?;
+        let connecting = |address| {
+            stage.set(match self.proxy {
+                Some(_) => Stage::ConnectingToProxy(address),
+                None => Stage::Connecting(address),
+            });
+        };
+        let tcp = connect(&addresses, left, connecting).await?;
         // A body that does not fit into one packet must not wait for an acknowledgement.
         tcp.set_nodelay(true)?;
         let mut stream = Stream::Tcp(tcp);
@@ -243,13 +256,13 @@ async fn resolve(host: &Host<String>, port: u16) -> io::Result<Vec<SocketAddr>> 
     })
 }
 
-/// The first of the addresses that takes the connection. One that does not answer has no more than
-/// its share of the time that is left.
-async fn connect(addresses: &[SocketAddr], limit: Duration, stage: &Cell<Stage>) -> io::Result<TcpStream> {
+/// The first of the addresses that takes the connection; `connecting` is told of each that is tried. One that does not
+/// answer has no more than its share of the time that is left.
+async fn connect(addresses: &[SocketAddr], limit: Duration, connecting: impl Fn(SocketAddr)) -> io::Result<TcpStream> {
     let started = Instant::now();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-        stage.set(Stage::Connecting(*address));
+        connecting(*address);
         let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
         let share = limit
             .saturating_sub(started.elapsed())
@@ -307,9 +320,9 @@ mod tests {
     }
 
     async fn first_of(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
-        let stage = Cell::new(Stage::Resolving);
-        let limit = Duration::from_millis(400);
-        connect(addresses, limit, &stage).await?.peer_addr()
+        connect(addresses, Duration::from_millis(400), |_| ())
+            .await?
+            .peer_addr()
     }
 
     #[actix_rt::test]

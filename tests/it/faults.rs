@@ -207,7 +207,8 @@ fn cells(reply: &Result<CallReceipt, CallError>) -> (String, &'static str, &'sta
                 // With a stage, and without the port, which is another one each time.
                 AttemptError::Connect(cause) => {
                     let stage = cause.to_string();
-                    format!("`Connect`: {}", stage.split(" to 127").next().unwrap())
+                    let stage = stage.split(" 127").next().unwrap();
+                    format!("`Connect`: {}", stage.trim_end_matches(" to").trim_end_matches(" at"))
                 }
                 AttemptError::Timeout { stage, .. } => format!("`Timeout` {stage}"),
                 AttemptError::Disconnected(_) => "`Disconnected`".into(),

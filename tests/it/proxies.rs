@@ -17,6 +17,7 @@ use result_poster::{
     AttemptError, CallError, CallReceipt, CreateComment, Options, OptionsBuilder, ResultPoster, testing::FakePlatform,
 };
 use rustls::version::{TLS12, TLS13};
+use socket2::{Domain, Socket, Type};
 use tokio::io::copy_bidirectional;
 use tokio_rustls::TlsAcceptor;
 
@@ -220,6 +221,29 @@ async fn a_proxy_that_hangs_is_given_up_by_the_limit_on_connections() {
 }
 
 #[actix_rt::test]
+async fn a_proxy_that_can_not_be_reached_is_told_from_the_platform() {
+    // Bound, so that nobody else gets the port, and not listening.
+    let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    closed
+        .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
+    let closed = closed.local_addr().unwrap().as_socket().unwrap();
+    for platform in [PLATFORM, "http://platform.test"] {
+        let options = options(platform).allow_plaintext_http(true);
+        for (proxy, cause) in [
+            (
+                format!("http://{closed}"),
+                format!("connecting to the proxy at {closed}: "),
+            ),
+            ("http://proxy.invalid".into(), "resolving the proxy's name: ".into()),
+        ] {
+            let causes = refusal(options.clone().proxy(proxy)).await;
+            assert!(causes.starts_with(&cause), "{causes}");
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn an_interim_answer_to_the_request_for_a_tunnel_is_not_the_answer() {
     for interim in [
         "HTTP/1.1 100 Continue\r\n\r\n",
@@ -329,6 +353,9 @@ fn the_options_come_before_the_environment() {
     let reply = reply_in_environment(&[("HTTPS_PROXY", &other.url), ("RESULT_POSTER_TEST_PROXY", "")]);
     assert!(reply.starts_with("resolving the name: "), "{reply}");
 
+    let exempt = [("NO_PROXY", "platform.test"), ("RESULT_POSTER_TEST_NO_PROXY", "")];
+    let reply = reply_in_environment(&[&exempt[..], &[("HTTPS_PROXY", "http://proxy.invalid")]].concat());
+    assert!(reply.starts_with("resolving the proxy's name: "), "{reply}");
     assert!(other.requests().is_empty());
 }
 
@@ -353,6 +380,9 @@ async fn in_an_environment_of_its_own() {
     let mut options = Options::builder(url).auth_token(TOKEN).max_attempts(1);
     if let Ok(proxy) = env::var("RESULT_POSTER_TEST_PROXY") {
         options = options.proxy(proxy);
+    }
+    if let Ok(no_proxy) = env::var("RESULT_POSTER_TEST_NO_PROXY") {
+        options = options.no_proxy(no_proxy);
     }
     if let Ok(roots) = env::var("RESULT_POSTER_TEST_ROOTS") {
         options = options.add_root_certificates_pem(roots);
