@@ -57,14 +57,14 @@ pub(crate) enum Verdict {
     Unauthorized(PermanentError),
 }
 
-/// The verdict on `answer`. `token` is what was sent, so that it is scrubbed from what errors keep.
-pub(crate) fn classify(endpoint: Endpoint, answer: &Answer, token: Option<&str>, now: SystemTime) -> Verdict {
+/// The verdict on `answer`. `secrets` are what was sent, so that they are scrubbed from what errors keep.
+pub(crate) fn classify(endpoint: Endpoint, answer: &Answer, secrets: &[&str], now: SystemTime) -> Verdict {
     let status_code = answer.status;
     let retry_after = answer
         .retry_after
         .as_deref()
         .and_then(|value| parse_retry_after(value, now));
-    let body = || excerpt(&String::from_utf8_lossy(&answer.body), token);
+    let body = || excerpt(&String::from_utf8_lossy(&answer.body), secrets);
     let permanent = |body| PermanentError::new(status_code, body);
     let unavailable = |body| Verdict::Transient {
         error: AttemptError::Unavailable { status_code, body },
@@ -85,8 +85,8 @@ pub(crate) fn classify(endpoint: Endpoint, answer: &Answer, token: Option<&str>,
         (200..=299, Endpoint::Proxy) => match Envelope::parse(&answer.body) {
             None => unrecognized(answer.cut_short.unwrap_or("it is not the proxy's JSON")),
             Some(Envelope { success: true, .. }) => Verdict::Delivered,
-            Some(envelope) if envelope.retryable => unavailable(excerpt(&envelope.error, token)),
-            Some(envelope) => Verdict::Permanent(permanent(excerpt(&envelope.error, token))),
+            Some(envelope) if envelope.retryable => unavailable(excerpt(&envelope.error, secrets)),
+            Some(envelope) => Verdict::Permanent(permanent(excerpt(&envelope.error, secrets))),
         },
         (300..=399 | 401, _) => Verdict::Unauthorized(permanent(body())),
         (408 | 425 | 429, _) if retry_after.is_some() => unavailable(body()),
@@ -140,24 +140,22 @@ fn is_retryable(value: &Value) -> bool {
     value.pointer("/error/retryable") == Some(&Value::Bool(true))
 }
 
-/// What an error keeps of a text: no token, no white space around it, at most 4 KiB.
-fn excerpt(text: &str, token: Option<&str>) -> String {
-    let scrubbed = match token {
-        Some(token) if !token.is_empty() => scrub(text, token),
-        _ => text.to_owned(),
-    };
+/// What an error keeps of a text: no secret, no white space around it, at most 4 KiB.
+fn excerpt(text: &str, secrets: &[&str]) -> String {
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    let scrubbed = secrets.fold(text.to_owned(), |text, secret| scrub(&text, secret));
     prefix(scrubbed.trim(), BODY_EXCERPT).trim_end().to_owned()
 }
 
-/// `text` without `token`: as it is, as JSON may write it, and cut short at the end of what was read.
-fn scrub(text: &str, token: &str) -> String {
+/// `text` without `secret`: as it is, as JSON may write it, and cut short at the end of what was read.
+fn scrub(text: &str, secret: &str) -> String {
     const REDACTED: &str = "[REDACTED]";
     let mut scrubbed = text
-        .replace(token, REDACTED)
-        .replace(&token.replace('/', r"\/"), REDACTED);
-    let start = (4..token.len())
+        .replace(secret, REDACTED)
+        .replace(&secret.replace('/', r"\/"), REDACTED);
+    let start = (4..secret.len())
         .rev()
-        .filter_map(|length| token.get(..length))
+        .filter_map(|length| secret.get(..length))
         .find(|start| scrubbed.ends_with(start));
     if let Some(start) = start {
         scrubbed.truncate(scrubbed.len().saturating_sub(start.len()));
@@ -181,7 +179,7 @@ mod tests {
     }
 
     fn verdict(endpoint: Endpoint, answer: &Answer) -> String {
-        match classify(endpoint, answer, Some("s3cret"), UNIX_EPOCH) {
+        match classify(endpoint, answer, &["s3cret"], UNIX_EPOCH) {
             Verdict::Delivered => "delivered".into(),
             Verdict::Unauthorized(error) => format!("unauthorized {}", error.status_code),
             Verdict::Permanent(error) => format!("permanent {} {}", error.status_code, error.body),
@@ -351,7 +349,7 @@ mod tests {
             retry_after: Some("7".into()),
             ..answer(503, "")
         };
-        let Verdict::Transient { retry_after, .. } = classify(Endpoint::Session, &answer, None, UNIX_EPOCH) else {
+        let Verdict::Transient { retry_after, .. } = classify(Endpoint::Session, &answer, &[], UNIX_EPOCH) else {
             panic!("a 503 is transient");
         };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
@@ -359,23 +357,20 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_short_scrubbed_and_whole_characters() {
+        assert_eq!(excerpt(" bad token s3cret! \n", &["s3cret"]), "bad token [REDACTED]!");
+        assert_eq!(excerpt("s3cret", &[]), "s3cret");
+        assert_eq!(excerpt("cut short: s3cre", &["s3cret"]), "cut short: [REDACTED]");
         assert_eq!(
-            excerpt(" bad token s3cret! \n", Some("s3cret")),
-            "bad token [REDACTED]!"
-        );
-        assert_eq!(excerpt("s3cret", None), "s3cret");
-        assert_eq!(excerpt("cut short: s3cre", Some("s3cret")), "cut short: [REDACTED]");
-        assert_eq!(
-            excerpt(r#"{"token":"ab\/cd=="}"#, Some("ab/cd==")),
+            excerpt(r#"{"token":"ab\/cd=="}"#, &["ab/cd=="]),
             r#"{"token":"[REDACTED]"}"#
         );
-        assert_eq!(excerpt("anything", Some("")), "anything");
-        let long = excerpt(&"日".repeat(5000), None);
+        assert_eq!(excerpt("anything", &[""]), "anything");
+        let long = excerpt(&"日".repeat(5000), &[]);
         assert_eq!(long.len(), 4095);
         assert!(long.chars().all(|character| character == '日'));
         // The token is scrubbed before the cut, so that no half of it is left at the edge.
         let edge = format!("{}s3cret", "x".repeat(BODY_EXCERPT - 3));
-        assert!(!excerpt(&edge, Some("s3cret")).contains("s3c"));
+        assert!(!excerpt(&edge, &["s3cret"]).contains("s3c"));
     }
 
     #[test]

@@ -221,7 +221,10 @@ impl Courier {
             stage: Rc::clone(&progress.stage),
         };
         let verdict = match self.transport.post(request).await {
-            Ok(answer) => classify(call.endpoint, &answer, token, self.clock.now()),
+            Ok(answer) => {
+                let secrets: Vec<_> = token.into_iter().chain(self.transport.proxy_credentials()).collect();
+                classify(call.endpoint, &answer, &secrets, self.clock.now())
+            }
             // No answer, no verdict of the platform's: whatever it was, it may pass.
             Err(error) => Verdict::Transient {
                 error,

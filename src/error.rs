@@ -53,7 +53,7 @@ pub struct InvalidMessage {
 pub struct PermanentError {
     /// The HTTP status of the answer.
     pub status_code: u16,
-    /// At most the first 4 KiB of the answer's body, trimmed, with the token that was sent
+    /// At most the first 4 KiB of the answer's body, trimmed, with the token and the forward proxy's credentials
     /// scrubbed from it. Of a proxy's `success: false`, its error's code and message.
     pub body: String,
     /// By an earlier attempt, whose answer never came.

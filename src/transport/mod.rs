@@ -121,6 +121,12 @@ impl Transport {
         }
     }
 
+    /// What a proxy is sent in each request, without the scheme's name.
+    pub(crate) fn proxy_credentials(&self) -> Option<&str> {
+        let value = self.settings.proxied_http()?.authorization.as_ref()?.expose_secret();
+        value.strip_prefix("Basic ")
+    }
+
     /// Sends the request and reads the answer's head and the start of its body.
     ///
     /// Once there is a head, there is an answer, with as much of the body as came in time.

@@ -167,6 +167,21 @@ async fn credentials_are_for_the_proxy_alone_and_never_shown() {
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0].header("proxy-authorization"), None);
 
+    // In plain requests, to a proxy that repeats whatever it is sent.
+    let echo = RawPlatform::start([200, 400, 401, 404, 407, 500, 503].map(Step::Echo));
+    let options = options("http://platform.test")
+        .allow_plaintext_http(true)
+        .max_attempts(1);
+    let poster = start(options.proxy(with_credentials(&echo.url, user, password)));
+    for _ in 0..7 {
+        show(&mut shown, poster.send(comment()).await.unwrap());
+    }
+    assert!(
+        shown
+            .iter()
+            .any(|line| line.contains("proxy-authorization: Basic [REDACTED]"))
+    );
+
     let lines = logged();
     assert!(lines.iter().any(|line| line.contains("the proxy answered 407")));
     let secrets = [percent_encoded(password), password.to_owned(), basic(user, password)];
