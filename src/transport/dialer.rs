@@ -132,7 +132,7 @@ pub(crate) fn turns_down_protocol(error: &io::Error) -> bool {
             stage: Stage::Handshake,
             source,
         }) => source.get_ref(),
-        // The proxy, if anyone.
+        // A proxy's alert says nothing of the platform.
         Some(NotConnected { .. }) => None,
         // Where the client does TLS.
         None => source,
@@ -367,5 +367,22 @@ mod tests {
         let addresses = vec![address(&listen()), address(&good)];
         let stream = route.open_with(async |_, _| Ok(addresses.clone()), None).await.unwrap();
         assert_eq!(stream.tcp().peer_addr().unwrap(), address(&good));
+    }
+
+    #[test]
+    fn only_the_platform_itself_turns_down_protocol() {
+        for (stage, alert, expected) in [
+            (Stage::Handshake, AlertDescription::NoApplicationProtocol, true),
+            (Stage::Handshake, AlertDescription::HandshakeFailure, false),
+            (Stage::ProxyHandshake, AlertDescription::NoApplicationProtocol, false),
+        ] {
+            let alert = io::Error::other(rustls::Error::AlertReceived(alert));
+            assert_eq!(
+                turns_down_protocol(&NotConnected::error(stage, alert)),
+                expected,
+                "{stage:?}"
+            );
+        }
+        assert!(!turns_down_protocol(&timed_out()));
     }
 }
