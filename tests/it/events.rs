@@ -10,7 +10,7 @@ use result_poster::{
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    LOG_PANICS, ScriptedProvider, completed, keep_log, logged, options, platform_and_poster, post, start,
+    LOG_PANICS, ScriptedProvider, builder, completed, keep_log, logged, options, platform_and_poster, post, start,
 };
 
 /// Keeps the events that it is told.
@@ -263,7 +263,7 @@ async fn a_log_that_panics_costs_its_line_and_no_more() {
 
 #[actix_rt::test]
 async fn calls_without_credentials_are_counted_as_failed() {
-    let poster = start(result_poster::Options::builder("https://app.example.com"));
+    let poster = start(builder("https://app.example.com"));
     post(&poster, "s").await.unwrap_err();
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!((stats.accepted, stats.permanent, stats.refused), (2, 2, 0));

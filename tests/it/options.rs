@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use result_poster::{CredentialActor, Options, OptionsBuilder, RuntimeCredentials, Supervisor};
+use result_poster::{CredentialActor, OptionsBuilder, RuntimeCredentials, Supervisor};
 
-use crate::support::TOKEN;
+use crate::support::{TOKEN, builder};
 
 fn refusal(options: OptionsBuilder) -> String {
     let error = options.build().unwrap_err();
@@ -57,7 +57,7 @@ fn bad_urls_are_refused_with_the_reason() {
         ),
     ] {
         assert_eq!(
-            refusal(Options::builder(url)),
+            refusal(builder(url)),
             format!("option `platform_url` {reason}"),
             "{url:?}"
         );
@@ -74,7 +74,7 @@ fn good_urls_are_taken() {
         "http://[::1]:8080",
         "http://app.example.com",
     ] {
-        Options::builder(url).build().unwrap();
+        builder(url).build().unwrap();
     }
 }
 
@@ -88,7 +88,7 @@ fn a_token_does_not_travel_in_clear_text_unless_told_so() {
         "http://localhost.example.com",
         "http://0.0.0.0",
     ] {
-        let options = Options::builder(url).auth_token(TOKEN);
+        let options = builder(url).auth_token(TOKEN);
         assert!(refusal(options.clone()).starts_with("option `platform_url` would send the token in clear text"));
         options.allow_plaintext_http(true).build().unwrap();
     }
@@ -99,13 +99,13 @@ fn a_token_does_not_travel_in_clear_text_unless_told_so() {
         "http://[::1]",
         "http://[::ffff:127.0.0.1]",
     ] {
-        Options::builder(url).auth_token(TOKEN).build().unwrap();
+        builder(url).auth_token(TOKEN).build().unwrap();
     }
 }
 
 #[test]
 fn each_bad_value_names_its_option() {
-    let base = || Options::builder("https://app.example.com");
+    let base = || builder("https://app.example.com");
     for (options, message) in [
         (
             base().auth_token("tok\n"),
@@ -157,7 +157,7 @@ fn each_bad_value_names_its_option() {
 
 #[test]
 fn zero_attempts_and_huge_durations_do_no_harm() {
-    let base = Options::builder("https://app.example.com");
+    let base = builder("https://app.example.com");
     base.max_attempts(0)
         .timeout(Duration::MAX)
         .connect_timeout(Duration::MAX)
@@ -170,9 +170,9 @@ fn zero_attempts_and_huge_durations_do_no_harm() {
 
 #[test]
 fn no_debug_output_shows_the_token() {
-    let builder = Options::builder("https://app.example.com").auth_token(TOKEN);
-    assert!(!format!("{builder:?}").contains(TOKEN));
-    let options = format!("{:?}", builder.build().unwrap());
+    let options = builder("https://app.example.com").auth_token(TOKEN);
+    assert!(!format!("{options:?}").contains(TOKEN));
+    let options = format!("{:?}", options.build().unwrap());
     assert!(!options.contains(TOKEN));
     assert!(options.contains("[REDACTED]"), "{options}");
 }
@@ -181,15 +181,15 @@ fn no_debug_output_shows_the_token() {
 fn a_provider_is_held_to_the_same_rules_as_a_token() {
     let provider = || RuntimeCredentials::new("w", "t");
     for options in [
-        Options::builder("http://app.example.com").credential_provider(provider()),
-        Options::builder("http://app.example.com")
+        builder("http://app.example.com").credential_provider(provider()),
+        builder("http://app.example.com")
             .worker_id("w")
             .refresh_endpoint("registration"),
     ] {
         assert!(refusal(options.clone()).starts_with("option `platform_url` would send the token in clear text"));
         options.allow_plaintext_http(true).build().unwrap();
     }
-    let base = || Options::builder("https://app.example.com");
+    let base = || builder("https://app.example.com");
     for (options, message) in [
         (base().refresh_endpoint(""), "`refresh_endpoint` is empty"),
         (
@@ -216,7 +216,7 @@ fn a_provider_is_held_to_the_same_rules_as_a_token() {
 #[actix_rt::test]
 async fn a_shared_actor_has_the_fixed_pair_to_itself() {
     let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
-    let base = || Options::builder("https://app.example.com").credential_actor(actor.clone());
+    let base = || builder("https://app.example.com").credential_actor(actor.clone());
     let reason = "is the business of the actor in `credential_actor`";
     assert_eq!(refusal(base().worker_id("w")), format!("option `worker_id` {reason}"));
     assert_eq!(

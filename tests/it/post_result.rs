@@ -5,7 +5,7 @@ use result_poster::{
     testing::{FakePlatform, Reply},
 };
 
-use crate::support::{completed, options, platform_and_poster, post, post_outcome, routes, start};
+use crate::support::{builder, completed, options, platform_and_poster, post, post_outcome, routes, start};
 
 #[actix_rt::test]
 async fn a_result_is_delivered_with_one_attempt_each() {
@@ -196,7 +196,7 @@ async fn a_token_is_needed_but_on_loopback() {
             .all(|request| request.header("authorization").is_none())
     );
 
-    let poster = start(result_poster::Options::builder("https://app.example.com").worker_id("wkr_1"));
+    let poster = start(builder("https://app.example.com").worker_id("wkr_1"));
     let reply = post(&poster, "sess-1").await;
     assert_eq!(post_outcome(&reply), "no credentials;no credentials");
     assert!(!reply.unwrap_err().may_have_been_delivered());

@@ -23,9 +23,14 @@ use result_poster::{
 
 pub const TOKEN: &str = "tok-s3cret";
 
+/// Whatever the tests' own environment says of proxies: there is none.
+pub fn builder(url: impl Into<String>) -> OptionsBuilder {
+    Options::builder(url).proxy("")
+}
+
 /// A worker with a token, who never waits between attempts.
 pub fn options(url: impl Into<String>) -> OptionsBuilder {
-    Options::builder(url)
+    builder(url)
         .worker_id("wkr_1")
         .auth_token(TOKEN)
         .base_delay(Duration::ZERO)
