@@ -130,8 +130,13 @@ impl Answer {
                 stream.shutdown(Shutdown::Both)
             }
             Self::TakenAndRejected => {
-                send("200 OK", "", taken)?;
-                send("404 Not Found", "", "for nobody")
+                // In one piece: what comes once the next request is on its way can't be told from its answer.
+                let length = taken.len();
+                let both = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{taken}\
+                     HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\nfor nobody"
+                );
+                stream.write_all(both.as_bytes())
             }
             Self::Reset => stream.shutdown(Shutdown::Both),
             Self::SilenceThenReset => {
