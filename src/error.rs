@@ -80,6 +80,7 @@ impl PermanentError {
             401 => "check or renew the worker's token",
             402 | 403 => "this worker may not do this: check its organization and the session's owner",
             404 | 410 => "check the session or issue id and the platform URL",
+            407 => "the proxy asks for credentials: check those in its URL",
             409 => "the session or issue is in another state already",
             413 => "shorten the summary or comment, or lower `max_summary_bytes`",
             400 | 422 => "the platform does not accept this content: read its answer",

@@ -223,7 +223,7 @@ impl Route {
                 .map_err(|_| garbage("the proxy's answer is not HTTP"))?;
             match (parsed, head.code) {
                 // The next one may have come with it.
-                (httparse::Status::Complete(length), Some(100..=199)) => drop(answer.drain(..length)),
+                (httparse::Status::Complete(length), Some(100 | 102..=199)) => drop(answer.drain(..length)),
                 (httparse::Status::Complete(length), Some(200..=299)) if length == answer.len() => return Ok(()),
                 (httparse::Status::Complete(_), Some(200..=299)) => {
                     return Err(garbage("the proxy sent more than its answer"));
