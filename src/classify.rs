@@ -147,18 +147,21 @@ fn excerpt(text: &str, secrets: &[&str]) -> String {
     prefix(scrubbed.trim(), BODY_EXCERPT).trim_end().to_owned()
 }
 
-/// `text` without `secret`: as it is, as JSON may write it, and cut short at the end of what was read.
+/// `text` without `secret`: as it is, as JSON may write it, and either cut short at the end of what was read.
 fn scrub(text: &str, secret: &str) -> String {
     const REDACTED: &str = "[REDACTED]";
-    let mut scrubbed = text
-        .replace(secret, REDACTED)
-        .replace(&secret.replace('/', r"\/"), REDACTED);
-    let start = (4..secret.len())
-        .rev()
-        .filter_map(|length| secret.get(..length))
-        .find(|start| scrubbed.ends_with(start));
-    if let Some(start) = start {
-        scrubbed.truncate(scrubbed.len().saturating_sub(start.len()));
+    let forms = [secret.to_owned(), secret.replace('/', r"\/")];
+    let mut scrubbed = forms
+        .iter()
+        .fold(text.to_owned(), |text, form| text.replace(form, REDACTED));
+    let cut_short = forms
+        .iter()
+        .flat_map(|form| (4..form.len()).filter_map(|length| form.get(..length)))
+        .filter(|start| scrubbed.ends_with(start))
+        .map(str::len)
+        .max();
+    if let Some(length) = cut_short {
+        scrubbed.truncate(scrubbed.len().saturating_sub(length));
         scrubbed.push_str(REDACTED);
     }
     scrubbed
@@ -364,6 +367,7 @@ mod tests {
             excerpt(r#"{"token":"ab\/cd=="}"#, &["ab/cd=="]),
             r#"{"token":"[REDACTED]"}"#
         );
+        assert_eq!(excerpt(r#"{"token":"ab\/cd"#, &["ab/cd=="]), r#"{"token":"[REDACTED]"#);
         assert_eq!(excerpt("anything", &[""]), "anything");
         let long = excerpt(&"日".repeat(5000), &[]);
         assert_eq!(long.len(), 4095);
