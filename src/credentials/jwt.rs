@@ -6,6 +6,8 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::parse_object;
+
 /// More than any header may hold, so that nothing of this size is decoded.
 const MAX_LENGTH: usize = 64 * 1024;
 
@@ -25,7 +27,7 @@ pub(crate) fn expiry(token: &str) -> Option<SystemTime> {
         return None;
     };
     let claims = BASE64_URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    let claims: Claims = parse_object(&claims)?;
     let since_epoch = match claims.exp.as_u64() {
         Some(seconds) => Duration::from_secs(seconds),
         None => Duration::try_from_secs_f64(claims.exp.as_f64()?).ok()?,
@@ -75,6 +77,7 @@ mod tests {
             r#"{"iat":1700000000}"#,
             "{}",
             "[]",
+            "[1700000000]",
             "null",
             "",
             "{",

@@ -15,6 +15,7 @@ use std::{
 
 use futures_util::future::LocalBoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub(crate) use actor::Credentials;
@@ -189,6 +190,12 @@ where
     }
 
     ProviderFn(fetch)
+}
+
+/// A struct from a JSON object. Serde would take an array for one too, by the order of its fields.
+fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 /// A point in time as RFC 3339 writes it, such as `2026-01-31T12:00:00Z`.

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{ProviderError, RuntimeCredentials, parse_timestamp};
+use super::{ProviderError, RuntimeCredentials, parse_object, parse_timestamp};
 use crate::{
     error::{AttemptError, Stage},
     transport::{Request, Transport},
@@ -58,7 +58,7 @@ impl RefreshEndpoint {
         let answer = self.transport.post(request).await.map_err(RefreshError::NoAnswer)?;
         match answer.status {
             200..=299 => {
-                let renewed: Renewed = serde_json::from_slice(&answer.body).map_err(|_| RefreshError::Unrecognized)?;
+                let renewed: Renewed = parse_object(&answer.body).ok_or(RefreshError::Unrecognized)?;
                 let mut credentials = RuntimeCredentials::new("", renewed.runtime_token);
                 credentials.expires_at = renewed.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
                 Ok(credentials)

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{CredentialProvider, ProviderError, RuntimeCredentials, parse_timestamp};
+use super::{CredentialProvider, ProviderError, RuntimeCredentials, parse_object, parse_timestamp};
 
 /// A larger file is no cache file.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -130,7 +130,7 @@ fn read(path: &Path, warned_of_mode: &mut bool) -> Result<RuntimeCredentials, To
 }
 
 fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
-    let content: Content = serde_json::from_slice(bytes).ok()?;
+    let content: Content = parse_object(bytes)?;
     let token = [content.runtime_token, content.runtime_jwt]
         .into_iter()
         .flatten()

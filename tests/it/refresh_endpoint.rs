@@ -105,6 +105,10 @@ async fn its_failures_say_what_to_do_and_are_not_retried_within() {
             "the refresh endpoint's answer is not its JSON",
         ),
         (
+            Reply::status(200).body(r#"["by its position",null]"#),
+            "the refresh endpoint's answer is not its JSON",
+        ),
+        (
             Reply::ok().delay(Duration::from_secs(60)),
             "the credential provider did not answer within 100ms",
         ),

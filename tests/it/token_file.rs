@@ -83,6 +83,7 @@ async fn a_broken_or_missing_file_keeps_the_last_good_value_and_says_so_once() {
         r#"{"workerId":"w","runtimeTok"#,
         "",
         "[]",
+        r#"["w","by its position",null,null]"#,
         r#"{"workerId":"w"}"#,
         r#"{"runtimeToken":""}"#,
         "\u{0}\u{1}",
