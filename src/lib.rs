@@ -71,6 +71,9 @@ mod credentials;
 mod delivery;
 pub mod docs;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod lanes;
 mod message;

@@ -1,10 +1,10 @@
 //! Who the calls are made as: a worker id and the token that goes with it, and where they come from.
 
 mod actor;
-mod jwt;
+pub(crate) mod jwt;
 mod keeper;
 mod refresh_endpoint;
-mod token_file;
+pub(crate) mod token_file;
 
 use std::{
     error::Error,

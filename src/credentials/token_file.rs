@@ -129,7 +129,7 @@ fn read(path: &Path, warned_of_mode: &mut bool) -> Result<RuntimeCredentials, To
     parse(&bytes).ok_or_else(|| TokenFileError::Content(path.to_owned()))
 }
 
-fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
     let content: Content = parse_object(bytes)?;
     let token = [content.runtime_token, content.runtime_jwt]
         .into_iter()

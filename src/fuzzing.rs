@@ -1,0 +1,349 @@
+//! What holds whatever comes from outside: a function for each target in `fuzz/`, which takes the fuzzer's bytes.
+//! The test replays what is kept of them in `tests/data/fuzz`.
+
+#![expect(clippy::arithmetic_side_effects, reason = "what overflows here is a finding too")]
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use awc::http::header::HeaderValue;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+
+use crate::{
+    classify::{self, Answer, Endpoint, Verdict},
+    credentials::{RuntimeCredentials, jwt, token_file},
+    error::{AttemptError, PermanentError},
+    retry::{RetryPolicy, parse_retry_after},
+    text::printable,
+};
+
+/// The body of a proxy's 200.
+pub fn envelope(body: &[u8]) {
+    let verdict = |body: &[u8]| {
+        let answer = Answer {
+            status: 200,
+            body: body.to_vec(),
+            ..Answer::default()
+        };
+        classify::classify(Endpoint::Proxy, &answer, None, UNIX_EPOCH)
+    };
+    let is_unrecognized = |verdict: &Verdict| {
+        matches!(
+            verdict,
+            Verdict::Transient {
+                error: AttemptError::Unrecognized { .. },
+                ..
+            }
+        )
+    };
+
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let judged = verdict(body);
+    match value.get("success").and_then(Value::as_bool) {
+        Some(true) => assert!(matches!(judged, Verdict::Delivered)),
+        Some(false) => {
+            let transient = matches!(judged, Verdict::Transient { .. });
+            assert!(!is_unrecognized(&judged) && (transient || matches!(judged, Verdict::Permanent(_))));
+            let retryable = value.get("error").and_then(|error| error.get("retryable"));
+            assert_eq!(transient, retryable.is_some_and(|retryable| retryable == true));
+        }
+        None => assert!(is_unrecognized(&judged)),
+    }
+    check_error(&judged, 200);
+
+    // What was cut short is never taken for the whole.
+    if let Some((_, cut)) = body.trim_ascii_end().split_last() {
+        assert!(is_unrecognized(&judged) || is_unrecognized(&verdict(cut)));
+    }
+}
+
+/// Lines with the status, the content type, the `Retry-After` and the token, each of which may be empty; and then the body.
+pub fn classify(data: &[u8]) {
+    let mut fields = data.splitn(5, |&byte| byte == b'\n');
+    let mut line = || {
+        let line = String::from_utf8_lossy(fields.next().unwrap_or_default());
+        Some(line.into_owned()).filter(|line| !line.is_empty())
+    };
+    let status = line().and_then(|status| status.parse().ok()).unwrap_or_default();
+    let (content_type, retry_after, token) = (line(), line(), line());
+    // No other is ever sent.
+    let token = token.filter(|token| RuntimeCredentials::new("", token.as_str()).token_fault().is_none());
+    let answer = Answer {
+        status,
+        content_type,
+        retry_after,
+        body: fields.next().unwrap_or_default().to_vec(),
+    };
+
+    let [session, proxy] = [Endpoint::Session, Endpoint::Proxy].map(|endpoint| {
+        let verdict = classify::classify(endpoint, &answer, token.as_deref(), UNIX_EPOCH);
+        match &verdict {
+            Verdict::Delivered => assert!((200..=299).contains(&status)),
+            Verdict::Unauthorized(_) => assert!(matches!(status, 300..=399 | 401)),
+            Verdict::Permanent(_) if endpoint == Endpoint::Session => assert!((400..=499).contains(&status)),
+            Verdict::Permanent(_) => assert!(matches!(status, 200..=299 | 400..=499)),
+            Verdict::Transient { retry_after, .. } => {
+                assert!(!matches!(status, 300..=399 | 401));
+                let header = answer.retry_after.as_deref();
+                assert_eq!(
+                    *retry_after,
+                    header.and_then(|value| parse_retry_after(value, UNIX_EPOCH))
+                );
+            }
+        }
+        check_error(&verdict, status);
+        if let Some(token) = &token {
+            check_scrubbed(&verdict, token);
+            let without_token = classify::classify(endpoint, &answer, None, UNIX_EPOCH);
+            assert_eq!(kind(&verdict), kind(&without_token));
+        }
+        verdict
+    });
+    if !(200..=299).contains(&status) {
+        assert_eq!(format!("{session:?}"), format!("{proxy:?}"));
+    }
+    let Some(token) = token else { return };
+    check_cut_short(&session, &token, &answer.body);
+    // It holds the token, and is cut short within it.
+    for form in forms(&token) {
+        let (start, _) = form.as_bytes().split_at(answer.body.len() % form.len());
+        let echo = Answer {
+            body: [&answer.body, form.as_bytes(), &answer.body, start].concat(),
+            status: 400,
+            ..Answer::default()
+        };
+        let verdict = classify::classify(Endpoint::Session, &echo, Some(&token), UNIX_EPOCH);
+        check_scrubbed(&verdict, &token);
+        check_cut_short(&verdict, &token, &echo.body);
+    }
+}
+
+/// A token, and the claims of one.
+pub fn jwt(data: &[u8]) {
+    if let Ok(token) = str::from_utf8(data)
+        && jwt::expiry(token).is_some()
+    {
+        assert_eq!(token.matches('.').count(), 2);
+    }
+
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(data);
+    let expiry = jwt::expiry(&format!("e30.{claims}.c2ln"));
+    assert_eq!(expiry, jwt::expiry(&format!(".{claims}==.")));
+    let Some(expiry) = expiry else { return };
+    assert!(expiry >= UNIX_EPOCH);
+    assert!(data.trim_ascii_start().starts_with(b"{"));
+    // The claims' other values are not looked at; here they are, and may be too much for it.
+    if let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(data) {
+        let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let claimed = claims.get("exp").and_then(Value::as_f64).unwrap_or(f64::NAN);
+        assert!(
+            (claimed - seconds).abs() <= 1e-9 * claimed.max(1.0),
+            "{claimed} is not {seconds}"
+        );
+    }
+}
+
+/// The content of a daemon's token file.
+pub fn token_file(data: &[u8]) {
+    let Some(credentials) = token_file::parse(data) else {
+        return;
+    };
+    assert!(data.trim_ascii_start().starts_with(b"{"));
+    // What is half-written is not taken for the whole.
+    if let Some((_, cut)) = data.trim_ascii_end().split_last() {
+        assert!(token_file::parse(cut).is_none());
+    }
+
+    let token = credentials.token().unwrap_or_default();
+    assert!(!token.is_empty());
+    if credentials.token_fault().is_none() {
+        assert!(HeaderValue::try_from(format!("Bearer {token}")).is_ok());
+    }
+    let other = RuntimeCredentials {
+        auth_token: "other".into(),
+        ..credentials.clone()
+    };
+    assert_eq!(format!("{credentials:?}"), format!("{other:?}"), "the token shows");
+
+    // Other fields are not looked at; here they are, and may be too much for it.
+    if let Ok(content) = serde_json::from_slice::<Map<String, Value>>(data) {
+        let field = |name| content.get(name).and_then(Value::as_str).unwrap_or_default();
+        let [first, second] = ["runtimeToken", "runtimeJwt"].map(field);
+        assert_eq!(token, if first.is_empty() { second } else { first });
+        assert_eq!(credentials.worker_id, field("workerId"));
+        assert!(credentials.expires_at.is_none() || !field("runtimeTokenExpiresAt").is_empty());
+    }
+}
+
+/// A line with the value of `Retry-After`; and then numbers, of eight bytes each: the time of day and what a policy goes by.
+pub fn retry_after(data: &[u8]) {
+    let mut parts = data.splitn(2, |&byte| byte == b'\n');
+    let value = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let mut numbers = parts.next().unwrap_or_default().chunks(8);
+    let mut number = || {
+        let bytes = numbers.next().unwrap_or_default();
+        bytes.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
+    };
+    let mut share = || number() as f64 / u64::MAX as f64;
+    let (jitter, random) = (share(), share());
+    let mut duration = || Duration::new(number(), u32::try_from(number() % 1_000_000_000).unwrap_or_default());
+    let (since_epoch, base_delay, max_delay, max_retry_after) = (duration(), duration(), duration(), duration());
+    let mut count = || u32::try_from(number()).unwrap_or(u32::MAX);
+    let (attempt, max_attempts) = (count(), count());
+
+    for now in [UNIX_EPOCH.checked_add(since_epoch), UNIX_EPOCH.checked_sub(since_epoch)] {
+        let Some(now) = now else { continue };
+        let pause = parse_retry_after(&value, now);
+        assert_eq!(pause, parse_retry_after(&format!(" {value}\t"), now));
+        let is_number = !value.trim().is_empty() && value.trim().bytes().all(|byte| byte.is_ascii_digit());
+        match pause {
+            None => assert!(!is_number),
+            Some(_) if is_number => assert_eq!(pause, parse_retry_after(&value, UNIX_EPOCH)),
+            // It ends at a date that can be written again, unless that is past.
+            Some(Duration::ZERO) => {}
+            Some(pause) => {
+                let date = now + pause;
+                assert_eq!(
+                    httpdate::parse_http_date(&httpdate::fmt_http_date(date)).ok(),
+                    Some(date)
+                );
+            }
+        }
+
+        let policy = RetryPolicy {
+            max_attempts,
+            base_delay,
+            max_delay,
+            jitter,
+            max_retry_after,
+        };
+        let asked = pause.unwrap_or_default();
+        let Some(wait) = policy.wait_after(attempt, pause, random) else {
+            assert!(attempt >= max_attempts || asked > max_retry_after);
+            continue;
+        };
+        assert!(attempt < max_attempts && asked <= max_retry_after);
+        assert!(asked <= wait && wait <= max_delay.max(asked));
+        // Shorter than the first wait only by the cap and the jitter, and longer than the doubled one only by the jitter.
+        let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
+        let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);
+        let seconds = wait.as_secs_f64();
+        assert!(seconds >= max_delay.as_secs_f64().min(shortest) * (1.0 - 1e-9) - 1e-9);
+        assert!(wait == asked || seconds <= longest * (1.0 + 1e-9) + 1e-9);
+        if base_delay.is_zero() {
+            assert_eq!(wait, asked);
+        }
+        let steady = RetryPolicy { jitter: 0.0, ..policy };
+        let next = steady.wait_after(attempt.saturating_add(1), pause, random);
+        assert!(next.is_none() || next >= steady.wait_after(attempt, pause, random));
+    }
+}
+
+/// The verdict without what it holds.
+fn kind(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Delivered => "delivered",
+        Verdict::Transient { .. } => "transient",
+        Verdict::Permanent(_) => "permanent",
+        Verdict::Unauthorized(_) => "unauthorized",
+    }
+}
+
+/// What the verdict keeps of the answer: its status, its body, and the error's message with and without that.
+fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
+    match verdict {
+        Verdict::Delivered => None,
+        Verdict::Permanent(error) | Verdict::Unauthorized(error) => {
+            let without_body = PermanentError::new(error.status_code, String::new());
+            Some((
+                error.status_code,
+                &error.body,
+                error.to_string(),
+                without_body.to_string(),
+            ))
+        }
+        Verdict::Transient { error, .. } => match error {
+            AttemptError::Unavailable { status_code, body } | AttemptError::Unrecognized { status_code, body, .. } => {
+                Some((*status_code, body, error.to_string(), error.without_body()))
+            }
+            AttemptError::Credentials(_)
+            | AttemptError::Connect(_)
+            | AttemptError::Timeout(_)
+            | AttemptError::Disconnected(_) => None,
+        },
+    }
+}
+
+/// An error is short and trimmed, and shows nothing but its own words and the body, on one line.
+fn check_error(verdict: &Verdict, status: u16) {
+    let Some((status_code, body, shown, without_body)) = kept(verdict) else {
+        assert!(
+            matches!(verdict, Verdict::Delivered),
+            "there was an answer: {verdict:?}"
+        );
+        return;
+    };
+    assert_eq!(status_code, status);
+    assert!(body.len() <= 4 * 1024);
+    assert_eq!(body, body.trim());
+    assert!(!shown.chars().any(char::is_control));
+    let separator = if body.is_empty() { "" } else { ": " };
+    assert_eq!(shown, format!("{without_body}{separator}{}", printable(body)));
+}
+
+/// The token as it is sent, and as JSON may write it; none, if a `[REDACTED]` could be a part of it or it of that.
+fn forms(token: &str) -> Vec<String> {
+    if token.contains(['[', ']']) || "REDACTED".contains(token) {
+        return Vec::new();
+    }
+    vec![token.to_owned(), token.replace('/', r"\/")]
+}
+
+fn check_scrubbed(verdict: &Verdict, token: &str) {
+    if let Some((_, body, ..)) = kept(verdict) {
+        assert!(!forms(token).iter().any(|form| body.contains(form)));
+    }
+}
+
+/// Where an answer ends within the token, what is kept of it does not. (It may where it was shortened or trimmed.)
+fn check_cut_short(verdict: &Verdict, token: &str, body: &[u8]) {
+    let text = String::from_utf8_lossy(body);
+    if text.len() > 400 || text != text.trim_end() {
+        return;
+    }
+    if let Some((_, body, ..)) = kept(verdict) {
+        for form in forms(token) {
+            assert!(!(4..form.len()).any(|length| form.get(..length).is_some_and(|start| body.ends_with(start))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    type Target = fn(&[u8]);
+
+    #[test]
+    fn what_the_fuzzers_found_worth_keeping_holds() {
+        let targets: [(&str, Target); 5] = [
+            ("envelope", super::envelope),
+            ("classify", super::classify),
+            ("jwt", super::jwt),
+            ("token_file", super::token_file),
+            ("retry_after", super::retry_after),
+        ];
+        for (name, target) in targets {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz").join(name);
+            let mut replayed = 0;
+            for file in fs::read_dir(&directory).unwrap() {
+                let path = file.unwrap().path();
+                println!("{}", path.display()); // Shown with a failure.
+                target(&fs::read(path).unwrap());
+                replayed += 1;
+            }
+            assert!(replayed > 0, "{} is empty", directory.display());
+        }
+    }
+}
