@@ -15,6 +15,7 @@ use crate::{
     error::{AttemptError, PermanentError},
     retry::{RetryPolicy, parse_retry_after},
     text::printable,
+    transport::link::{Head, inspect},
 };
 
 /// The body of a proxy's 200.
@@ -25,7 +26,7 @@ pub fn envelope(body: &[u8]) {
             body: body.to_vec(),
             ..Answer::default()
         };
-        classify::classify(Endpoint::Proxy, &answer, None, UNIX_EPOCH)
+        classify::classify(Endpoint::Proxy, &answer, &[], UNIX_EPOCH)
     };
     let is_unrecognized = |verdict: &Verdict| {
         matches!(
@@ -73,10 +74,12 @@ pub fn classify(data: &[u8]) {
         content_type,
         retry_after,
         body: fields.next().unwrap_or_default().to_vec(),
+        ..Answer::default()
     };
 
+    let secrets = Vec::from_iter(token.as_deref());
     let [session, proxy] = [Endpoint::Session, Endpoint::Proxy].map(|endpoint| {
-        let verdict = classify::classify(endpoint, &answer, token.as_deref(), UNIX_EPOCH);
+        let verdict = classify::classify(endpoint, &answer, &secrets, UNIX_EPOCH);
         match &verdict {
             Verdict::Delivered => assert!((200..=299).contains(&status)),
             Verdict::Unauthorized(_) => assert!(matches!(status, 300..=399 | 401)),
@@ -94,7 +97,7 @@ pub fn classify(data: &[u8]) {
         check_error(&verdict, status);
         if let Some(token) = &token {
             check_scrubbed(&verdict, token);
-            let without_token = classify::classify(endpoint, &answer, None, UNIX_EPOCH);
+            let without_token = classify::classify(endpoint, &answer, &[], UNIX_EPOCH);
             assert_eq!(kind(&verdict), kind(&without_token));
         }
         verdict
@@ -112,9 +115,42 @@ pub fn classify(data: &[u8]) {
             status: 400,
             ..Answer::default()
         };
-        let verdict = classify::classify(Endpoint::Session, &echo, Some(&token), UNIX_EPOCH);
+        let verdict = classify::classify(Endpoint::Session, &echo, &[&token], UNIX_EPOCH);
         check_scrubbed(&verdict, &token);
         check_cut_short(&verdict, &token, &echo.body);
+    }
+}
+
+/// The start of what a connection brings. However it is split, it is judged alike, and awc gets what came, but for a digit.
+pub fn head(data: &[u8]) {
+    let mut whole = data.to_vec();
+    let judged = inspect(&mut whole, 0);
+    match judged {
+        Head::Partial | Head::Unknown => assert_eq!(whole, data),
+        Head::Interim(length) => {
+            assert!((1..=data.len()).contains(&length));
+            assert_eq!(whole, data);
+        }
+        Head::Final { left, reusable } => {
+            let changed: Vec<_> = data
+                .iter()
+                .zip(&whole)
+                .filter(|(before, after)| before != after)
+                .collect();
+            assert!(changed.is_empty() || changed == [(&b'1', &b'0')]);
+            assert!(changed.is_empty() || (left.is_none() && !reusable));
+        }
+    }
+
+    // In two pieces: nothing is said before its time, and then the same.
+    let split = data.len() / 2;
+    let mut pieces = data.get(..split).unwrap_or_default().to_vec();
+    let first = inspect(&mut pieces, 0);
+    if first == Head::Partial {
+        pieces.extend(data.get(split..).unwrap_or_default());
+        assert_eq!((inspect(&mut pieces, split), &pieces), (judged, &whole));
+    } else if let Head::Interim(_) = first {
+        assert_eq!(first, judged);
     }
 }
 
@@ -269,8 +305,9 @@ fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
             }
             AttemptError::Credentials(_)
             | AttemptError::Connect(_)
-            | AttemptError::Timeout(_)
-            | AttemptError::Disconnected(_) => None,
+            | AttemptError::Timeout { .. }
+            | AttemptError::Disconnected(_)
+            | AttemptError::Refused(_) => None,
         },
     }
 }
@@ -327,9 +364,10 @@ mod tests {
 
     #[test]
     fn what_the_fuzzers_found_worth_keeping_holds() {
-        let targets: [(&str, Target); 5] = [
+        let targets: [(&str, Target); 6] = [
             ("envelope", super::envelope),
             ("classify", super::classify),
+            ("head", super::head),
             ("jwt", super::jwt),
             ("token_file", super::token_file),
             ("retry_after", super::retry_after),

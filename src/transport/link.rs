@@ -235,7 +235,7 @@ fn is_broken(error: &io::Error) -> bool {
 
 /// What the start of an answer is.
 #[derive(Debug, PartialEq)]
-enum Head {
+pub(crate) enum Head {
     /// Not whole yet.
     Partial,
     /// Not HTTP, or more than is looked at.
@@ -252,7 +252,7 @@ enum Head {
 
 /// Looks at the start of an answer, whose first `seen` bytes do not hold the head's end. A final head whose body goes on
 /// to the connection's close is made to say so.
-fn inspect(bytes: &mut [u8], seen: usize) -> Head {
+pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
     // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
     let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();
     if !new.windows(2).any(|pair| pair == b"\n\n") && !new.windows(3).any(|three| three == b"\n\r\n") {

@@ -1,7 +1,7 @@
 //! One attempt: one POST, one deadline over all of it, a capped body, no redirects. The only user of awc.
 
 mod dialer;
-mod link;
+pub(crate) mod link;
 mod proxy;
 mod stream;
 mod tls;
