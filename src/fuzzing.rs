@@ -15,7 +15,7 @@ use crate::{
     error::{AttemptError, PermanentError},
     retry::{RetryPolicy, parse_retry_after},
     text::printable,
-    transport::link::{Head, inspect},
+    transport::link::{Head, inspect, skip_empty_lines},
 };
 
 /// The body of a proxy's 200.
@@ -124,6 +124,8 @@ pub fn classify(data: &[u8]) {
 /// The start of what a connection brings. However it is split, it is judged alike, and awc gets what came, but for a digit.
 pub fn head(data: &[u8]) {
     let mut whole = data.to_vec();
+    skip_empty_lines(&mut whole);
+    let data = whole.clone();
     let judged = inspect(&mut whole, 0);
     match judged {
         Head::Partial | Head::Unknown => assert_eq!(whole, data),
