@@ -15,7 +15,7 @@ use crate::{
     error::{AttemptError, PermanentError},
     retry::{RetryPolicy, parse_retry_after},
     text::printable,
-    transport::link::{Head, inspect, skip_empty_lines},
+    transport::link::{Head, Left, inspect, skip_empty_lines},
 };
 
 /// The body of a proxy's 200.
@@ -133,14 +133,13 @@ pub fn head(data: &[u8]) {
             assert!((1..=data.len()).contains(&length));
             assert_eq!(whole, data);
         }
-        Head::Final { left, reusable } => {
-            let changed: Vec<_> = data
-                .iter()
-                .zip(&whole)
-                .filter(|(before, after)| before != after)
-                .collect();
-            assert!(changed.is_empty() || changed == [(&b'1', &b'0')]);
-            assert!(changed.is_empty() || (left.is_none() && !reusable));
+        Head::Final { ref left, reusable } => {
+            let changed = data.iter().zip(&whole).filter(|(before, after)| before != after);
+            for change in changed {
+                // The version, for a body that goes on to the close, or the name of an upgrade that is only offered.
+                let to_the_close = change == (&b'1', &b'0') && *left == Left::Unknown && !reusable;
+                assert!(to_the_close || matches!(change, (b'u' | b'U', b'x')), "{change:?}");
+            }
         }
     }
 

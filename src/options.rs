@@ -292,7 +292,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Goes through this forward proxy, `[http[s]://][user:password@]host[:port]`, by curl's rules: a `CONNECT` tunnel for an
+    /// Goes through this forward proxy, `[http[s]://][user:password@]host[:port]`, by curl's rules (and `HTTP_PROXY` counts,
+    /// unless `REQUEST_METHOD` is set too, as in a CGI program, where anybody could set it): a `CONNECT` tunnel for an
     /// `https` platform, so that the proxy sees nothing of what is said in it. The port is 1080 if the URL names none (443
     /// with `https`). An empty one is none. A platform on loopback is always reached directly.
     ///
@@ -330,7 +331,7 @@ impl OptionsBuilder {
     /// Changes the HTTP client in ways that no option covers, such as default headers.
     ///
     /// What the poster relies on is set after it: redirects are off, and the deadline is [`timeout`](Self::timeout).
-    /// Connections are the poster's own: what the builder says of them (`local_address`, `max_http_version`) is of no effect, or
+    /// For a platform that speaks HTTP/2 only, a client is built for each request. Connections are the poster's own: what the builder says of them (`local_address`, `max_http_version`) is of no effect, or
     /// breaks the client. The closure runs
     /// on the poster's arbiter, before the first call and whenever the client has to be built anew; a panic in
     /// it is that call's [`CallError::Internal`](crate::CallError::Internal).
@@ -440,7 +441,14 @@ impl OptionsBuilder {
             &url,
             self.proxy.as_ref().map(|url| url.expose_secret()),
             self.no_proxy.as_deref(),
-            |name| env::var(name).unwrap_or_default(),
+            // What is not Unicode is set, and no URL.
+            |name| {
+                env::var_os(name)
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .trim()
+                    .to_owned()
+            },
         )?;
         let proxy_tls = match &proxy {
             Some(proxy) if proxy.secure => Some(Arc::new(transport::tls_config(&self.root_certificates, None)?)),

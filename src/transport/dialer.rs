@@ -20,7 +20,11 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use url::Host;
 
-use super::{link::Link, proxy::Proxy, stream::Stream};
+use super::{
+    link::Link,
+    proxy::Proxy,
+    stream::{Records, Stream},
+};
 
 /// The longest answer of a proxy to `CONNECT` that is read, in bytes.
 const TUNNEL_ANSWER_LIMIT: usize = 16 * 1024;
@@ -261,13 +265,17 @@ async fn resolve(host: &Host<String>, port: u16) -> io::Result<Vec<SocketAddr>> 
 async fn connect(addresses: &[SocketAddr], limit: Duration, connecting: impl Fn(SocketAddr)) -> io::Result<TcpStream> {
     let started = Instant::now();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+    for (address, others) in addresses.iter().zip((0..addresses.len()).rev()) {
         connecting(*address);
-        let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
-        let share = limit
-            .saturating_sub(started.elapsed())
-            .checked_div(left)
-            .unwrap_or_default();
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        let share = if others > 0 {
+            left.checked_div(2).unwrap_or_default()
+        } else {
+            left
+        };
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => failure = error,
@@ -283,7 +291,9 @@ async fn handshake(config: &Arc<ClientConfig>, host: &Host<String>, stream: Stre
         Host::Ipv4(address) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V4(*address))),
         Host::Ipv6(address) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::V6(*address))),
     };
-    let tls = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+    let tls = TlsConnector::from(Arc::clone(config))
+        .connect(name, Records::new(stream))
+        .await?;
     Ok(Stream::Tls(Box::new(tls)))
 }
 

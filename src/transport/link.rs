@@ -3,13 +3,15 @@
 //! - Interim answers (1xx, but for 101) are left out. awc takes one for the final answer, and would hand the real one,
 //!   which comes after it, to the next call on the connection.
 //! - A body that is ended by the connection's close is announced as one of HTTP/1.0, which awc knows to read so.
-//! - An answer that comes before the request was read ends the sending, so that it is seen.
+//! - A refusal that comes before the request was read ends the sending, so that it is seen.
+//! - An upgrade that is only offered is hidden: awc would read no body then, and take that for the next answer.
 //! - A connection on which something came that nobody asked for, or which the platform has closed, fails the next request
 //!   before a byte of it is sent, by [`Stale`].
 
 use std::{
     fmt, io,
     mem::{MaybeUninit, take},
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -51,22 +53,79 @@ enum State {
         head: Vec<u8>,
         /// How much of that is known not to hold its end.
         seen: usize,
+        /// How much was left out, of interim answers.
+        skipped: usize,
     },
     /// The head is whole.
     Answered {
-        /// Whether it came before the request was sent: then there is nobody who reads the rest of that.
-        early: bool,
+        /// What has become of the request.
+        request: Sent,
         /// What awc has not read yet of what came with the head, itself included.
         rest: Vec<u8>,
-        /// How much is still to be read, `rest` included, if the head says it.
-        left: Option<u64>,
+        /// What is still to be read, `rest` included.
+        left: Left,
     },
+}
+
+/// How far a request was sent when its answer began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Whole,
+    /// In part, and the rest is to follow, since the answer is no refusal.
+    InPart,
+    /// In part, and nobody will read the rest.
+    Refused,
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// After so many bytes.
+    Bytes(u64),
+    /// After these bytes, which are kept up to date.
+    Chunks([u8; 5]),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Left {
+    const LAST_CHUNK: [u8; 5] = *b"0\r\n\r\n";
+
+    /// These were read.
+    fn pass(&mut self, bytes: &[u8]) {
+        match self {
+            // To what is after its end, `None`.
+            Self::Bytes(left) => match left.checked_sub(bytes.len() as u64) {
+                Some(less) => *left = less,
+                None => *self = Self::Unknown,
+            },
+            Self::Chunks(last) => {
+                for &byte in bytes.iter().skip(bytes.len().saturating_sub(last.len())) {
+                    last.rotate_left(1);
+                    if let Some(end) = last.last_mut() {
+                        *end = byte;
+                    }
+                }
+            }
+            Self::Unknown => {}
+        }
+    }
+
+    /// Whether all was read, and nothing that comes after it.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Bytes(left) => *left == 0,
+            Self::Chunks(last) => *last == Self::LAST_CHUNK,
+            Self::Unknown => false,
+        }
+    }
 }
 
 impl State {
     const ASKED: Self = Self::Asked {
         head: Vec::new(),
         seen: 0,
+        skipped: 0,
     };
 }
 
@@ -90,6 +149,9 @@ impl Link {
     /// Whether the platform has neither closed the connection nor sent anything by now, as far as
     /// the host knows: what the runtime knows may be older.
     fn is_quiet(&self) -> bool {
+        if !self.stream.is_between_records() {
+            return false;
+        }
         let peeked = SockRef::from(self.stream.tcp()).peek(&mut [MaybeUninit::new(0)]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -107,25 +169,26 @@ impl Link {
 
     /// Goes on to the answer's head, if that is whole, or `at_the_end` of what comes.
     fn settle(&mut self, at_the_end: bool) -> bool {
-        while let State::Asked { head, seen, .. } = &mut self.state {
+        while let State::Asked { head, seen, skipped } = &mut self.state {
             skip_empty_lines(head);
             let (left, reusable) = match inspect(head, *seen) {
                 Head::Partial if !at_the_end => {
                     *seen = head.len();
                     return false;
                 }
-                Head::Interim(length) => {
+                Head::Interim(length) if *skipped <= HEAD_LIMIT => {
                     head.drain(..length);
                     *seen = 0;
+                    *skipped = skipped.saturating_add(length);
                     continue;
                 }
                 // For awc to judge.
-                Head::Partial | Head::Unknown => (None, false),
-                Head::Final { left, reusable } => (left, reusable),
+                Head::Partial | Head::Interim(_) | Head::Unknown => (Left::Unknown, false),
+                Head::Final { left, reusable, .. } => (left, reusable),
             };
             self.spent |= !reusable;
             self.state = State::Answered {
-                early: false,
+                request: Sent::Whole,
                 rest: take(head),
                 left,
             };
@@ -133,14 +196,17 @@ impl Link {
         true
     }
 
-    /// Goes on with `write`, unless the answer has come before the whole request was sent.
-    fn poll_until_answered<T>(
+    /// Goes on with `write`, unless the platform has refused the request before it was sent whole.
+    fn poll_until_refused<T>(
         &mut self,
         cx: &mut Context<'_>,
         done: T,
         write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if let State::Answered { early: true, .. } = self.state {
+        if let State::Answered {
+            request: Sent::Refused, ..
+        } = self.state
+        {
             return Poll::Ready(Ok(done));
         }
         let written = write(Pin::new(&mut self.stream), cx);
@@ -155,10 +221,17 @@ impl Link {
                 (_, _) => return written,
             }
         }
-        self.spent = true;
-        if let State::Answered { early, .. } = &mut self.state {
-            *early = true;
+        let State::Answered { request, rest, .. } = &mut self.state else {
+            return written;
+        };
+        if written.is_pending() && is_success(rest) {
+            *request = Sent::InPart;
+            return written;
         }
+        *request = Sent::Refused;
+        self.spent = true;
+        // So that the platform does not wait for the rest either.
+        let _ = SockRef::from(self.stream.tcp()).shutdown(Shutdown::Write);
         Poll::Ready(Ok(done))
     }
 }
@@ -181,11 +254,9 @@ impl AsyncRead for Link {
                 ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
             }
         }
-        if let State::Answered { early, left, .. } = &mut this.state {
-            *early = false;
-            let length = buf.filled().len().saturating_sub(before) as u64;
-            this.spent |= left.is_some_and(|left| length > left);
-            *left = left.map(|left| left.saturating_sub(length));
+        if let State::Answered { request, left, .. } = &mut this.state {
+            *request = Sent::Whole;
+            left.pass(buf.filled().get(before..).unwrap_or_default());
         }
         Poll::Ready(Ok(()))
     }
@@ -194,18 +265,23 @@ impl AsyncRead for Link {
 impl AsyncWrite for Link {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if let State::Answered { early: false, .. } = &this.state {
-            if this.spent || !this.is_quiet() {
+        if let State::Answered {
+            request: Sent::Whole,
+            left,
+            ..
+        } = &this.state
+        {
+            if this.spent || !left.is_nothing() || !this.is_quiet() {
                 return Poll::Ready(Err(io::Error::other(Stale)));
             }
             this.state = State::ASKED;
         }
-        this.poll_until_answered(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
+        this.poll_until_refused(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut()
-            .poll_until_answered(cx, (), |stream, cx| stream.poll_flush(cx))
+            .poll_until_refused(cx, (), |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -229,6 +305,12 @@ impl fmt::Debug for Link {
     }
 }
 
+/// Whether an answer that begins so is a 2xx.
+fn is_success(head: &[u8]) -> bool {
+    head.get("HTTP/1.".len()..)
+        .is_some_and(|rest| rest.get(1..3) == Some(b" 2"))
+}
+
 /// Whether it is the other side that has ended the connection.
 fn is_broken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -244,8 +326,8 @@ pub(crate) enum Head {
     /// An interim answer of this length: another one follows.
     Interim(usize),
     Final {
-        /// The length of the head and the body, if the head says it.
-        left: Option<u64>,
+        /// The head and the body.
+        left: Left,
         /// Whether the connection may serve again, as far as the head goes.
         reusable: bool,
     },
@@ -289,14 +371,31 @@ pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
         std::str::from_utf8(header.value).ok().map(str::trim)
     };
     let bodiless = matches!(status, 204 | 304);
-    let body: Option<u64> = match (value("content-length"), value("transfer-encoding")) {
-        (Some(length), None) if !bodiless => length.parse().ok(),
-        (None, None) if bodiless => Some(0),
-        (_, _) => None,
+    let sized = value("content-length");
+    let chunked = value("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    let body: Option<u64> = match sized {
+        Some(length) if !bodiless => length.parse().ok(),
+        Some(_) => None,
+        None => bodiless.then_some(0),
     };
-    let framed = bodiless || value("content-length").is_some() || value("transfer-encoding").is_some();
+    let left = match body.and_then(|body| body.checked_add(length as u64)) {
+        _ if chunked => Left::Chunks(Default::default()),
+        Some(length) => Left::Bytes(length),
+        None => Left::Unknown,
+    };
+    let framed = bodiless || chunked || sized.is_some();
     let keeps_alive = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
     let (version, switches) = (head.version, status == 101);
+    // awc takes an upgrade that is only offered for one that is under way, and reads no body.
+    let offer = head
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("upgrade"));
+    let offer = offer.filter(|_| !switches).map(|header| header.name.as_ptr().addr());
+    let offer = offer.and_then(|name| name.checked_sub(bytes.as_ptr().addr()));
+    if let Some(name) = offer.and_then(|start| bytes.get_mut(start)) {
+        *name = b'x';
+    }
     if version == Some(1)
         && !framed
         && !switches
@@ -305,7 +404,7 @@ pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
         *minor = b'0';
     }
     Head::Final {
-        left: body.and_then(|body| body.checked_add(length as u64)),
+        left,
         reusable: framed && !switches && (version == Some(1) || keeps_alive),
     }
 }
@@ -321,7 +420,8 @@ mod tests {
         (seen, String::from_utf8(bytes).unwrap())
     }
 
-    fn last(left: Option<u64>, reusable: bool) -> Head {
+    fn last(length: Option<u64>, reusable: bool) -> Head {
+        let left = length.map_or(Left::Unknown, Left::Bytes);
         Head::Final { left, reusable }
     }
 
@@ -331,8 +431,11 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", last(Some(43), true)),
             ("HTTP/1.1 200 OK\nContent-Length:5\n\nhello", last(Some(39), true)),
             (
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-                last(None, true),
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n",
+                Head::Final {
+                    left: Left::Chunks([0; 5]),
+                    reusable: true,
+                },
             ),
             ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", last(None, true)),
             ("HTTP/1.1 204 OK\r\n\r\n", last(Some(19), true)),
@@ -362,6 +465,39 @@ mod tests {
         let (seen, head) = look("HTTP/1.1 200 HTTP/1.1\r\nx: HTTP/1.1\r\n\r\nHTTP/1.1");
         assert_eq!(seen, last(None, false));
         assert_eq!(head, "HTTP/1.0 200 HTTP/1.1\r\nx: HTTP/1.1\r\n\r\nHTTP/1.1");
+    }
+
+    #[test]
+    fn an_upgrade_that_is_only_offered_is_hidden() {
+        let (_, head) =
+            look("HTTP/1.1 426 No\r\nx-upgrade: 1\r\nUpgrade: websocket\r\ncontent-length: 0\r\n\r\nUpgrade:");
+        assert_eq!(
+            head,
+            "HTTP/1.1 426 No\r\nx-upgrade: 1\r\nxpgrade: websocket\r\ncontent-length: 0\r\n\r\nUpgrade:"
+        );
+        let switching = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!(look(switching).1, switching);
+    }
+
+    #[test]
+    fn an_answer_has_ended_when_nothing_is_missing_and_nothing_has_come_after_it() {
+        for (bytes, is_over) in [("12345678", true), ("1234567", false), ("123456789", false)] {
+            let mut left = Left::Bytes(8);
+            bytes.as_bytes().chunks(3).for_each(|piece| left.pass(piece));
+            assert_eq!(left.is_nothing(), is_over, "{bytes}");
+        }
+        for (bytes, is_over) in [
+            ("5\r\nhello\r\n0\r\n\r\n", true),
+            ("5\r\nhello\r\n0\r\n", false),
+            ("5\r\nhello\r\n0\r\n\r\n\r\n", false),
+        ] {
+            for size in 1..8 {
+                let mut left = Left::Chunks([0; 5]);
+                bytes.as_bytes().chunks(size).for_each(|piece| left.pass(piece));
+                assert_eq!(left.is_nothing(), is_over, "{bytes} {size}");
+            }
+        }
+        assert!(!Left::Unknown.is_nothing());
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is read of an answer's body at the most; the rest is dropped with its connection.
 const BODY_LIMIT: usize = 64 * 1024;
 
+/// How long a body is read that says nothing new.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
 /// How much of a request's body is handed to the client at once.
 const BODY_CHUNK: usize = 64 * 1024;
 
@@ -147,13 +150,18 @@ impl Transport {
             retry_after: text(response.headers(), &header::RETRY_AFTER),
             ..Answer::default()
         };
-        // A body without a length goes on until the platform closes the connection, whenever that is.
-        let is_endless =
-            response.version() == Version::HTTP_10 && !response.headers().contains_key(header::CONTENT_LENGTH);
-        let says_all = response.status().is_success() && request.head_says_all;
-        if is_endless && says_all || response.status().is_informational() {
+        let length = text(response.headers(), &header::CONTENT_LENGTH);
+        if matches!(answer.status, 101 | 204 | 304) || length.as_deref() == Some("0") {
             return Ok(answer);
         }
+        let left = limit.saturating_sub(started.elapsed());
+        let left = match (response.status().is_success() && request.head_says_all, length) {
+            (false, _) => left,
+            // It goes on until the platform closes the connection, whenever that is.
+            (true, None) if response.version() == Version::HTTP_10 => return Ok(answer),
+            // For the sake of the connection only.
+            (true, _) => left.min(DRAIN_LIMIT),
+        };
         let read = async {
             while let Some(chunk) = response.next().await {
                 let Ok(chunk) = chunk else {
@@ -168,7 +176,7 @@ impl Transport {
             None
         };
         // Whatever becomes of it, the verdict goes by what was read.
-        let read = timeout(limit.saturating_sub(started.elapsed()), read).await;
+        let read = timeout(left, read).await;
         answer.cut_short = read.unwrap_or(Some("its body stalled until the deadline"));
         Ok(answer)
     }
@@ -244,6 +252,8 @@ impl Transport {
                 Err(error) => return SendRequestError::from(HttpError::from(error)).into(),
             };
         }
+        // A default header of the user's, whose interim answer awc would wait for in vain.
+        post.headers_mut().remove(header::EXPECT);
         request.stage.set(Stage::Connecting);
         post.send_body(StagedBody {
             rest: request.body.clone(),

@@ -27,7 +27,7 @@ use rustls::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
-    support::{options, read_head, read_request, start},
+    support::{options, read_body, read_head, read_request, start},
     tls::{Authority, params, server_config},
 };
 
@@ -102,6 +102,19 @@ impl Scene {
                 while read_request(&mut stream).is_some() && stream.write_all(&bytes).is_ok() {}
             },
         )
+    }
+
+    /// Answers every request with these bytes, and once that is read, with those.
+    fn answer_in_two(first: impl Into<Vec<u8>>, second: impl Into<Vec<u8>>) -> Self {
+        let (first, second) = (first.into(), second.into());
+        Self::serve(move |mut stream| {
+            while read_request(&mut stream).is_some() && stream.write_all(&first).is_ok() {
+                thread::sleep(SOON / 10);
+                if stream.write_all(&second).is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     /// Answers with these bytes and closes the connection.
@@ -311,6 +324,35 @@ fn tls() -> Vec<(&'static str, Scene)> {
             "silence in the handshake",
             Scene::serve(|_stream| park()).https("localhost").connect_timeout_soon(),
         ),
+        ("another answer while the connection is idle, in half a TLS record", {
+            let (config, (go, gone)) = (config(params("localhost"), both), (channel(), channel()));
+            let goes = Mutex::new(go.1);
+            let scene = Scene::serve(move |mut socket| {
+                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = StreamOwned::new(connection, socket.try_clone().unwrap());
+                read_request(&mut stream);
+                let _ = stream.write_all(sized().as_bytes());
+                if goes.lock().unwrap().recv().is_ok() {
+                    stream.conn.writer().write_all(not_found().as_bytes()).unwrap();
+                    let mut record = Vec::new();
+                    stream.conn.write_tls(&mut record).unwrap();
+                    let (half, rest) = record.split_at(record.len() / 2);
+                    socket.write_all(half).unwrap();
+                    gone.0.send(()).unwrap();
+                    // The rest comes as soon as there is another request.
+                    let _ = socket.read(&mut [0]);
+                    let _ = socket.write_all(rest);
+                }
+            });
+            let scene = scene.https("localhost").trusting(&authority);
+            Scene {
+                interlude: Box::new(move || {
+                    go.0.send(()).unwrap();
+                    gone.1.recv().unwrap();
+                }),
+                ..scene
+            }
+        }),
         ("the end of a body that goes on to the close, without TLS's own end", {
             let config = config(params("localhost"), both);
             let scene = Scene::serve(move |stream| {
@@ -378,6 +420,21 @@ fn before_the_head() -> Vec<(&'static str, Scene)> {
             Scene::answer_early(not_found(), || ()),
         ),
         (
+            "it answers with 200 before it has read the request, and reads it all the same",
+            {
+                let scene = Scene::answer_early("", || ());
+                Scene {
+                    message: scene.message,
+                    ..Scene::serve(|mut stream| {
+                        while let Some(head) = read_head(&mut stream) {
+                            let _ = stream.write_all(sized().as_bytes());
+                            read_body(&mut stream, &head);
+                        }
+                    })
+                }
+            },
+        ),
+        (
             "it sends a hint before it has read the request, and reads no more of it",
             Scene::answer_early("HTTP/1.1 103 Early Hints\r\n\r\n", park).timeout_soon(),
         ),
@@ -442,6 +499,13 @@ fn heads() -> Vec<(&'static str, Scene)> {
             Scene::answer("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n".to_owned() + hint + &sized()),
         ),
         (
+            "interim answers without end",
+            Scene::serve(|mut stream| {
+                read_request(&mut stream);
+                while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").is_ok() {}
+            }),
+        ),
+        (
             "an interim answer, and then silence",
             Scene::answer(hint).timeout_soon(),
         ),
@@ -449,6 +513,13 @@ fn heads() -> Vec<(&'static str, Scene)> {
         (
             "another protocol (101)",
             Scene::answer("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nx"),
+        ),
+        (
+            "an upgrade that is only offered, and its body later",
+            Scene::answer_in_two(
+                "HTTP/1.1 200 OK\r\nupgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 16\r\n\r\n",
+                TAKEN,
+            ),
         ),
         ("two answers to one request", Scene::answer(sized() + &not_found())),
         ("another answer while the connection is idle", {
@@ -543,6 +614,10 @@ fn bodies() -> Vec<(&'static str, Scene)> {
             )),
         ),
         (
+            "chunked, and a line too many",
+            Scene::answer(answer(chunked, &format!("10\r\n{TAKEN}\r\n0\r\n\r\n\r\n"))),
+        ),
+        (
             "chunked, without its end",
             Scene::answer_and_close(answer(chunked, &format!("10\r\n{TAKEN}\r\n"))),
         ),
@@ -551,6 +626,10 @@ fn bodies() -> Vec<(&'static str, Scene)> {
             Scene::answer_and_close(answer(chunked, "10\r\n{\"succ")),
         ),
         ("chunked, garbage", Scene::answer(answer(chunked, "zz\r\nxxx"))),
+        (
+            "ended by the close, `Transfer-Encoding: identity`",
+            Scene::answer_and_close(ok("transfer-encoding: identity\r\n")),
+        ),
         ("ended by the close, HTTP/1.1", Scene::answer_and_close(ok(""))),
         (
             "ended by the close, HTTP/1.0",
@@ -577,6 +656,7 @@ fn bodies() -> Vec<(&'static str, Scene)> {
             Scene::answer_and_reset(answer("content-length: 16\r\n", "{\"succ")),
         ),
         ("longer than its length", Scene::answer(ok("content-length: 10\r\n"))),
+        ("status 204", Scene::answer("HTTP/1.1 204 No Content\r\n\r\n")),
         ("empty", Scene::answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")),
         (
             "a page, with status 200",

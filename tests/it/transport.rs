@@ -63,10 +63,19 @@ async fn a_fault_is_tried_again_and_its_last_one_is_the_errors_source() {
 #[actix_rt::test]
 async fn a_session_call_is_delivered_by_its_head_whatever_the_body_does() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
-    let platform = RawPlatform::start([Step::Write(head.into()), Step::WriteAndClose(head.into())]);
-    let poster = start(options(&platform.url).timeout(Duration::from_millis(200)));
-    let receipt = post(&poster, "s").await.unwrap();
-    assert_eq!((receipt.completion.attempts, receipt.status.attempts), (1, 1));
+    // One that goes on to the connection's close, which never comes.
+    let endless = "HTTP/1.1 200 OK\r\n\r\n";
+    for (first, second) in [
+        (Step::Write(head.into()), Step::WriteAndClose(head.into())),
+        (Step::Write(endless.into()), Step::Write(endless.into())),
+    ] {
+        let platform = RawPlatform::start([first, second]);
+        let poster = start(options(&platform.url));
+        // Long before the deadline of an attempt.
+        let reply = actix_rt::time::timeout(Duration::from_secs(15), post(&poster, "s"));
+        let receipt = reply.await.expect("no wait for the body").unwrap();
+        assert_eq!((receipt.completion.attempts, receipt.status.attempts), (1, 1));
+    }
 }
 
 #[actix_rt::test]
