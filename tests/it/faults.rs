@@ -64,6 +64,8 @@ struct Scene {
     connections: Arc<AtomicUsize>,
     /// What happens between the two calls.
     interlude: Box<dyn Fn()>,
+    /// Whether the runtime hears of that before the second call.
+    heard: bool,
 }
 
 impl Scene {
@@ -75,6 +77,7 @@ impl Scene {
             message: UpdateIssueStatus::new("issue-1", "Finished"),
             connections: Arc::default(),
             interlude: Box::new(|| {}),
+            heard: false,
         }
     }
 
@@ -196,6 +199,9 @@ impl Scene {
         let poster = start(self.options);
         let first = cells(&poster.send(self.message.clone()).await.unwrap());
         (self.interlude)();
+        if self.heard {
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
+        }
         let second = cells(&poster.send(self.message).await.unwrap());
         assert_eq!(first, second, "{fault}");
         let (error, verdict, may_have_been_delivered) = first;
@@ -346,6 +352,7 @@ fn tls() -> Vec<(&'static str, Scene)> {
             });
             let scene = scene.https("localhost").trusting(&authority);
             Scene {
+                heard: true,
                 interlude: Box::new(move || {
                     go.0.send(()).unwrap();
                     gone.1.recv().unwrap();
