@@ -435,6 +435,7 @@ fn before_the_head() -> Vec<(&'static str, Scene)> {
                     ..Scene::serve(|mut stream| {
                         while let Some(head) = read_head(&mut stream) {
                             let _ = stream.write_all(sized().as_bytes());
+                            thread::sleep(SOON / 10);
                             read_body(&mut stream, &head);
                         }
                     })
