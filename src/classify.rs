@@ -190,6 +190,7 @@ mod tests {
                 AttemptError::Unavailable { status_code, body } => format!("transient {status_code} {body}"),
                 AttemptError::Unrecognized { status_code, .. } => format!("unrecognized {status_code}"),
                 AttemptError::Credentials(_)
+                | AttemptError::NotAttempted { .. }
                 | AttemptError::Connect(_)
                 | AttemptError::Timeout { .. }
                 | AttemptError::Disconnected(_)

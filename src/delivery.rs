@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
+use actix_rt::spawn;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -11,13 +12,17 @@ use crate::{
     credentials::{CredentialLease, Credentials, GetCredentials},
     error::{AttemptError, CallError, InvalidMessage, PermanentError, PostError, Stage, TransientError},
     journal::{Journal, Subject},
-    lanes::{Refusal, Turn},
+    lanes::{Key, Refusal, Turn},
     message::{CallReceipt, IssueCall, PostReceipt, PostResult},
+    outbox::{Entry, Note, Outbox},
     panics::caught,
     retry::RetryPolicy,
     transport::{Request, Transport},
     wire::{Call, Platform},
 };
+
+/// Why a message is left to the outbox although it has a place.
+const BEHIND: &str = "an earlier message about its session or issue is parked";
 
 /// All that a call needs on its way. It outlives a restart of the actor, and so do the calls.
 pub(crate) struct Courier {
@@ -27,16 +32,27 @@ pub(crate) struct Courier {
     pub(crate) token_required: bool,
     pub(crate) transport: Rc<Transport>,
     pub(crate) retry: RetryPolicy,
+    pub(crate) outbox: Outbox,
     pub(crate) clock: Clock,
     pub(crate) journal: Journal,
     /// Cancelled when the time of a shutdown is over.
     pub(crate) shutdown: CancellationToken,
 }
 
+/// A message on its way, its calls apart.
+pub(crate) struct Outgoing {
+    /// Its place in its lane, if it got one.
+    pub(crate) turn: Result<Turn, Unsent>,
+    pub(crate) cancellation: CancellationToken,
+    pub(crate) reply_when_durable: bool,
+}
+
+pub(crate) type Outcome = Result<CallReceipt, CallError>;
+
 impl Courier {
     /// Delivers a result: the completion, then the status, whatever became of the completion.
     pub(crate) async fn post_result(
-        &self,
+        self: Rc<Self>,
         turn: Result<Turn, Unsent>,
         message: PostResult,
     ) -> Result<PostReceipt, PostError> {
@@ -44,63 +60,134 @@ impl Courier {
             session_id,
             result,
             cancellation,
+            reply_when_durable,
         } = message;
-        let subjects = ["completion", "status"].map(|call| Subject(call, &session_id));
-        let mut turn = match turn {
-            Ok(turn) => turn,
-            Err(unsent) => {
-                let [completion, status] = subjects.map(|subject| {
-                    let error = CallError::from(unsent.clone());
-                    self.journal.failed(subject, &error);
-                    error
-                });
-                return Err(match unsent {
-                    Unsent::Invalid(error) => PostError::Invalid(error),
-                    Unsent::Refused(_) => PostError::Both { completion, status },
-                });
-            }
+        let outgoing = Outgoing {
+            turn,
+            cancellation,
+            reply_when_durable,
         };
-        for subject in subjects {
-            self.journal.accepted(subject);
-        }
-
-        let (completion, status) = self.platform.session_calls(&session_id, result);
-        let completion = self.call(&completion, &mut turn, &cancellation).await;
-        // After a cancellation this one is cancelled before it is sent.
-        let status = self.call(&status, &mut turn, &cancellation).await;
-        match (completion, status) {
-            (Ok(completion), Ok(status)) => Ok(PostReceipt { completion, status }),
-            (Err(error), Ok(_)) => Err(PostError::Completion(error)),
-            (Ok(_), Err(error)) => Err(PostError::Status(error)),
-            (Err(completion), Err(status)) => Err(PostError::Both { completion, status }),
+        let names = ["completion", "status"];
+        let calls = |courier: &Self, session_id: &str| courier.platform.session_calls(session_id, result);
+        match self
+            .send_message(Key::Session(session_id), names, calls, outgoing)
+            .await
+        {
+            [Ok(completion), Ok(status)] => Ok(PostReceipt { completion, status }),
+            [Err(CallError::Invalid(error)), _] => Err(PostError::Invalid(error)),
+            [Err(error), Ok(_)] => Err(PostError::Completion(error)),
+            [Ok(_), Err(error)] => Err(PostError::Status(error)),
+            [Err(completion), Err(status)] => Err(PostError::Both { completion, status }),
         }
     }
 
     /// Delivers a call to the issue-tracker proxy.
-    pub(crate) async fn issue_call(
-        &self,
-        turn: Result<Turn, Unsent>,
-        message: IssueCall,
-    ) -> Result<CallReceipt, CallError> {
-        let mut turn = turn.map_err(|unsent| {
-            let error = CallError::from(unsent);
-            self.journal.failed(Subject(message.method, &message.issue_id), &error);
-            error
-        })?;
-        let call = self
-            .platform
-            .proxy_call(message.method, message.issue_id, message.text, message.idempotency_key);
-        self.journal.accepted(call.subject());
-        self.call(&call, &mut turn, &message.cancellation).await
+    pub(crate) async fn issue_call(self: Rc<Self>, turn: Result<Turn, Unsent>, message: IssueCall) -> Outcome {
+        let outgoing = Outgoing {
+            turn,
+            cancellation: message.cancellation,
+            reply_when_durable: message.reply_when_durable,
+        };
+        let (method, text, key) = (message.method, message.text, message.idempotency_key);
+        let calls =
+            |courier: &Self, issue_id: &str| [courier.platform.proxy_call(method, issue_id.to_owned(), text, key)];
+        let key = Key::Issue(message.issue_id);
+        let [outcome] = self.send_message(key, [method.name()], calls, outgoing).await;
+        outcome
+    }
+
+    /// From its place in its lane, or none, to the outcome of each of its calls.
+    async fn send_message<const N: usize>(
+        self: Rc<Self>,
+        key: Key,
+        names: [&'static str; N],
+        calls: impl FnOnce(&Self, &str) -> [Call; N],
+        outgoing: Outgoing,
+    ) -> [Outcome; N] {
+        let turn = match outgoing.turn {
+            Ok(turn) => Some(turn),
+            // What there is no room for in memory may have its place on the disk.
+            Err(Unsent::Refused(Refusal::Full)) if self.outbox.is_open() => None,
+            Err(unsent) => {
+                return names.map(|name| {
+                    let outcome = Err(CallError::from(unsent.clone()));
+                    self.journal.ended(Subject(name, key.id()), &outcome);
+                    outcome
+                });
+            }
+        };
+        let calls = calls(&self, key.id());
+        let entry = self.outbox.enter(&key, &calls, turn.is_none()).await;
+        if turn.is_some() || entry.is_kept() {
+            for call in &calls {
+                self.journal.accepted(call.subject());
+            }
+        }
+        match turn {
+            Some(turn) if !entry.is_parked() => {
+                let work = Rc::clone(&self).send_calls(key, calls, turn, outgoing.cancellation, entry.clone());
+                if outgoing.reply_when_durable && entry.is_kept() {
+                    spawn(work);
+                    return std::array::from_fn(|index| Ok(entry.queued(index)));
+                }
+                work.await
+            }
+            Some(_) => self.leave_parked(&calls, &entry, BEHIND),
+            None => self.leave_parked(&calls, &entry, "too many calls are waiting"),
+        }
+    }
+
+    /// Sends one call after the other. Their place in the lane is theirs until the last is done.
+    async fn send_calls<const N: usize>(
+        self: Rc<Self>,
+        key: Key,
+        calls: [Call; N],
+        mut turn: Turn,
+        cancellation: CancellationToken,
+        entry: Entry,
+    ) -> [Outcome; N] {
+        if entry.is_kept() && turn.is_behind() {
+            let stop = self.shutdown.run_until_cancelled(turn.come());
+            let came = pin!(cancellation.run_until_cancelled(stop)).await.flatten();
+            if came.is_some() && entry.is_behind(&key, N).await {
+                return self.leave_parked(&calls, &entry, BEHIND);
+            }
+        }
+        let mut outcomes = [const { None }; N];
+        for (index, (call, outcome)) in calls.iter().zip(&mut outcomes).enumerate() {
+            // After a cancellation, this one is cancelled before it is sent.
+            let ended = self.call(call, &mut turn, &cancellation, &self.retry).await;
+            let is_over = self.shutdown.is_cancelled() && !cancellation.is_cancelled();
+            let ended = entry.settle(index, ended, is_over).await;
+            self.journal.ended(call.subject(), &ended);
+            *outcome = Some(ended);
+        }
+        outcomes.map(|outcome| outcome.unwrap_or(Err(CallError::ShuttingDown)))
+    }
+
+    /// What the outbox has, and delivers later.
+    fn leave_parked<const N: usize>(&self, calls: &[Call; N], entry: &Entry, reason: &'static str) -> [Outcome; N] {
+        std::array::from_fn(|index| {
+            let outcome = Err(if entry.is_kept() {
+                entry.parked(index, reason)
+            } else {
+                CallError::Overloaded
+            });
+            if let Some(call) = calls.get(index) {
+                self.journal.ended(call.subject(), &outcome);
+            }
+            outcome
+        })
     }
 
     /// Makes sure of an outcome: a cancellation ends the call wherever it is, and a panic in it is caught.
-    async fn call(
+    pub(crate) async fn call(
         &self,
         call: &Call,
         turn: &mut Turn,
         cancellation: &CancellationToken,
-    ) -> Result<CallReceipt, CallError> {
+        retry: &RetryPolicy,
+    ) -> Outcome {
         let progress = Progress {
             stops: [cancellation, &self.shutdown],
             may_have_been_delivered: Cell::new(false),
@@ -108,21 +195,16 @@ impl Courier {
             reauthenticated: Cell::new(false),
         };
         // Pinned, since an `async fn` that takes a future by value holds it twice.
-        let work = pin!(caught(self.deliver(call, turn, &progress)));
+        let work = pin!(caught(self.deliver(call, turn, retry, &progress)));
         let work = pin!(cancellation.run_until_cancelled(work));
-        let outcome = match self.shutdown.run_until_cancelled(work).await.flatten() {
+        match self.shutdown.run_until_cancelled(work).await.flatten() {
             None => Err(progress.cancelled()),
             Some(outcome) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
-        };
-        match &outcome {
-            Ok(receipt) => self.journal.delivered(call.subject(), receipt),
-            Err(error) => self.journal.failed(call.subject(), error),
         }
-        outcome
     }
 
     /// Tries until the platform has taken the call, has refused it, or the attempts are spent.
-    async fn deliver(&self, call: &Call, turn: &mut Turn, progress: &Progress<'_>) -> Result<CallReceipt, CallError> {
+    async fn deliver(&self, call: &Call, turn: &mut Turn, retry: &RetryPolicy, progress: &Progress<'_>) -> Outcome {
         turn.come().await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
@@ -134,7 +216,11 @@ impl Courier {
             let (last, retry_after) = match Box::pin(self.attempt(call, progress)).await? {
                 Verdict::Delivered => {
                     let elapsed = self.clock.instant().saturating_duration_since(started);
-                    return Ok(CallReceipt { attempts, elapsed });
+                    return Ok(CallReceipt {
+                        attempts,
+                        elapsed,
+                        outbox: Note::default(),
+                    });
                 }
                 Verdict::Permanent(mut refusal) | Verdict::Unauthorized(mut refusal) => {
                     refusal.may_have_been_delivered = progress.may_have_been_delivered.get();
@@ -142,7 +228,7 @@ impl Courier {
                 }
                 Verdict::Transient { error, retry_after } => (error, retry_after),
             };
-            let wait = self.retry.wait_after(attempts, retry_after, rand::random());
+            let wait = retry.wait_after(attempts, retry_after, rand::random());
             self.journal.attempt_failed(call.subject(), attempts, &last, wait);
             match wait {
                 None => {
@@ -151,6 +237,7 @@ impl Courier {
                         last,
                         retry_after,
                         may_have_been_delivered: progress.may_have_been_delivered.get(),
+                        outbox: Note::default(),
                     }));
                 }
                 Some(Duration::ZERO) => {}
@@ -205,6 +292,7 @@ impl Courier {
         if progress.stops.iter().any(|stop| stop.is_cancelled()) {
             return Err(progress.cancelled());
         }
+        self.outbox.meet(lease.worker_id());
         let token = lease.token();
         if self.token_required && token.is_none() {
             return Err(CallError::NoCredentials);

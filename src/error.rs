@@ -8,7 +8,9 @@ use std::{fmt, io, time::Duration};
 
 use thiserror::Error;
 
-use crate::{credentials::CredentialError, text::printable};
+#[cfg(feature = "outbox")]
+use crate::outbox::{DeliveryId, OutboxError};
+use crate::{credentials::CredentialError, outbox::Note, text::printable};
 
 /// An option that [`OptionsBuilder::build`](crate::OptionsBuilder::build) refused, and why.
 ///
@@ -93,10 +95,10 @@ impl PermanentError {
 /// The call's attempts are spent, or the platform asked for a longer pause than
 /// `max_retry_after` allows. [`source`](std::error::Error::source) is the last attempt's own error.
 #[derive(Debug, Error)]
-#[error("gave up after {attempts} attempt{}; send it again later", if *.attempts == 1 { "" } else { "s" })]
+#[error("gave up after {attempts} attempt{}; {}", if *.attempts == 1 { "" } else { "s" }, self.what_next())]
 #[non_exhaustive]
 pub struct TransientError {
-    /// Attempts that were made, at least one.
+    /// Attempts that were made: at least one, unless the call went to the outbox without any.
     pub attempts: u32,
     /// Why the last attempt failed.
     #[source]
@@ -104,12 +106,50 @@ pub struct TransientError {
     /// The pause that the platform asked for in its last answer, if it did.
     pub retry_after: Option<Duration>,
     pub(crate) may_have_been_delivered: bool,
+    pub(crate) outbox: Note,
+}
+
+impl TransientError {
+    /// Whether the call is in the outbox, and delivered from there as soon as that can be done: then do not send it
+    /// again. Never so without an outbox.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.outbox.is_kept()
+    }
+
+    /// The call's number in the outbox, if it is parked.
+    #[cfg(feature = "outbox")]
+    #[must_use]
+    pub fn delivery_id(&self) -> Option<DeliveryId> {
+        self.outbox.kept()
+    }
+
+    /// Why the call could not be kept in the outbox, if so.
+    #[cfg(feature = "outbox")]
+    #[must_use]
+    pub fn outbox_error(&self) -> Option<&OutboxError> {
+        self.outbox.not_kept()
+    }
+
+    fn what_next(&self) -> &'static str {
+        if self.is_parked() {
+            "it is in the outbox, and will be sent again from there"
+        } else {
+            "send it again later"
+        }
+    }
 }
 
 /// Why one attempt brought no final word from the platform.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AttemptError {
+    /// There was no attempt: the call was left to the outbox at once.
+    #[error("not attempted: {reason}")]
+    NotAttempted {
+        /// Why.
+        reason: &'static str,
+    },
     /// There were no credentials to be had. Nothing was sent.
     #[error("no credentials for now, nothing was sent")]
     Credentials(#[source] CredentialError),
@@ -192,7 +232,7 @@ impl AttemptError {
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         match self {
-            Self::Credentials(_) | Self::Connect(_) | Self::Refused(_) => false,
+            Self::NotAttempted { .. } | Self::Credentials(_) | Self::Connect(_) | Self::Refused(_) => false,
             // These say that it was not done, and when to come back.
             Self::Unavailable { status_code, .. } => *status_code >= 500,
             Self::Timeout { stage, .. } => *stage != Stage::Connecting,
@@ -207,7 +247,8 @@ impl AttemptError {
             Self::Unrecognized {
                 status_code, reason, ..
             } => format!("the answer with status {status_code} is not the platform's: {reason}"),
-            Self::Credentials(_)
+            Self::NotAttempted { .. }
+            | Self::Credentials(_)
             | Self::Connect(_)
             | Self::Timeout { .. }
             | Self::Disconnected(_)
@@ -279,12 +320,13 @@ impl CallError {
         }
     }
 
-    /// Whether the same message (a clone of it), sent again later to the same poster, may succeed: after `Transient` and
-    /// `Overloaded`. What was `Cancelled` by a shutdown, or came too late (`ShuttingDown`), is for the next poster.
+    /// Whether the same message (a clone of it), sent again later to the same poster, may succeed: after `Transient`, unless
+    /// it is parked, and `Overloaded`. What was `Cancelled` by a shutdown, or came too late (`ShuttingDown`), is for the next poster.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Transient(_) | Self::Overloaded => true,
+            Self::Transient(error) => !error.is_parked(),
+            Self::Overloaded => true,
             Self::Invalid(_)
             | Self::NoCredentials
             | Self::Permanent(_)
@@ -453,6 +495,7 @@ mod tests {
             last,
             retry_after: None,
             may_have_been_delivered,
+            outbox: Note::default(),
         })
     }
 

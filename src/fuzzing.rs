@@ -304,7 +304,8 @@ fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
             AttemptError::Unavailable { status_code, body } | AttemptError::Unrecognized { status_code, body, .. } => {
                 Some((*status_code, body, error.to_string(), error.without_body()))
             }
-            AttemptError::Credentials(_)
+            AttemptError::NotAttempted { .. }
+            | AttemptError::Credentials(_)
             | AttemptError::Connect(_)
             | AttemptError::Timeout { .. }
             | AttemptError::Disconnected(_)

@@ -79,6 +79,8 @@ pub enum Failure {
     Permanent,
     /// [`CallError::Transient`]
     Transient,
+    /// [`CallError::Transient`], of a call that is in the outbox.
+    Parked,
     /// [`CallError::Cancelled`]
     Cancelled,
     /// [`CallError::Overloaded`]
@@ -114,7 +116,7 @@ impl Message for GetStats {
 /// What a poster has done since it was started, restarts included, and what it is doing.
 ///
 /// The unit is the call: a result is two. An accepted call ends as exactly one of `delivered`, `permanent`, `transient`,
-/// `cancelled` and `panics`.
+/// `parked`, `cancelled` and `panics`. What comes back from the outbox is accepted anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PosterStats {
@@ -126,6 +128,8 @@ pub struct PosterStats {
     pub permanent: u64,
     /// Calls whose attempts are spent.
     pub transient: u64,
+    /// Calls that were left to the outbox, to be sent again later.
+    pub parked: u64,
     /// Calls that were cancelled, by their token or by a shutdown.
     pub cancelled: u64,
     /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
@@ -163,6 +167,7 @@ impl PosterStats {
             delivered: self.delivered.saturating_sub(before.delivered),
             failed: failed(self).saturating_sub(failed(before)),
             cancelled: self.cancelled.saturating_sub(before.cancelled),
+            parked: self.parked.saturating_sub(before.parked),
         }
     }
 }
@@ -228,14 +233,21 @@ impl Journal {
         self.tell(call, subject, || DeliveryEventKind::Reauthenticating { status_code });
     }
 
-    pub(crate) fn delivered(&self, Subject(call, subject): Subject<'_>, receipt: &CallReceipt) {
-        let &CallReceipt { attempts, elapsed } = receipt;
+    pub(crate) fn ended(&self, subject: Subject<'_>, outcome: &Result<CallReceipt, CallError>) {
+        match outcome {
+            Ok(receipt) => self.delivered(subject, receipt),
+            Err(error) => self.failed(subject, error),
+        }
+    }
+
+    fn delivered(&self, Subject(call, subject): Subject<'_>, receipt: &CallReceipt) {
+        let &CallReceipt { attempts, elapsed, .. } = receipt;
         count(&mut self.stats.borrow_mut().delivered);
         quietly(|| debug!(call, subject:?, attempts, elapsed:?; "delivered"));
         self.tell(call, subject, || DeliveryEventKind::Delivered { attempts, elapsed });
     }
 
-    pub(crate) fn failed(&self, Subject(call, subject): Subject<'_>, error: &CallError) {
+    fn failed(&self, Subject(call, subject): Subject<'_>, error: &CallError) {
         let (failure, level) = {
             let stats = &mut *self.stats.borrow_mut();
             let (failure, level, counter) = match error {
@@ -244,6 +256,7 @@ impl Journal {
                 CallError::ShuttingDown => (Failure::ShuttingDown, Level::Warn, &mut stats.refused),
                 CallError::NoCredentials => (Failure::NoCredentials, Level::Error, &mut stats.permanent),
                 CallError::Permanent(_) => (Failure::Permanent, Level::Error, &mut stats.permanent),
+                CallError::Transient(error) if error.is_parked() => (Failure::Parked, Level::Warn, &mut stats.parked),
                 CallError::Transient(_) => (Failure::Transient, Level::Error, &mut stats.transient),
                 CallError::Internal { .. } => (Failure::Internal, Level::Error, &mut stats.panics),
                 CallError::Cancelled { .. } => (Failure::Cancelled, Level::Debug, &mut stats.cancelled),

@@ -23,6 +23,15 @@ pub(crate) enum Key {
     Issue(String),
 }
 
+impl Key {
+    /// The id of the session or issue.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Session(id) | Self::Issue(id) => id,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// Attempts that run at once.
@@ -84,6 +93,16 @@ impl Lanes {
 
     /// Takes a place at the end of the key's lane, now: the order of these calls is the order of the lane.
     pub(crate) fn admit(self: &Rc<Self>, key: Key) -> Result<Turn, Refusal> {
+        self.admit_if(key, |no_room| !no_room)
+    }
+
+    /// As [`admit`](Self::admit), for what is bounded elsewhere.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn admit_anyway(self: &Rc<Self>, key: Key) -> Result<Turn, Refusal> {
+        self.admit_if(key, |_| true)
+    }
+
+    fn admit_if(self: &Rc<Self>, key: Key, is_welcome: impl FnOnce(bool) -> bool) -> Result<Turn, Refusal> {
         if self.closed.get() {
             return Err(Refusal::Closed);
         }
@@ -96,7 +115,7 @@ impl Lanes {
         };
         let capacity = self.limits.max_in_flight.saturating_add(self.limits.max_queued);
         let no_room = slot.is_none() && self.waiting() >= self.limits.max_queued;
-        if no_room || self.admitted.get() >= capacity {
+        if !is_welcome(no_room || self.admitted.get() >= capacity) {
             return Err(Refusal::Full);
         }
         let place = match lanes.entry(key.clone()) {
@@ -145,6 +164,16 @@ impl Lanes {
     /// Admits nothing from now on. What is admitted goes on.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+    }
+
+    #[cfg(feature = "outbox")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    #[cfg(feature = "outbox")]
+    pub(crate) fn max_in_flight(&self) -> usize {
+        self.limits.max_in_flight
     }
 
     /// Waits until all that is admitted is done.
@@ -201,6 +230,11 @@ enum Place {
 }
 
 impl Turn {
+    /// Whether others of its lane come before.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(self.place, Place::Behind { .. })
+    }
+
     /// Waits until all that arrived before with the same key are done.
     pub(crate) async fn come(&mut self) {
         if let Place::Behind { turn, .. } = &mut self.place {

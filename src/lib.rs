@@ -50,6 +50,9 @@
 //! - **Restart**: an actor that fails keeps its address, its mail and its running calls; see [`Supervisor`].
 //! - **Fresh credentials**: whoever is rejected gets new ones, once, and all who were rejected together cause one
 //!   fetch; see [`CredentialActor`].
+//! - **Nothing is lost**, with the feature `outbox` and `Options::outbox`: what was handed over is on
+//!   disk before it is sent, and is delivered at least once, although the platform is down for days or the process is
+//!   killed.
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
 //!   redirect, and it travels in clear text to no other machine unless you say so.
 //!
@@ -59,10 +62,12 @@
 //!
 //! It talks to the platform only, never to an issue tracker, and knows nothing of how a result came
 //! about. It leaves the process's rustls provider alone (only where awc would panic without one, because another crate
-//! has enabled awc's root features, it installs `ring` as the default). A result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
+//! has enabled awc's root features, it installs `ring` as the default). Without an outbox, a
+//! result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
 //!
 //! # Features
 //!
+//! - `outbox`: the durable outbox, by SQLite, built in (it takes a C compiler).
 //! - `testing`: a scripted platform on loopback, a clock to move by hand, and failures on demand, for a runner's own tests.
 
 mod classify;
@@ -78,8 +83,12 @@ mod journal;
 mod lanes;
 mod message;
 mod options;
+#[cfg_attr(not(feature = "outbox"), path = "outbox_off.rs")]
+mod outbox;
 mod panics;
 mod poster;
+#[cfg(feature = "outbox")]
+mod replay;
 mod result;
 mod retry;
 mod supervise;
@@ -103,6 +112,11 @@ pub use message::{
     UpdateIssueStatus,
 };
 pub use options::{Options, OptionsBuilder};
+#[cfg(feature = "outbox")]
+pub use outbox::{
+    DeliveryId, Discard, ListDeadLetters, ListParked, OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page,
+    Requeue,
+};
 pub use poster::ResultPoster;
 pub use result::{AgentResult, Cost, SessionStatus, WorkResult};
 pub use retry::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS};

@@ -5,11 +5,14 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "outbox")]
+use crate::outbox::{DeliveryId, OutboxError};
 use crate::{
     credentials::CredentialActor,
     error::{CallError, InvalidMessage, PostError},
+    outbox::Note,
     result::AgentResult,
-    wire::is_segment,
+    wire::{Method, is_segment},
 };
 
 /// More would not fit into a URL, percent-encoded.
@@ -39,6 +42,7 @@ pub struct PostResult {
     pub(crate) session_id: String,
     pub(crate) result: AgentResult,
     pub(crate) cancellation: CancellationToken,
+    pub(crate) reply_when_durable: bool,
 }
 
 impl Message for PostResult {
@@ -52,6 +56,7 @@ impl PostResult {
             session_id: session_id.into(),
             result,
             cancellation: CancellationToken::new(),
+            reply_when_durable: false,
         }
     }
 
@@ -60,6 +65,17 @@ impl PostResult {
     /// of the message has the same token, so give it another one to repeat what was cancelled.
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = token;
+        self
+    }
+
+    /// Replies as soon as both calls are in the outbox, with receipts that say so
+    /// ([`CallReceipt::queued`]). The delivery goes on, in this process or, if that ends, in another one with the same
+    /// outbox: for a runner that must exit now. What can't be kept is answered when it is delivered, as without this.
+    ///
+    /// Without an outbox the message is refused as [`PostError::Invalid`].
+    #[cfg(feature = "outbox")]
+    pub fn reply_when_durable(mut self) -> Self {
+        self.reply_when_durable = true;
         self
     }
 
@@ -101,7 +117,7 @@ impl UpdateIssueStatus {
     /// Moves the issue with this id to the status with this name.
     pub fn new(issue_id: impl Into<String>, status: impl Into<String>) -> Self {
         Self(IssueCall::new(
-            "updateIssueStatus",
+            Method::UpdateIssueStatus,
             "status",
             issue_id.into(),
             status.into(),
@@ -111,6 +127,13 @@ impl UpdateIssueStatus {
     /// As [`PostResult::with_cancellation`].
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
         self.0.cancellation = token;
+        self
+    }
+
+    /// As [`PostResult::reply_when_durable`].
+    #[cfg(feature = "outbox")]
+    pub fn reply_when_durable(mut self) -> Self {
+        self.0.reply_when_durable = true;
         self
     }
 }
@@ -133,7 +156,12 @@ impl Message for CreateComment {
 impl CreateComment {
     /// A comment on the issue with this id; the body is the issue tracker's own markup, and sent as it is.
     pub fn new(issue_id: impl Into<String>, body: impl Into<String>) -> Self {
-        Self(IssueCall::new("createComment", "body", issue_id.into(), body.into()))
+        Self(IssueCall::new(
+            Method::CreateComment,
+            "body",
+            issue_id.into(),
+            body.into(),
+        ))
     }
 
     /// As [`PostResult::with_cancellation`].
@@ -141,22 +169,30 @@ impl CreateComment {
         self.0.cancellation = token;
         self
     }
+
+    /// As [`PostResult::reply_when_durable`].
+    #[cfg(feature = "outbox")]
+    pub fn reply_when_durable(mut self) -> Self {
+        self.0.reply_when_durable = true;
+        self
+    }
 }
 
 /// What the two issue messages have in common: all but their names.
 #[derive(Debug, Clone)]
 pub(crate) struct IssueCall {
-    pub(crate) method: &'static str,
+    pub(crate) method: Method,
     /// What `text` is called in the message.
     text_field: &'static str,
     pub(crate) issue_id: String,
     pub(crate) text: String,
     pub(crate) idempotency_key: String,
     pub(crate) cancellation: CancellationToken,
+    pub(crate) reply_when_durable: bool,
 }
 
 impl IssueCall {
-    fn new(method: &'static str, text_field: &'static str, issue_id: String, text: String) -> Self {
+    fn new(method: Method, text_field: &'static str, issue_id: String, text: String) -> Self {
         Self {
             method,
             text_field,
@@ -164,6 +200,7 @@ impl IssueCall {
             text,
             idempotency_key: format!("{:032x}", rand::random::<u128>()),
             cancellation: CancellationToken::new(),
+            reply_when_durable: false,
         }
     }
 
@@ -218,6 +255,8 @@ pub struct ShutdownReport {
     pub failed: u64,
     /// Calls that were cancelled, because the time was over or by their token.
     pub cancelled: u64,
+    /// Calls, out of those that failed, that are in the outbox and will be delivered by whoever opens it next.
+    pub parked: u64,
 }
 
 /// Asks a [`ResultPoster`](crate::ResultPoster) for the address of its [`CredentialActor`], so that other parts of a
@@ -238,6 +277,24 @@ pub struct CallReceipt {
     /// Time that it took from its first step to the platform's answer, waits included; not the
     /// time that it waited behind other calls of its key.
     pub elapsed: Duration,
+    pub(crate) outbox: Note,
+}
+
+#[cfg(feature = "outbox")]
+impl CallReceipt {
+    /// The call's number in the outbox, if it is on disk and yet to be delivered: see
+    /// [`PostResult::reply_when_durable`]. There were no attempts then.
+    #[must_use]
+    pub fn queued(&self) -> Option<DeliveryId> {
+        self.outbox.kept()
+    }
+
+    /// Why the call was not kept in the outbox before it was delivered, if so: had the process ended meanwhile, it
+    /// would have been lost.
+    #[must_use]
+    pub fn outbox_error(&self) -> Option<&OutboxError> {
+        self.outbox.not_kept()
+    }
 }
 
 /// A result was delivered whole.

@@ -8,6 +8,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use url::{ParseError, Url};
 
+#[cfg(feature = "outbox")]
+use crate::outbox::{self, OutboxOptions};
 use crate::{
     clock::Clock,
     credentials::{
@@ -17,6 +19,7 @@ use crate::{
     error::OptionsError,
     journal::Journal,
     lanes::Limits,
+    outbox::Outbox,
     retry::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     transport::{
         self, ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, Dialer, Proxy, Route, Transport, is_loopback,
@@ -51,6 +54,8 @@ pub struct Options {
     retry: RetryPolicy,
     limits: Limits,
     clock: Clock,
+    #[cfg(feature = "outbox")]
+    outbox: Option<outbox::Settings>,
 }
 
 impl Options {
@@ -77,11 +82,22 @@ impl Options {
                 max_queued: 10_000,
             },
             clock: Clock::default(),
+            #[cfg(feature = "outbox")]
+            outbox: None,
         }
     }
 
     /// Hands each part what is its.
     pub(crate) fn into_parts(self) -> (Courier, Limits) {
+        #[cfg(feature = "outbox")]
+        let outbox = Outbox::new(
+            self.outbox,
+            &self.platform.base,
+            &self.credentials.fixed.worker_id,
+            self.clock.clone(),
+        );
+        #[cfg(not(feature = "outbox"))]
+        let outbox = Outbox;
         let transport = Rc::new(Transport::new(self.transport));
         let own = |source| Credentials::own(self.credentials.clone(), source);
         let credentials = match self.source {
@@ -100,6 +116,7 @@ impl Options {
             token_required: self.token_required,
             transport,
             retry: self.retry,
+            outbox,
             clock: self.clock,
             journal: Journal::default(),
             shutdown: CancellationToken::new(),
@@ -150,6 +167,8 @@ pub struct OptionsBuilder {
     retry: RetryPolicy,
     limits: Limits,
     clock: Clock,
+    #[cfg(feature = "outbox")]
+    outbox: Option<OutboxOptions>,
 }
 
 impl OptionsBuilder {
@@ -358,6 +377,13 @@ impl OptionsBuilder {
         self
     }
 
+    /// Keeps each call on disk until the platform has it: see [`OutboxOptions`]. Default: none, a call lives in memory.
+    #[cfg(feature = "outbox")]
+    pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
     /// Checks everything, and reads the host's root certificates if the platform is reached by https.
     ///
     /// # Errors
@@ -466,6 +492,16 @@ impl OptionsBuilder {
             connect_timeout: self.connect_timeout,
         };
 
+        // Last, since it makes a file.
+        #[cfg(feature = "outbox")]
+        let outbox = match self.outbox {
+            Some(options) => {
+                let opened = outbox::Settings::open(options);
+                Some(opened.map_err(|error| OptionsError::new("outbox", format!("can't be used: {error}")))?)
+            }
+            None => None,
+        };
+
         Ok(Options {
             platform: Platform {
                 base: url.as_str().trim_end_matches('/').to_owned(),
@@ -489,6 +525,8 @@ impl OptionsBuilder {
             retry: self.retry,
             limits: self.limits,
             clock: self.clock,
+            #[cfg(feature = "outbox")]
+            outbox,
         })
     }
 }

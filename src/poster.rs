@@ -6,6 +6,9 @@ use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, MessageRe
 use actix_rt::ArbiterHandle;
 use futures_util::future::{Either, select};
 
+#[cfg(feature = "outbox")]
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 #[cfg(feature = "testing")]
 use crate::testing::Crash;
 use crate::{
@@ -22,6 +25,11 @@ use crate::{
     panics::caught,
     supervise::Supervisor,
 };
+#[cfg(feature = "outbox")]
+use crate::{
+    outbox::{Discard, ListDeadLetters, ListParked, OutboxEntry, OutboxError, Requeue},
+    replay::replay,
+};
 
 /// The actor that delivers results: send it [`PostResult`], [`UpdateIssueStatus`] and
 /// [`CreateComment`], and await the typed reply.
@@ -33,6 +41,9 @@ use crate::{
 pub struct ResultPoster {
     courier: Rc<Courier>,
     lanes: Rc<Lanes>,
+    /// Ends what is sent again from the outbox, with the actor or when that is shut down.
+    #[cfg(feature = "outbox")]
+    replay: Option<DropGuard>,
 }
 
 impl ResultPoster {
@@ -43,6 +54,18 @@ impl ResultPoster {
         Self {
             courier: Rc::new(courier),
             lanes: Lanes::new(limits),
+            #[cfg(feature = "outbox")]
+            replay: None,
+        }
+    }
+
+    /// Begins to send again what is parked in the outbox; it outlives a restart.
+    #[cfg(feature = "outbox")]
+    fn start_replay(&mut self) {
+        if self.courier.outbox.is_open() && self.replay.is_none() && !self.lanes.is_closed() {
+            let stop = CancellationToken::new();
+            actix_rt::spawn(replay(Rc::clone(&self.courier), Rc::clone(&self.lanes), stop.clone()));
+            self.replay = Some(stop.drop_guard());
         }
     }
 
@@ -66,7 +89,10 @@ impl ResultPoster {
 
     fn post_result(&self, message: PostResult) -> ResponseFuture<Result<PostReceipt, PostError>> {
         let courier = Rc::clone(&self.courier);
-        let turn = self.admit(message.check(), || Key::Session(message.session_id.clone()));
+        let checked = message
+            .check()
+            .and_then(|()| self.check_outbox(message.reply_when_durable));
+        let turn = self.admit(checked, || Key::Session(message.session_id.clone()));
         Box::pin(async move {
             let posted = caught(courier.post_result(turn, message)).await;
             posted.unwrap_or_else(|message| Err(PostError::internal(message)))
@@ -75,11 +101,24 @@ impl ResultPoster {
 
     fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
         let courier = Rc::clone(&self.courier);
-        let turn = self.admit(message.check(), || Key::Issue(message.issue_id.clone()));
+        let checked = message
+            .check()
+            .and_then(|()| self.check_outbox(message.reply_when_durable));
+        let turn = self.admit(checked, || Key::Issue(message.issue_id.clone()));
         Box::pin(async move {
             let called = caught(courier.issue_call(turn, message)).await;
             called.unwrap_or_else(|message| Err(CallError::Internal { message }))
         })
+    }
+
+    fn check_outbox(&self, reply_when_durable: bool) -> Result<(), InvalidMessage> {
+        if reply_when_durable && !self.courier.outbox.is_open() {
+            return Err(InvalidMessage {
+                field: "reply_when_durable",
+                reason: "needs an outbox: set `Options::outbox`",
+            });
+        }
+        Ok(())
     }
 
     fn admit(&self, checked: Result<(), InvalidMessage>, key: impl FnOnce() -> Key) -> Result<Turn, Unsent> {
@@ -93,6 +132,8 @@ impl Actor for ResultPoster {
 
     fn started(&mut self, _: &mut Context<Self>) {
         self.courier.credentials.actor();
+        #[cfg(feature = "outbox")]
+        self.start_replay();
     }
 }
 
@@ -142,14 +183,20 @@ impl Handler<Shutdown> for ResultPoster {
 
     fn handle(&mut self, message: Shutdown, context: &mut Context<Self>) -> Self::Result {
         self.lanes.close();
+        #[cfg(feature = "outbox")]
+        self.replay.take();
         let before = self.courier.journal.stats();
         let (courier, lanes, poster) = (Rc::clone(&self.courier), Rc::clone(&self.lanes), context.address());
         Box::pin(async move {
-            let drained = pin!(lanes.drained());
+            let drained = pin!(async {
+                lanes.drained().await;
+                courier.outbox.leave().await;
+            });
             let time_is_over = pin!(courier.clock.sleep(message.within));
             if let Either::Right(_) = select(drained, time_is_over).await {
                 courier.shutdown.cancel();
                 lanes.drained().await;
+                drop(courier.outbox.leave());
             }
             poster.do_send(StopForGood);
             courier.journal.stats().since(&before)
@@ -169,6 +216,42 @@ impl Handler<StopForGood> for ResultPoster {
 
     fn handle(&mut self, _: StopForGood, context: &mut Context<Self>) {
         Supervisor::stop_for_good(context);
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Handler<ListParked> for ResultPoster {
+    type Result = ResponseFuture<Result<Vec<OutboxEntry>, OutboxError>>;
+
+    fn handle(&mut self, message: ListParked, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.courier.outbox.clone().list(false, message.0))
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Handler<ListDeadLetters> for ResultPoster {
+    type Result = ResponseFuture<Result<Vec<OutboxEntry>, OutboxError>>;
+
+    fn handle(&mut self, message: ListDeadLetters, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.courier.outbox.clone().list(true, message.0))
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Handler<Requeue> for ResultPoster {
+    type Result = ResponseFuture<Result<bool, OutboxError>>;
+
+    fn handle(&mut self, message: Requeue, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.courier.outbox.clone().requeue(message.0))
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Handler<Discard> for ResultPoster {
+    type Result = ResponseFuture<Result<bool, OutboxError>>;
+
+    fn handle(&mut self, message: Discard, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.courier.outbox.clone().discard(message.0))
     }
 }
 

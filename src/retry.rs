@@ -31,6 +31,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// A single attempt.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn once() -> Self {
+        Self {
+            max_attempts: 1,
+            ..Self::default()
+        }
+    }
+
     /// How long to wait after attempt number `attempt` failed, or `None` to give up.
     ///
     /// `random` lies in 0 to 1 and places the wait within the jitter.

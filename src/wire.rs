@@ -1,7 +1,7 @@
 //! What is sent: paths, bodies and idempotency keys. Pure.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -10,6 +10,8 @@ use crate::{
     result::{AgentResult, SessionStatus},
     text::prefix,
 };
+#[cfg(feature = "outbox")]
+use crate::{lanes::Key, outbox::ClaimedCall};
 
 /// What may stand in a path segment as it is (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -32,7 +34,6 @@ pub(crate) struct Platform {
 /// One call, with everything settled but the credentials.
 #[derive(Debug)]
 pub(crate) struct Call {
-    name: &'static str,
     /// The id of the session or issue that it is about.
     subject: String,
     pub(crate) endpoint: Endpoint,
@@ -42,17 +43,46 @@ pub(crate) struct Call {
     body: Body,
 }
 
-#[derive(Debug)]
-enum Body {
+/// What a call says, in the form that the outbox keeps it in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Body {
     Completion {
         summary: String,
     },
     Status(Box<AgentResult>),
     Proxy {
-        method: &'static str,
+        method: Method,
         args: [String; 2],
         organization_id: Option<String>,
     },
+}
+
+/// What the issue-tracker proxy can be asked to do.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Method {
+    UpdateIssueStatus,
+    CreateComment,
+}
+
+impl Method {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::UpdateIssueStatus => "updateIssueStatus",
+            Self::CreateComment => "createComment",
+        }
+    }
+}
+
+impl Body {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Completion { .. } => "completion",
+            Self::Status(_) => "status",
+            Self::Proxy { method, .. } => method.name(),
+        }
+    }
 }
 
 impl Platform {
@@ -60,25 +90,32 @@ impl Platform {
     ///
     /// Their keys come from the session and the whole result, so that a second send of the same
     /// result has the same keys, whoever sends it and with whatever credentials.
-    pub(crate) fn session_calls(&self, session_id: &str, result: AgentResult) -> (Call, Call) {
+    pub(crate) fn session_calls(&self, session_id: &str, result: AgentResult) -> [Call; 2] {
         let digest = digest(session_id, &result);
-        let call = |name, body| Call {
-            name,
-            subject: session_id.to_owned(),
-            endpoint: Endpoint::Session,
-            url: format!(
-                "{}/api/sessions/{}/{name}",
-                self.base,
-                utf8_percent_encode(session_id, SEGMENT)
-            ),
-            idempotency_key: format!("{digest}-{name}"),
-            body,
-        };
         let summary = summary(&result, self.max_summary_bytes);
-        (
-            call("completion", Body::Completion { summary }),
-            call("status", Body::Status(Box::new(result))),
-        )
+        [Body::Completion { summary }, Body::Status(Box::new(result))].map(|body| {
+            let idempotency_key = format!("{digest}-{}", body.name());
+            self.call(session_id.to_owned(), idempotency_key, body)
+        })
+    }
+
+    /// A call, wherever it comes from.
+    fn call(&self, subject: String, idempotency_key: String, body: Body) -> Call {
+        let (endpoint, url) = match &body {
+            Body::Completion { .. } | Body::Status(_) => {
+                let session_id = utf8_percent_encode(&subject, SEGMENT);
+                let url = format!("{}/api/sessions/{session_id}/{}", self.base, body.name());
+                (Endpoint::Session, url)
+            }
+            Body::Proxy { .. } => (Endpoint::Proxy, format!("{}/api/issue-tracker-proxy", self.base)),
+        };
+        Call {
+            subject,
+            endpoint,
+            url,
+            idempotency_key,
+            body,
+        }
     }
 
     /// Where a worker gets a new runtime token.
@@ -88,31 +125,44 @@ impl Platform {
     }
 
     /// A call to the issue-tracker proxy.
-    pub(crate) fn proxy_call(
-        &self,
-        method: &'static str,
-        issue_id: String,
-        text: String,
-        idempotency_key: String,
-    ) -> Call {
-        Call {
-            name: method,
-            subject: issue_id.clone(),
-            endpoint: Endpoint::Proxy,
-            url: format!("{}/api/issue-tracker-proxy", self.base),
-            idempotency_key,
-            body: Body::Proxy {
-                method,
-                args: [issue_id, text],
-                organization_id: self.organization_id.clone(),
-            },
-        }
+    pub(crate) fn proxy_call(&self, method: Method, issue_id: String, text: String, idempotency_key: String) -> Call {
+        let body = Body::Proxy {
+            method,
+            args: [issue_id.clone(), text],
+            organization_id: self.organization_id.clone(),
+        };
+        self.call(issue_id, idempotency_key, body)
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Platform {
+    /// A call that the outbox has kept.
+    pub(crate) fn restore(&self, kept: &ClaimedCall) -> serde_json::Result<Call> {
+        let body = serde_json::from_str(&kept.body)?;
+        Ok(self.call(kept.subject.clone(), kept.idempotency_key.clone(), body))
     }
 }
 
 impl Call {
+    /// The lane that it goes by.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn key(&self) -> Key {
+        match self.endpoint {
+            Endpoint::Session => Key::Session(self.subject.clone()),
+            Endpoint::Proxy => Key::Issue(self.subject.clone()),
+        }
+    }
+
     pub(crate) fn subject(&self) -> Subject<'_> {
-        Subject(self.name, &self.subject)
+        Subject(self.body.name(), &self.subject)
+    }
+
+    /// What the outbox keeps of it, beside its subject and its key.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn stored_body(&self) -> String {
+        // Only a map with keys that are no strings could fail here, and there is none.
+        serde_json::to_string(&self.body).unwrap_or_default()
     }
 
     /// The JSON body. `worker_id` is the one that goes with the token in the header.
@@ -125,7 +175,7 @@ impl Call {
                 args,
                 organization_id,
             } => serde_json::to_vec(&ProxyBody {
-                method,
+                method: method.name(),
                 args,
                 organization_id: organization_id.as_deref(),
             }),
@@ -276,7 +326,7 @@ mod tests {
             ("日", "%E6%97%A5"),
             ("a;b=c&d:e@f", "a%3Bb%3Dc%26d%3Ae%40f"),
         ] {
-            let (completion, status) = platform().session_calls(id, completed());
+            let [completion, status] = platform().session_calls(id, completed());
             assert_eq!(
                 completion.url,
                 format!("http://127.0.0.1:1/base/api/sessions/{segment}/completion")
@@ -295,7 +345,7 @@ mod tests {
             .with_worktree_path("")
             .with_error("")
             .with_cost(Cost::default().with_total_cost_usd(-0.0).with_input_tokens(0));
-        let (completion, status) = platform().session_calls("s", result);
+        let [completion, status] = platform().session_calls("s", result);
         assert_eq!(body(&completion, ""), json!({"summary": "The session completed."}));
         assert_eq!(body(&status, ""), json!({"workerId": "", "status": "completed"}));
     }
@@ -306,7 +356,7 @@ mod tests {
             organization_id: Some("org-1".into()),
             ..platform()
         };
-        let call = platform.proxy_call("createComment", "i-1".into(), "hi".into(), "key".into());
+        let call = platform.proxy_call(Method::CreateComment, "i-1".into(), "hi".into(), "key".into());
         assert_eq!(
             body(&call, "wkr_1"),
             json!({"method": "createComment", "args": ["i-1", "hi"], "organizationId": "org-1"})
@@ -362,7 +412,7 @@ mod tests {
     #[test]
     fn a_key_belongs_to_one_step_of_one_result_of_one_session() {
         let keys = |id: &str, result: AgentResult| {
-            let (completion, status) = platform().session_calls(id, result);
+            let [completion, status] = platform().session_calls(id, result);
             [completion.idempotency_key, status.idempotency_key]
         };
         let first = keys("s", completed().with_summary("a"));

@@ -44,6 +44,8 @@ pub struct ManualClock {
 #[derive(Debug, Default)]
 struct State {
     elapsed: Duration,
+    /// The time of day when nothing had elapsed, since 1970, if it was set.
+    start: Option<Duration>,
     /// When each sleeper wakes, in time elapsed, by its number.
     wakes: BTreeMap<u64, Duration>,
     next_number: u64,
@@ -95,10 +97,18 @@ impl ManualClock {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         const START: Duration = Duration::from_secs(1_767_225_600);
-        let elapsed = self.state.borrow().elapsed;
+        let state = self.state.borrow();
+        let start = state.start.unwrap_or(START);
         UNIX_EPOCH
-            .checked_add(START.saturating_add(elapsed))
+            .checked_add(start.saturating_add(state.elapsed))
             .unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Sets the time of day, as an administrator or a time server may, and moves nothing else: nobody wakes.
+    pub fn set_time_of_day(&self, now: SystemTime) {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.state
+            .send_modify(|state| state.start = Some(now.saturating_sub(state.elapsed)));
     }
 
     pub(crate) fn instant(&self) -> Instant {

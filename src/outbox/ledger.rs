@@ -1,0 +1,558 @@
+//! What a delivery asks of the outbox, and what it does by itself: which calls are kept, parked, due, dead, or another
+//! process's.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    pin::pin,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use actix_rt::{spawn, task::JoinHandle};
+use futures_util::future::select;
+use log::{info, warn};
+use rusqlite::Connection;
+use tokio::sync::Notify;
+
+use super::{
+    DeliveryId, OutboxEntry, OutboxError, OutboxOptions, Page, milliseconds, milliseconds_of,
+    store::{self, ClaimedCall, Failure, NewCall, NewMessage, Scope},
+    writer::Writer,
+};
+use crate::{
+    clock::Clock,
+    error::{AttemptError, CallError, TransientError},
+    lanes::Key,
+    message::CallReceipt,
+    panics::quietly,
+    retry::RetryPolicy,
+    wire::Call,
+};
+
+/// The longest time that a parked call waits, whatever the platform asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often the file is looked at, at the most.
+const SHORTEST_WAIT: Duration = Duration::from_millis(3);
+
+/// What [`Options`](crate::Options) hold of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    options: OutboxOptions,
+    writer: Writer,
+}
+
+impl Settings {
+    /// Opens the file.
+    pub(crate) fn open(options: OutboxOptions) -> Result<Self, OutboxError> {
+        let writer = Writer::start(options.path.clone(), options.max_bytes)?;
+        Ok(Self { options, writer })
+    }
+}
+
+/// The outbox as a poster sees it. There may be none.
+#[derive(Clone, Default)]
+pub(crate) struct Outbox(Option<Rc<Open>>);
+
+struct Open {
+    options: OutboxOptions,
+    writer: Writer,
+    /// What this process is called in the file.
+    owner: i64,
+    platform: String,
+    workers: RefCell<Workers>,
+    clock: Clock,
+    /// A jump of the host's clock is none of the outbox's: its time goes on from here, by the clock that never jumps.
+    started: (SystemTime, Instant),
+    /// What could not be written when it should have been.
+    unwritten: RefCell<Vec<Change>>,
+    /// When it is time for the next sign of life.
+    next_beat: Cell<Option<Instant>>,
+    /// The signs of life of other processes, and since when they are the same.
+    signs: RefCell<BTreeMap<i64, (i64, Instant)>>,
+    woken: Notify,
+}
+
+/// Who this process is to the platform, and was.
+struct Workers {
+    current: String,
+    all: BTreeSet<String>,
+}
+
+/// What becomes of a call in the file.
+#[derive(Debug, Clone)]
+enum Change {
+    Remove(i64),
+    GiveBack(i64),
+    Park(i64, Failure, i64),
+    Bury(i64, Failure),
+}
+
+impl Change {
+    fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<()> {
+        match self {
+            Self::Remove(id) => store::remove(connection, *id),
+            Self::GiveBack(id) => store::give_back(connection, *id, owner),
+            Self::Park(id, failure, due_at) => store::park(connection, *id, owner, *due_at, failure),
+            Self::Bury(id, failure) => store::bury(connection, *id, failure),
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(settings: Option<Settings>, platform: &str, worker_id: &str, clock: Clock) -> Self {
+        Self(settings.map(|Settings { options, writer }| {
+            Rc::new(Open {
+                options,
+                writer,
+                owner: rand::random(),
+                platform: platform.to_owned(),
+                workers: RefCell::new(Workers {
+                    current: worker_id.to_owned(),
+                    all: BTreeSet::from([worker_id.to_owned()]),
+                }),
+                started: (clock.now(), clock.instant()),
+                clock,
+                unwritten: RefCell::default(),
+                next_beat: Cell::default(),
+                signs: RefCell::default(),
+                woken: Notify::new(),
+            })
+        }))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// These are the worker's credentials now: what was from an earlier worker of this process is from this one.
+    pub(crate) fn meet(&self, worker_id: &str) {
+        if let Some(open) = &self.0 {
+            let mut workers = open.workers.borrow_mut();
+            if workers.current != worker_id {
+                workers.current = worker_id.to_owned();
+                workers.all.insert(worker_id.to_owned());
+            }
+        }
+    }
+
+    /// Keeps a message before it is sent. With `parked`, it is not to be sent now.
+    pub(crate) async fn enter(&self, key: &Key, calls: &[Call], parked: bool) -> Entry {
+        let Some(open) = &self.0 else {
+            return Entry::default();
+        };
+        let (now, scope, owner) = (open.now(), open.scope(), Some(open.owner).filter(|_| !parked));
+        let message = NewMessage {
+            worker: open.workers.borrow().current.clone(),
+            lane: lane(key),
+            calls: calls
+                .iter()
+                .map(|call| NewCall {
+                    name: call.subject().0,
+                    subject: call.subject().1.to_owned(),
+                    idempotency_key: call.idempotency_key.clone(),
+                    body: call.stored_body(),
+                })
+                .collect(),
+            now,
+            expires_at: now.saturating_add(milliseconds_of(open.options.expires_after)),
+        };
+        let inserted = open
+            .writer
+            .run(move |connection| store::insert(connection, &scope, owner, &message));
+        match inserted.await {
+            Ok((first, parked)) => {
+                if parked {
+                    open.woken.notify_one();
+                }
+                let open = Some(Rc::clone(open));
+                Entry {
+                    open,
+                    first,
+                    parked,
+                    error: None,
+                }
+            }
+            Err(error) => Entry {
+                error: Some(error),
+                ..Entry::default()
+            },
+        }
+    }
+}
+
+/// A message's place in the outbox; nothing without one.
+#[derive(Clone, Default)]
+pub(crate) struct Entry {
+    open: Option<Rc<Open>>,
+    /// Its first call's number; the others follow.
+    first: i64,
+    parked: bool,
+    /// Why it is not kept, although there is an outbox.
+    error: Option<OutboxError>,
+}
+
+impl Entry {
+    /// Whether it survives the process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether it is not to be sent now.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// The receipt of a call that is on disk, and yet to be delivered.
+    pub(crate) fn queued(&self, index: usize) -> CallReceipt {
+        CallReceipt {
+            attempts: 0,
+            elapsed: Duration::ZERO,
+            outbox: Note::Kept(self.id(index)),
+        }
+    }
+
+    /// The error of a call that is on disk, and was not attempted for this reason.
+    pub(crate) fn parked(&self, index: usize, reason: &'static str) -> CallError {
+        CallError::Transient(TransientError {
+            attempts: 0,
+            last: AttemptError::NotAttempted { reason },
+            retry_after: None,
+            may_have_been_delivered: false,
+            outbox: Note::Kept(self.id(index)),
+        })
+    }
+
+    fn id(&self, index: usize) -> DeliveryId {
+        DeliveryId(self.first.saturating_add(i64::try_from(index).unwrap_or_default()))
+    }
+
+    /// Whether an earlier message of its lane has been parked meanwhile: then so is this one.
+    pub(crate) async fn is_behind(&self, key: &Key, calls: usize) -> bool {
+        let Some(open) = &self.open else { return false };
+        let (scope, owner, lane, first) = (open.scope(), open.owner, lane(key), self.first);
+        let behind = open.writer.run(move |connection| {
+            let behind = store::is_behind(connection, &scope, Some(owner), &lane, first)?;
+            for id in (first..).take(calls).filter(|_| behind) {
+                store::give_back(connection, id, owner)?;
+            }
+            Ok(behind)
+        });
+        // If it can't be told, the message is sent: better out of order than not at all.
+        behind.await.unwrap_or(false)
+    }
+
+    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it.
+    pub(crate) async fn settle(&self, index: usize, outcome: Outcome, is_over: bool) -> Outcome {
+        let Some(open) = &self.open else {
+            return noted(self.note(index), outcome);
+        };
+        let id = self.id(index).0;
+        match outcome {
+            Ok(receipt) => {
+                open.change(Change::Remove(id));
+                Ok(receipt)
+            }
+            Err(CallError::Cancelled {
+                may_have_been_delivered,
+            }) if is_over => {
+                open.change(Change::GiveBack(id));
+                let mut error = self.parked(index, "the poster was shut down");
+                if let CallError::Transient(error) = &mut error {
+                    error.may_have_been_delivered = may_have_been_delivered;
+                }
+                Err(error)
+            }
+            Err(error @ CallError::Cancelled { .. }) => {
+                // Who cancels must be able to rely on it.
+                let _ = open.change(Change::Remove(id)).await;
+                Err(error)
+            }
+            Err(error) => {
+                // So that who hears of it finds it in the list.
+                let _ = open.change(open.after(id, &error, 0, 0)).await;
+                noted(self.note(index), Err(error))
+            }
+        }
+    }
+
+    fn note(&self, index: usize) -> Note {
+        match (&self.open, &self.error) {
+            (Some(_), _) => Note::Kept(self.id(index)),
+            (None, Some(error)) => Note::NotKept(error.clone()),
+            (None, None) => Note::None,
+        }
+    }
+}
+
+/// The outcome, with what the outbox has to say of it.
+fn noted(outbox: Note, outcome: Outcome) -> Outcome {
+    match outcome {
+        Ok(receipt) => Ok(CallReceipt { outbox, ..receipt }),
+        Err(CallError::Transient(error)) => Err(CallError::Transient(TransientError { outbox, ..error })),
+        Err(error) => Err(error),
+    }
+}
+
+fn lane(key: &Key) -> String {
+    match key {
+        Key::Session(id) => format!("session {id}"),
+        Key::Issue(id) => format!("issue {id}"),
+    }
+}
+
+/// What a receipt or an error has to say of the outbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Note {
+    #[default]
+    None,
+    /// It is on disk, and will be delivered.
+    Kept(DeliveryId),
+    NotKept(OutboxError),
+}
+
+impl Note {
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept().is_some()
+    }
+
+    pub(crate) fn kept(&self) -> Option<DeliveryId> {
+        match self {
+            Self::Kept(id) => Some(*id),
+            Self::None | Self::NotKept(_) => None,
+        }
+    }
+
+    pub(crate) fn not_kept(&self) -> Option<&OutboxError> {
+        match self {
+            Self::NotKept(error) => Some(error),
+            Self::None | Self::Kept(_) => None,
+        }
+    }
+}
+
+type Outcome = Result<CallReceipt, CallError>;
+
+/// A message that was kept, and whose turn it is to be delivered.
+pub(crate) type Claimed = Vec<ClaimedCall>;
+
+// What the replay asks for.
+impl Outbox {
+    /// Takes up to `limit` calls that are due, the oldest first, message by message, and tells when the next one will be.
+    pub(crate) async fn claim(&self, limit: usize) -> (Vec<Claimed>, Option<Duration>) {
+        let Some(open) = &self.0 else {
+            return Default::default();
+        };
+        let (scope, owner, now) = (open.scope(), open.owner, open.now());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // Later than any wait: a clock that was wrong has written it.
+        let horizon = now.saturating_add(milliseconds_of(LONGEST_WAIT.saturating_mul(2)));
+        let claimed = open.writer.run(move |connection| {
+            let calls = store::claim(connection, &scope, owner, now..horizon, limit)?;
+            Ok((calls, store::next_due(connection, &scope, now)?))
+        });
+        let (calls, next_due) = claimed.await.unwrap_or_default();
+        let mut messages: Vec<Claimed> = Vec::new();
+        for call in calls {
+            match messages.last_mut() {
+                Some(message) if message.iter().any(|other| other.message == call.message) => message.push(call),
+                _ => messages.push(vec![call]),
+            }
+        }
+        let wait = next_due.and_then(|due_at| u64::try_from(due_at.saturating_sub(now)).ok());
+        (messages, wait.map(Duration::from_millis))
+    }
+
+    /// Gives back a call that was claimed, as it was.
+    pub(crate) fn give_back(&self, call: &ClaimedCall) {
+        if let Some(open) = &self.0 {
+            open.change(Change::GiveBack(call.id));
+        }
+    }
+
+    /// Makes a dead letter of a call that was claimed.
+    pub(crate) fn bury(&self, call: &ClaimedCall, error: String) {
+        if let Some(open) = &self.0 {
+            let failure = Failure {
+                attempts: call.attempts,
+                rounds: call.rounds,
+                status_code: None,
+                error,
+            };
+            open.change(Change::Bury(call.id, failure));
+        }
+    }
+
+    /// Writes down what has become of a call that was claimed.
+    pub(crate) fn settle(&self, call: &ClaimedCall, outcome: Outcome) -> Outcome {
+        let Some(open) = &self.0 else { return outcome };
+        open.change(match &outcome {
+            Ok(_) => Change::Remove(call.id),
+            Err(error) => open.after(call.id, error, call.attempts, call.rounds),
+        });
+        noted(Note::Kept(DeliveryId(call.id)), outcome)
+    }
+
+    /// If it is time: shows a sign of life, takes over from those that have shown none for a lease, looks for what has
+    /// expired, and writes what could not be written when it should have been.
+    pub(crate) async fn beat(&self) {
+        let Some(open) = &self.0 else { return };
+        let now = open.clock.instant();
+        if open.next_beat.get().is_some_and(|next| now < next) {
+            return;
+        }
+        open.next_beat.set(now.checked_add(open.beat_interval()));
+        let (owner, changes) = (open.owner, open.unwritten.take());
+        let (again, scope, time) = (changes.clone(), open.scope(), open.now());
+        let beat = open.writer.run(move |connection| {
+            changes.iter().try_for_each(|change| change.apply(connection, owner))?;
+            let expired = store::expire(connection, &scope, time)?;
+            Ok((expired, store::beat(connection, owner)?))
+        });
+        let Ok((expired, signs)) = beat.await else {
+            open.unwritten.borrow_mut().extend(again);
+            return;
+        };
+        if expired > 0 {
+            quietly(|| warn!(calls = expired; "expired in the outbox"));
+        }
+        let mut gone = Vec::new();
+        {
+            let mut seen = open.signs.borrow_mut();
+            seen.retain(|owner, _| signs.iter().any(|(other, _)| other == owner));
+            for (owner, sign) in signs {
+                let (last, since) = seen.entry(owner).or_insert((sign, now));
+                if *last != sign {
+                    (*last, *since) = (sign, now);
+                } else if now.saturating_duration_since(*since) >= open.options.lease {
+                    gone.push(owner);
+                }
+            }
+        }
+        for gone in gone {
+            let scope = open.scope();
+            let freed = open
+                .writer
+                .run(move |connection| store::take_over(connection, &scope, gone));
+            if let Ok(calls @ 1..) = freed.await {
+                quietly(|| info!(calls; "taking over from a process that is gone"));
+            }
+        }
+    }
+
+    /// Waits until something may be due, or it is time for the next sign of life.
+    pub(crate) async fn wait(&self, next_due: Option<Duration>) {
+        let Some(open) = &self.0 else { return pending().await };
+        let beat = open.beat_interval();
+        let wait = next_due.unwrap_or(beat).clamp(SHORTEST_WAIT, beat);
+        select(pin!(open.woken.notified()), pin!(open.clock.sleep(wait))).await;
+    }
+
+    /// Gives back what this process still has, and waits until all is on disk.
+    ///
+    /// It begins with that even if it is not waited for.
+    pub(crate) fn leave(&self) -> impl Future<Output = ()> + use<> {
+        let left = self.0.as_ref().map(|open| {
+            let owner = open.owner;
+            open.writer.run(move |connection| store::leave(connection, owner))
+        });
+        async {
+            if let Some(left) = left {
+                let _ = left.await;
+            }
+        }
+    }
+
+    pub(crate) async fn list(self, dead: bool, page: Page) -> Result<Vec<OutboxEntry>, OutboxError> {
+        let open = self.0.ok_or(OutboxError::NotConfigured)?;
+        open.writer
+            .run(move |connection| store::list(connection, dead, page))
+            .await
+    }
+
+    pub(crate) async fn requeue(self, id: DeliveryId) -> Result<bool, OutboxError> {
+        let open = self.0.ok_or(OutboxError::NotConfigured)?;
+        let now = open.now();
+        let expires_at = now.saturating_add(milliseconds_of(open.options.expires_after));
+        let requeued = open
+            .writer
+            .run(move |connection| store::requeue(connection, id.0, now, expires_at));
+        let requeued = requeued.await?;
+        open.woken.notify_one();
+        Ok(requeued)
+    }
+
+    pub(crate) async fn discard(self, id: DeliveryId) -> Result<bool, OutboxError> {
+        let open = self.0.ok_or(OutboxError::NotConfigured)?;
+        open.writer
+            .run(move |connection| store::discard(connection, id.0))
+            .await
+    }
+}
+
+impl Open {
+    fn beat_interval(&self) -> Duration {
+        self.options.lease.checked_div(3).unwrap_or_default().max(SHORTEST_WAIT)
+    }
+
+    /// In milliseconds since 1970.
+    fn now(&self) -> i64 {
+        let (time, instant) = self.started;
+        let passed = self.clock.instant().saturating_duration_since(instant);
+        milliseconds(time).saturating_add(milliseconds_of(passed))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            platform: self.platform.clone(),
+            workers: serde_json::to_string(&self.workers.borrow().all).unwrap_or_default(),
+        }
+    }
+
+    /// Begins to write it down, now. It need not be waited for.
+    fn change(self: &Rc<Self>, change: Change) -> JoinHandle<()> {
+        let (open, owner, again) = (Rc::clone(self), self.owner, change.clone());
+        let written = self.writer.run(move |connection| change.apply(connection, owner));
+        spawn(async move {
+            let parked = matches!(again, Change::Park(..) | Change::GiveBack(_));
+            match written.await {
+                Ok(()) if parked => open.woken.notify_one(),
+                Ok(()) => {}
+                Err(_) => open.unwritten.borrow_mut().push(again),
+            }
+        })
+    }
+
+    /// What becomes of a call that has failed so, after so many earlier attempts in so many rounds.
+    fn after(&self, id: i64, error: &CallError, attempts: u32, rounds: u32) -> Change {
+        let failure = |attempted: u32, status_code| Failure {
+            attempts: attempts.saturating_add(attempted),
+            rounds: rounds.saturating_add(1),
+            status_code,
+            error: error.without_body(),
+        };
+        let delays = RetryPolicy {
+            max_attempts: u32::MAX,
+            base_delay: self.options.first_delay,
+            max_delay: self.options.max_delay,
+            ..RetryPolicy::default()
+        };
+        let delay = delays
+            .wait_after(rounds.saturating_add(1), None, 0.0)
+            .unwrap_or_default();
+        let delay = delay.mul_f64(1.0 - rand::random::<f64>() / 2.0);
+        let park = |failure, wait: Duration| {
+            let wait = wait.max(delay).min(LONGEST_WAIT);
+            Change::Park(id, failure, self.now().saturating_add(milliseconds_of(wait)))
+        };
+        match error {
+            CallError::Permanent(refusal) => Change::Bury(id, failure(1, Some(refusal.status_code))),
+            CallError::Transient(error) => park(failure(error.attempts, None), error.retry_after.unwrap_or_default()),
+            CallError::NoCredentials | CallError::Internal { .. } => park(failure(0, None), Duration::ZERO),
+            CallError::Cancelled { .. } => Change::GiveBack(id),
+            CallError::Invalid(_) | CallError::Overloaded | CallError::ShuttingDown => Change::GiveBack(id),
+        }
+    }
+}

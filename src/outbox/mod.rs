@@ -1,0 +1,220 @@
+//! The durable outbox: a call is on disk before its first attempt, and leaves it when the platform has it.
+//!
+//! Its public types are here. What a delivery asks of it is in `ledger`, the file in `store`, the thread that owns that in
+//! `writer`.
+
+mod inspect;
+mod ledger;
+mod store;
+mod writer;
+
+use std::{
+    fmt, io,
+    num::ParseIntError,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::ErrorCode;
+use serde::Serialize;
+use thiserror::Error;
+
+pub use self::inspect::{Discard, ListDeadLetters, ListParked, OutboxFile, Page, Requeue};
+pub(crate) use self::{
+    ledger::{Claimed, Entry, Note, Outbox, Settings},
+    store::ClaimedCall,
+};
+
+/// How long a call is tried, by default.
+const EXPIRES_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Where the outbox is, and how long it tries.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use result_poster::{Options, OutboxOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("outbox.db");
+/// let options = Options::builder("https://app.example.com")
+///     .auth_token("token")
+///     .outbox(OutboxOptions::at(path).expires_after(Duration::from_secs(24 * 60 * 60)))
+///     .build()?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct OutboxOptions {
+    path: PathBuf,
+    expires_after: Duration,
+    first_delay: Duration,
+    max_delay: Duration,
+    lease: Duration,
+    max_bytes: Option<u64>,
+}
+
+impl OutboxOptions {
+    /// An SQLite database at this path, made with mode 0600 if there is none. Several processes may share it, on one host; the
+    /// folder must not be on a network's file system.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            expires_after: EXPIRES_AFTER,
+            first_delay: Duration::from_secs(5),
+            max_delay: Duration::from_secs(5 * 60),
+            lease: Duration::from_secs(30),
+            max_bytes: None,
+        }
+    }
+
+    /// How long a call is kept before it becomes a dead letter, from the moment that it was handed over. Default: 7 days.
+    pub fn expires_after(mut self, time: Duration) -> Self {
+        self.expires_after = time;
+        self
+    }
+
+    /// How long a parked call waits before it is tried again: so long at first, then twice as long each time, up to
+    /// `max`; each wait is shortened at random by up to a half. Default: 5 s, up to 5 min.
+    pub fn delays(mut self, first: Duration, max: Duration) -> Self {
+        self.first_delay = first;
+        self.max_delay = max;
+        self
+    }
+
+    /// How long a process that shares the file must have shown no sign of life before its calls are taken over, at least
+    /// 10 ms. It shows one three times as often. Default: 30 s.
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.lease = time;
+        self
+    }
+
+    /// The largest size of the database, in bytes (its log comes to that). What does not fit is not kept, as on a
+    /// disk that is full. Default: none.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+}
+
+/// Why the outbox could not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// The options name none.
+    #[error("there is no outbox: set `Options::outbox`")]
+    NotConfigured,
+    /// No room on the disk, or within `max_bytes`.
+    #[error("there is no room for it: make some on the disk, or raise `max_bytes`")]
+    Full,
+    /// Another process held the file for longer than 5 s.
+    #[error("another process holds the file: look for one that hangs, or a tool that has it open")]
+    Locked,
+    /// The file, or its folder, can't be written.
+    #[error("the file can't be written: check the rights of the file and its folder")]
+    ReadOnly,
+    /// The file is damaged. It was not changed.
+    #[error("the file is damaged ({0}): move it away, and save what is in it with `sqlite3 … .recover`")]
+    Corrupt(String),
+    /// The file is something else. It was not changed.
+    #[error("the file is not an outbox: name another path")]
+    Foreign,
+    /// The file was written by a newer version of this crate. It was not changed.
+    #[error("the file was made by a newer version: update this program, or name another path")]
+    TooNew,
+    /// The outbox's thread is gone.
+    #[error("the outbox has stopped")]
+    Stopped,
+    /// Anything else, as the operating system or SQLite puts it.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<rusqlite::Error> for OutboxError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::ReadOnly,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for OutboxError {
+    fn from(error: io::Error) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds say enough themselves")]
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// Which call of an outbox: a number that is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct DeliveryId(i64);
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// A call in the outbox that is parked, or dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutboxEntry {
+    /// Its number.
+    pub id: DeliveryId,
+    /// `completion`, `status`, `updateIssueStatus` or `createComment`.
+    pub call: String,
+    /// The id of its session or issue.
+    pub subject: String,
+    /// The platform that it is for.
+    pub platform_url: String,
+    /// The worker that it is from.
+    pub worker_id: String,
+    /// What tells the platform that it has it already.
+    pub idempotency_key: String,
+    /// What it says, as JSON; not quite as it is sent.
+    pub body: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it was handed over.
+    pub created_at: SystemTime,
+    /// When it is tried again, if it is parked.
+    pub due_at: SystemTime,
+    /// When it becomes a dead letter, if it is parked.
+    pub expires_at: SystemTime,
+    /// The HTTP status that the platform refused it with.
+    pub status_code: Option<u16>,
+    /// Why it was not delivered, without the body of an answer.
+    pub error: String,
+    /// Whether it is never sent again by itself.
+    pub is_dead: bool,
+}
+
+fn milliseconds(time: SystemTime) -> i64 {
+    milliseconds_of(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn milliseconds_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn from_milliseconds(milliseconds: i64) -> SystemTime {
+    let since = Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default());
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,459 @@
+//! The outbox's file: an SQLite database, and what is done in it. Each function is one step of a transaction.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    ops::Range,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, named_params};
+
+use super::{DeliveryId, OutboxEntry, OutboxError, Page, from_milliseconds};
+
+/// "rPob": whose file it is.
+const APPLICATION_ID: i32 = 0x7250_6f62;
+
+/// What leads from each version of the schema to the next. The version is in `user_version`.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        message INTEGER NOT NULL,              -- the first call of the same message
+        platform TEXT NOT NULL,
+        worker TEXT NOT NULL,
+        lane TEXT NOT NULL,                    -- whose calls go out in order
+        name TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        idempotency_key TEXT NOT NULL,
+        body TEXT NOT NULL,
+        dead INTEGER NOT NULL DEFAULT 0,
+        owner INTEGER,                         -- who delivers it now; NULL: it is parked
+        attempts INTEGER NOT NULL DEFAULT 0,
+        rounds INTEGER NOT NULL DEFAULT 0,     -- times that it was parked after an attempt
+        created_at INTEGER NOT NULL,           -- milliseconds since 1970, all three
+        due_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        status_code INTEGER,
+        error TEXT
+    );
+    CREATE INDEX calls_by_lane ON calls (lane, message) WHERE dead = 0;
+    CREATE INDEX calls_by_due ON calls (due_at) WHERE dead = 0 AND owner IS NULL;
+    CREATE INDEX calls_by_owner ON calls (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE owners (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
+"];
+
+/// How long another process may hold the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the outbox at `path`, and makes it if there is none. What is not an outbox is not touched.
+pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Connection, OutboxError> {
+    let mut connection = open_checked(path)?;
+    // After the checks, since it writes.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A commit is on disk when it returns.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    if let Some(bytes) = max_bytes {
+        let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let pages = i64::try_from(bytes)
+            .unwrap_or(i64::MAX)
+            .checked_div(page)
+            .unwrap_or_default();
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    }
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
+    let mut private = OpenOptions::new();
+    private.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
+    match private.open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let mut start = Vec::new();
+            File::open(path)?.take(16).read_to_end(&mut start)?;
+            if !start.is_empty() && start != *b"SQLite format 3\0" {
+                return Err(OutboxError::Foreign);
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let (id, version) = identity(&connection)?;
+    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
+    if id != APPLICATION_ID && (id != 0 || tables > 0) {
+        return Err(OutboxError::Foreign);
+    }
+    if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
+        return Err(OutboxError::TooNew);
+    }
+    make_private(path)?;
+    let health: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    if health != "ok" {
+        return Err(OutboxError::Corrupt(health));
+    }
+    Ok(connection)
+}
+
+fn identity(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
+    let value = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((value("application_id")?, value("user_version")?))
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OutboxError> {
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it since the first look.
+    let (_, version) = identity(&change)?;
+    let missing = MIGRATIONS
+        .get(usize::try_from(version).unwrap_or_default()..)
+        .unwrap_or_default();
+    if !missing.is_empty() {
+        for migration in missing {
+            change.execute_batch(migration)?;
+        }
+        change.pragma_update(None, "application_id", APPLICATION_ID)?;
+        change.pragma_update(
+            None,
+            "user_version",
+            i32::try_from(MIGRATIONS.len()).unwrap_or_default(),
+        )?;
+    }
+    Ok(change.commit()?)
+}
+
+/// A file that was there already may have been made with other rights.
+fn make_private(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut rights = fs::metadata(path)?.permissions();
+        if rights.mode() & 0o077 != 0 {
+            rights.set_mode(0o600);
+            fs::set_permissions(path, rights)?;
+        }
+    }
+    let _ = path;
+    Ok(())
+}
+
+/// Whose calls a process may deliver: those for its platform, of the workers that it is or was.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    pub(super) platform: String,
+    /// A JSON array.
+    pub(super) workers: String,
+}
+
+/// A call that is to be kept.
+#[derive(Debug, Clone)]
+pub(super) struct NewCall {
+    pub(super) name: &'static str,
+    pub(super) subject: String,
+    pub(super) idempotency_key: String,
+    pub(super) body: String,
+}
+
+/// A message that is to be kept: its calls, in the order that they are sent in.
+#[derive(Debug, Clone)]
+pub(super) struct NewMessage {
+    pub(super) worker: String,
+    pub(super) lane: String,
+    pub(super) calls: Vec<NewCall>,
+    pub(super) now: i64,
+    pub(super) expires_at: i64,
+}
+
+/// A call that was kept, and is to be delivered.
+#[derive(Debug)]
+pub(crate) struct ClaimedCall {
+    pub(crate) id: i64,
+    pub(crate) message: i64,
+    pub(crate) subject: String,
+    pub(crate) idempotency_key: String,
+    pub(crate) body: String,
+    pub(crate) attempts: u32,
+    pub(crate) rounds: u32,
+}
+
+/// Keeps a message. Where an earlier one of its lane is parked, or another process's, it is parked behind it:
+/// then it has no owner. Returns the first call's id, and whether that is so.
+pub(super) fn insert(
+    connection: &Connection,
+    scope: &Scope,
+    owner: Option<i64>,
+    message: &NewMessage,
+) -> rusqlite::Result<(i64, bool)> {
+    let parked = owner.is_none() || is_behind(connection, scope, owner, &message.lane, i64::MAX)?;
+    let owner = owner.filter(|_| !parked);
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO calls (message, platform, worker, lane, name, subject, idempotency_key, body, owner, created_at,
+             due_at, expires_at)
+         VALUES (:message, :platform, :worker, :lane, :name, :subject, :idempotency_key, :body, :owner, :now, :now,
+             :expires_at)",
+    )?;
+    let mut first = None;
+    for call in &message.calls {
+        let id = insert.insert(named_params! {
+            ":message": first.unwrap_or_default(),
+            ":platform": scope.platform,
+            ":worker": message.worker,
+            ":lane": message.lane,
+            ":name": call.name,
+            ":subject": call.subject,
+            ":idempotency_key": call.idempotency_key,
+            ":body": call.body,
+            ":owner": owner,
+            ":now": message.now,
+            ":expires_at": message.expires_at,
+        })?;
+        if first.is_none() {
+            first = Some(id);
+            let mut name = connection.prepare_cached("UPDATE calls SET message = id WHERE id = ?1")?;
+            name.execute([id])?;
+        }
+    }
+    Ok((first.unwrap_or_default(), parked))
+}
+
+/// Whether a message of the lane from before `message` is parked, or another process's.
+pub(super) fn is_behind(
+    connection: &Connection,
+    scope: &Scope,
+    owner: Option<i64>,
+    lane: &str,
+    message: i64,
+) -> rusqlite::Result<bool> {
+    let mut query = connection.prepare_cached(
+        "SELECT EXISTS (
+             SELECT 1 FROM calls
+             WHERE lane = :lane AND dead = 0 AND message < :message AND owner IS NOT :owner
+                 AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers)))",
+    )?;
+    let parameters = named_params! {
+        ":lane": lane, ":message": message, ":owner": owner, ":platform": scope.platform, ":workers": scope.workers,
+    };
+    query.query_row(parameters, |row| row.get(0))
+}
+
+/// Takes up to `limit` calls that are parked and due, the longest due first, unless an earlier message of their lane is left.
+/// What is not due before the end of the range is due too.
+pub(super) fn claim(
+    connection: &Connection,
+    scope: &Scope,
+    owner: i64,
+    due: Range<i64>,
+    limit: i64,
+) -> rusqlite::Result<Vec<ClaimedCall>> {
+    let mut claim = connection.prepare_cached(
+        "UPDATE calls SET owner = :owner WHERE id IN (
+             SELECT id FROM calls AS call
+             WHERE dead = 0 AND owner IS NULL AND (due_at <= :now OR due_at > :horizon) AND expires_at > :now
+                 AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))
+                 AND NOT EXISTS (
+                     SELECT 1 FROM calls AS earlier
+                     WHERE earlier.lane = call.lane AND earlier.dead = 0 AND earlier.message < call.message
+                         AND earlier.platform = call.platform
+                         AND earlier.worker IN (SELECT value FROM json_each(:workers)))
+             ORDER BY due_at, id LIMIT :limit)
+         RETURNING id, message, subject, idempotency_key, body, attempts, rounds",
+    )?;
+    let parameters = named_params! {
+        ":owner": owner,
+        ":now": due.start,
+        ":horizon": due.end,
+        ":platform": scope.platform,
+        ":workers": scope.workers,
+        ":limit": limit,
+    };
+    let mut calls = claim
+        .query_map(parameters, |row| {
+            Ok(ClaimedCall {
+                id: row.get("id")?,
+                message: row.get("message")?,
+                subject: row.get("subject")?,
+                idempotency_key: row.get("idempotency_key")?,
+                body: row.get("body")?,
+                attempts: row.get("attempts")?,
+                rounds: row.get("rounds")?,
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    calls.sort_by_key(|call| call.id);
+    Ok(calls)
+}
+
+/// The platform has it, or nobody wants it delivered any more.
+pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM calls WHERE id = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// What an attempt has left behind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure {
+    pub(super) attempts: u32,
+    pub(super) rounds: u32,
+    pub(super) status_code: Option<u16>,
+    pub(super) error: String,
+}
+
+/// It waits until `due_at` for whoever may deliver it then.
+pub(super) fn park(
+    connection: &Connection,
+    id: i64,
+    owner: i64,
+    due_at: i64,
+    failure: &Failure,
+) -> rusqlite::Result<()> {
+    let mut park = connection.prepare_cached(
+        "UPDATE calls SET owner = NULL, due_at = :due_at, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
+         WHERE id = :id AND owner = :owner",
+    )?;
+    park.execute(named_params! {
+        ":id": id,
+        ":owner": owner,
+        ":due_at": due_at,
+        ":attempts": failure.attempts,
+        ":rounds": failure.rounds,
+        ":status_code": failure.status_code,
+        ":error": failure.error,
+    })?;
+    Ok(())
+}
+
+/// It is given back as it was, for whoever may deliver it.
+pub(super) fn give_back(connection: &Connection, id: i64, owner: i64) -> rusqlite::Result<()> {
+    let mut release = connection.prepare_cached("UPDATE calls SET owner = NULL WHERE id = ?1 AND owner = ?2")?;
+    release.execute([id, owner])?;
+    Ok(())
+}
+
+/// It is never sent again by itself.
+pub(super) fn bury(connection: &Connection, id: i64, failure: &Failure) -> rusqlite::Result<()> {
+    let mut bury = connection.prepare_cached(
+        "UPDATE calls SET dead = 1, owner = NULL, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
+         WHERE id = :id",
+    )?;
+    bury.execute(named_params! {
+        ":id": id,
+        ":attempts": failure.attempts,
+        ":rounds": failure.rounds,
+        ":status_code": failure.status_code,
+        ":error": failure.error,
+    })?;
+    Ok(())
+}
+
+/// What is parked and has expired is dead. Returns how many that were.
+pub(super) fn expire(connection: &Connection, scope: &Scope, now: i64) -> rusqlite::Result<usize> {
+    let mut expire = connection.prepare_cached(
+        "UPDATE calls SET dead = 1, error = 'expired' || coalesce('; ' || error, '')
+         WHERE dead = 0 AND owner IS NULL AND expires_at <= :now
+             AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+    )?;
+    expire.execute(named_params! { ":now": now, ":platform": scope.platform, ":workers": scope.workers })
+}
+
+/// Shows that this owner is alive, and returns what the others have shown so far.
+pub(super) fn beat(connection: &Connection, owner: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut beat = connection.prepare_cached(
+        "INSERT INTO owners (id, beat) VALUES (?1, 1) ON CONFLICT (id) DO UPDATE SET beat = beat + 1",
+    )?;
+    beat.execute([owner])?;
+    let mut others = connection.prepare_cached("SELECT id, beat FROM owners WHERE id <> ?1")?;
+    others
+        .query_map([owner], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// Frees the calls of an owner that is gone, as far as they are in scope. Returns how many.
+pub(super) fn take_over(connection: &Connection, scope: &Scope, gone: i64) -> rusqlite::Result<usize> {
+    let mut free = connection.prepare_cached(
+        "UPDATE calls SET owner = NULL
+         WHERE owner = :gone AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+    )?;
+    let parameters = named_params! { ":gone": gone, ":platform": scope.platform, ":workers": scope.workers };
+    let freed = free.execute(parameters)?;
+    let mut forget = connection
+        .prepare_cached("DELETE FROM owners WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM calls WHERE owner = ?1)")?;
+    forget.execute([gone])?;
+    Ok(freed)
+}
+
+/// This owner is gone, and what it still had is parked.
+pub(super) fn leave(connection: &Connection, owner: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE calls SET owner = NULL WHERE owner = ?1")?
+        .execute([owner])?;
+    connection
+        .prepare_cached("DELETE FROM owners WHERE id = ?1")?
+        .execute([owner])?;
+    Ok(())
+}
+
+/// When the next call that is parked and in scope falls due.
+pub(super) fn next_due(connection: &Connection, scope: &Scope, now: i64) -> rusqlite::Result<Option<i64>> {
+    let mut query = connection.prepare_cached(
+        "SELECT min(due_at) FROM calls
+         WHERE dead = 0 AND owner IS NULL AND due_at > :now
+             AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+    )?;
+    let parameters = named_params! { ":now": now, ":platform": scope.platform, ":workers": scope.workers };
+    query.query_row(parameters, |row| row.get(0))
+}
+
+/// A page of what is parked, or dead, whoever it belongs to.
+pub(super) fn list(connection: &Connection, dead: bool, page: Page) -> rusqlite::Result<Vec<OutboxEntry>> {
+    let mut list = connection.prepare_cached(
+        "SELECT * FROM calls WHERE id > :after AND dead = :dead AND (dead = 1 OR owner IS NULL) ORDER BY id LIMIT :limit",
+    )?;
+    let parameters = named_params! { ":after": page.after, ":dead": dead, ":limit": page.limit };
+    list.query_map(parameters, kept)?.collect()
+}
+
+pub(super) fn get(connection: &Connection, id: i64) -> rusqlite::Result<Option<OutboxEntry>> {
+    let mut one = connection.prepare_cached("SELECT * FROM calls WHERE id = ?1 AND (dead = 1 OR owner IS NULL)")?;
+    one.query_row([id], kept).optional()
+}
+
+fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
+    let time = |name| -> rusqlite::Result<SystemTime> { Ok(from_milliseconds(row.get(name)?)) };
+    Ok(OutboxEntry {
+        id: DeliveryId(row.get("id")?),
+        call: row.get("name")?,
+        subject: row.get("subject")?,
+        platform_url: row.get("platform")?,
+        worker_id: row.get("worker")?,
+        idempotency_key: row.get("idempotency_key")?,
+        body: row.get("body")?,
+        attempts: row.get("attempts")?,
+        created_at: time("created_at")?,
+        due_at: time("due_at")?,
+        expires_at: time("expires_at")?,
+        status_code: row.get("status_code")?,
+        error: row.get::<_, Option<String>>("error")?.unwrap_or_default(),
+        is_dead: row.get("dead")?,
+    })
+}
+
+/// It is parked, due now, with all of its time before it. `false` if there is none that is parked or dead.
+pub(super) fn requeue(connection: &Connection, id: i64, now: i64, expires_at: i64) -> rusqlite::Result<bool> {
+    let mut requeue = connection.prepare_cached(
+        "UPDATE calls SET dead = 0, rounds = 0, due_at = :now, expires_at = :expires_at WHERE id = :id AND (dead = 1 OR owner IS NULL)",
+    )?;
+    let changed = requeue.execute(named_params! { ":id": id, ":now": now, ":expires_at": expires_at })?;
+    Ok(changed > 0)
+}
+
+/// It is gone. `false` if there is none that is parked or dead.
+pub(super) fn discard(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    let mut discard = connection.prepare_cached("DELETE FROM calls WHERE id = ?1 AND (dead = 1 OR owner IS NULL)")?;
+    Ok(discard.execute([id])? > 0)
+}

@@ -1,0 +1,166 @@
+//! The thread that owns the file: what waits when it comes round shares one transaction, and one flush to the disk.
+
+use std::{
+    fs::Metadata,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+};
+
+use log::error;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::{OutboxError, store};
+
+/// How many jobs share a transaction at the most.
+const BATCH: usize = 1024;
+
+/// Gives work to the thread, which ends when the last of its writers is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Writer(Sender<Box<dyn Job>>);
+
+/// Work in a transaction, and what is to be said when that has ended.
+trait Job: Send {
+    /// May be called again, after its first transaction was undone.
+    fn work(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn end(self: Box<Self>, outcome: Result<(), OutboxError>);
+}
+
+struct Task<F, T> {
+    work: F,
+    output: Option<T>,
+    reply: oneshot::Sender<Result<T, OutboxError>>,
+}
+
+impl<F, T> Job for Task<F, T>
+where
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn work(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.output = Some((self.work)(connection)?);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, outcome: Result<(), OutboxError>) {
+        let Self { output, reply, .. } = *self;
+        // Nobody may be there any more to hear it.
+        let _ = reply.send(outcome.and_then(|()| output.ok_or(OutboxError::Stopped)));
+    }
+}
+
+impl Writer {
+    /// Opens the file, and starts its thread.
+    pub(super) fn start(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
+        let file = OpenFile::open(path, max_bytes)?;
+        let (jobs, queue) = channel();
+        thread::Builder::new()
+            .name("outbox".into())
+            .spawn(move || serve(file, &queue))?;
+        Ok(Self(jobs))
+    }
+
+    /// Does `work` in a transaction. Once this returns, it is on the disk.
+    ///
+    /// It is done whether or not this is waited for.
+    pub(super) fn run<T, W>(&self, work: W) -> impl Future<Output = Result<T, OutboxError>> + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, outcome) = oneshot::channel();
+        let task = Task {
+            work,
+            output: None,
+            reply,
+        };
+        // If the thread is gone, so is the reply.
+        let _ = self.0.send(Box::new(task));
+        async { outcome.await.unwrap_or(Err(OutboxError::Stopped)) }
+    }
+}
+
+struct OpenFile {
+    path: PathBuf,
+    max_bytes: Option<u64>,
+    connection: Connection,
+    identity: Option<Identity>,
+}
+
+impl OpenFile {
+    fn open(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
+        let connection = store::open(&path, max_bytes)?;
+        Ok(Self {
+            identity: identity(&path).ok(),
+            connection,
+            path,
+            max_bytes,
+        })
+    }
+
+    /// Whether what is committed here is to be found at the path: it may have been deleted, or replaced.
+    fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| Some(identity) == self.identity)
+    }
+
+    /// All of these in one transaction, or none.
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), OutboxError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in jobs {
+            job.work(&transaction)?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
+    while let Ok(first) = queue.recv() {
+        let mut jobs: Vec<_> = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if !file.is_in_place() {
+                error!("the outbox is no longer at {:?}: what was in it is gone", file.path);
+                file = OpenFile::open(file.path.clone(), file.max_bytes)?;
+            }
+            file.commit(&mut jobs)
+        }));
+        match done {
+            Ok(Ok(())) => jobs.into_iter().for_each(|job| job.end(Ok(()))),
+            // One that is too large must not cost the others.
+            Ok(Err(OutboxError::Full)) if jobs.len() > 1 => {
+                for mut job in jobs {
+                    let outcome = catch_unwind(AssertUnwindSafe(|| file.commit(std::slice::from_mut(&mut job))));
+                    job.end(outcome.unwrap_or(Err(OutboxError::Stopped)));
+                }
+            }
+            Ok(Err(error)) => {
+                error!("the outbox can't be written: {error}");
+                jobs.into_iter().for_each(|job| job.end(Err(error.clone())));
+            }
+            Err(_) => jobs.into_iter().for_each(|job| job.end(Err(OutboxError::Stopped))),
+        }
+    }
+}
+
+/// What tells a file from another one at the same path.
+#[cfg(unix)]
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata: Metadata = path.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+type Identity = ();
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> io::Result<Identity> {
+    path.metadata().map(|_: Metadata| ())
+}
