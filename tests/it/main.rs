@@ -27,6 +27,8 @@ mod interleaving;
 mod issue_calls;
 mod limits;
 mod options;
+mod outbox;
+mod outbox_crash;
 mod post_result;
 mod proxies;
 mod randomised;

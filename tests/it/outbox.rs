@@ -1,0 +1,661 @@
+//! The durable outbox: what was handed over is delivered, although the platform is down or the poster ends.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use actix::Addr;
+use result_poster::{
+    AttemptError, CallError, CancellationToken, CreateComment, Discard, ListDeadLetters, ListParked, OptionsBuilder,
+    OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown,
+    UpdateIssueStatus,
+    testing::{FakePlatform, ManualClock, Reply},
+};
+use tempfile::TempDir;
+
+use crate::support::{TOKEN, completed, options, outcome, platform_and_poster, post, routes, start};
+
+const SOON: Duration = Duration::from_millis(20);
+
+/// A folder for an outbox, and the platform that it is for.
+struct Scene {
+    folder: TempDir,
+    platform: FakePlatform,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            platform: FakePlatform::start().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("outbox.db")
+    }
+
+    /// A poster that parks at the first failure, and tries what is parked again soon.
+    fn options(&self) -> OptionsBuilder {
+        self.options_with(soon(self.path()))
+    }
+
+    fn options_with(&self, outbox: OutboxOptions) -> OptionsBuilder {
+        options(self.platform.url()).max_attempts(1).outbox(outbox)
+    }
+
+    /// Answers with these, and then well.
+    fn script(&self, route: &str, replies: impl IntoIterator<Item = u16>) {
+        let replies: Vec<_> = replies.into_iter().map(Reply::status).chain([Reply::ok()]).collect();
+        self.platform.script(route, replies);
+    }
+
+    fn down(&self) {
+        for route in ["completion", "status", "issue-tracker-proxy"] {
+            self.platform.script(route, [Reply::status(503)]);
+        }
+    }
+
+    fn up(&self) {
+        for route in ["completion", "status", "issue-tracker-proxy"] {
+            self.platform.script(route, []);
+        }
+    }
+
+    fn parked(&self) -> Vec<OutboxEntry> {
+        OutboxFile::open(self.path())
+            .unwrap()
+            .parked(Page::first(100_000))
+            .unwrap()
+    }
+
+    fn dead_letters(&self) -> Vec<OutboxEntry> {
+        OutboxFile::open(self.path())
+            .unwrap()
+            .dead_letters(Page::first(100_000))
+            .unwrap()
+    }
+
+    /// Waits until nothing is parked, and nothing on its way.
+    async fn emptied(&self) {
+        wait_until(|| count(&self.path()) == 0).await;
+    }
+}
+
+/// With delays of next to nothing.
+fn soon(path: impl AsRef<Path>) -> OutboxOptions {
+    OutboxOptions::at(path.as_ref()).delays(SOON, SOON).lease(10 * SOON)
+}
+
+/// With delays that no test lives to see.
+fn late(path: impl AsRef<Path>) -> OutboxOptions {
+    let hour = Duration::from_secs(60 * 60);
+    OutboxOptions::at(path.as_ref()).delays(hour, hour).lease(10 * SOON)
+}
+
+/// How many calls the file holds, whatever becomes of them.
+fn count(path: &Path) -> u32 {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection
+        .query_row("SELECT count(*) FROM calls", (), |row| row.get(0))
+        .unwrap()
+}
+
+async fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            actix_rt::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    actix_rt::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("in time");
+}
+
+fn update(issue: &str) -> UpdateIssueStatus {
+    UpdateIssueStatus::new(issue, "Finished")
+}
+
+fn calls(entries: &[OutboxEntry]) -> Vec<(&str, &str)> {
+    let calls = entries
+        .iter()
+        .map(|entry| (entry.call.as_str(), entry.subject.as_str()));
+    calls.collect()
+}
+
+async fn shut_down(poster: &Addr<ResultPoster>) -> u64 {
+    poster
+        .send(Shutdown::within(Duration::from_secs(10)))
+        .await
+        .unwrap()
+        .parked
+}
+
+#[actix_rt::test]
+async fn what_is_delivered_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    let receipt = post(&poster, "s").await.unwrap();
+    assert_eq!(
+        (receipt.completion.queued(), receipt.completion.outbox_error()),
+        (None, None)
+    );
+    poster.send(update("i")).await.unwrap().unwrap();
+    assert_eq!(shut_down(&poster).await, 0);
+    assert_eq!(count(&scene.path()), 0);
+    assert_eq!(routes(&scene.platform), ["completion", "status", "issue-tracker-proxy"]);
+}
+
+#[actix_rt::test]
+async fn what_could_not_be_delivered_is_parked_and_delivered_later() {
+    let scene = Scene::new();
+    scene.script("completion", [503, 503]);
+    scene.script("status", [503]);
+    let poster = start(scene.options());
+    let error = post(&poster, "s").await.unwrap_err();
+    for error in [error.completion().unwrap(), error.status().unwrap()] {
+        let parked = error.transient().unwrap();
+        assert!(parked.is_parked() && parked.delivery_id().is_some() && !error.is_retryable());
+        assert_eq!(
+            error.to_string(),
+            "gave up after 1 attempt; it is in the outbox, and will be sent again from there"
+        );
+    }
+    scene.emptied().await;
+    let requests = scene.platform.requests();
+    let of = |route: &str| {
+        let of_route = requests.iter().filter(|request| request.path.ends_with(route));
+        of_route
+            .map(|request| (request.header("idempotency-key").unwrap(), &request.body))
+            .collect::<Vec<_>>()
+    };
+    // The same request, with the same key, each time.
+    assert_eq!(of("completion"), [of("completion")[0]; 3]);
+    assert_eq!(of("status"), [of("status")[0]; 2]);
+}
+
+#[actix_rt::test]
+async fn another_poster_delivers_what_one_has_left_and_begins_where_that_had_ended() {
+    let scene = Scene::new();
+    scene.script("status", [503]);
+    let poster = start(scene.options_with(late(scene.path())));
+    assert_eq!(outcome_of_status(&post(&poster, "s").await.unwrap_err()), "transient:1");
+    assert_eq!(shut_down(&poster).await, 0);
+    drop(poster);
+    assert_eq!(calls(&scene.parked()), [("status", "s")]);
+
+    let id = scene.parked()[0].id;
+    assert!(OutboxFile::open(scene.path()).unwrap().requeue(id).unwrap());
+    let _poster = start(scene.options());
+    scene.emptied().await;
+    // The completion was acknowledged: it is not sent again.
+    assert_eq!(routes(&scene.platform), ["completion", "status", "status"]);
+}
+
+fn outcome_of_status(error: &result_poster::PostError) -> String {
+    match error.status().unwrap() {
+        CallError::Transient(error) => format!("transient:{}", error.attempts),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[actix_rt::test]
+async fn a_refusal_makes_a_dead_letter_that_can_be_sent_again_or_thrown_away() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [404, 403]);
+    let poster = start(scene.options());
+    for issue in ["a", "b"] {
+        assert!(
+            poster
+                .send(update(issue))
+                .await
+                .unwrap()
+                .unwrap_err()
+                .permanent()
+                .is_some()
+        );
+    }
+    let dead = poster.send(ListDeadLetters(Page::first(10))).await.unwrap().unwrap();
+    assert_eq!(calls(&dead), [("updateIssueStatus", "a"), ("updateIssueStatus", "b")]);
+    assert_eq!(
+        (dead[0].status_code, dead[0].attempts, dead[0].is_dead),
+        (Some(404), 1, true)
+    );
+    assert!(
+        dead[0].error.starts_with("rejected with status 404"),
+        "{}",
+        dead[0].error
+    );
+    let page = poster
+        .send(ListDeadLetters(Page::first(1).after(dead[0].id)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(calls(&page), [("updateIssueStatus", "b")]);
+    assert_eq!(scene.platform.requests().len(), 2);
+
+    assert!(poster.send(Discard(dead[1].id)).await.unwrap().unwrap());
+    assert!(!poster.send(Discard(dead[1].id)).await.unwrap().unwrap());
+    assert!(poster.send(Requeue(dead[0].id)).await.unwrap().unwrap());
+    scene.emptied().await;
+    assert!(!poster.send(Requeue(dead[0].id)).await.unwrap().unwrap());
+    let requests = scene.platform.requests();
+    assert_eq!(requests.len(), 3);
+    assert_eq!(
+        requests[0].header("idempotency-key"),
+        requests[2].header("idempotency-key")
+    );
+}
+
+#[actix_rt::test]
+async fn messages_behind_a_parked_one_are_parked_too_and_go_out_in_order() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+    // One that comes later, and three that come at once.
+    let comment = |text: &str| poster.send(CreateComment::new("i", text));
+    let mut replies = vec![comment("1").await];
+    replies.extend(futures_util::future::join_all(["2", "3", "4"].map(comment)).await);
+    for reply in replies {
+        let error = reply.unwrap().unwrap_err();
+        let parked = error.transient().unwrap();
+        assert!(parked.is_parked());
+        assert!(matches!(parked.last, AttemptError::NotAttempted { .. }));
+        assert!(!error.may_have_been_delivered());
+    }
+    assert_eq!(scene.platform.requests().len(), 1);
+    // Another issue's is none of theirs.
+    assert_eq!(outcome(&poster.send(update("j")).await.unwrap()), "transient:1");
+
+    scene.up();
+    for entry in scene.parked() {
+        poster.send(Requeue(entry.id)).await.unwrap().unwrap();
+    }
+    scene.emptied().await;
+    let texts: Vec<_> = scene
+        .platform
+        .requests()
+        .iter()
+        .skip(2)
+        .map(|request| request.json().unwrap()["args"].clone())
+        .filter(|args| args[0] == "i")
+        .map(|args| args[1].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(texts, ["Finished", "1", "2", "3", "4"]);
+}
+
+#[actix_rt::test]
+async fn a_message_that_waits_behind_one_that_is_then_parked_is_parked() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(503).delay(5 * SOON)]);
+    let poster = start(scene.options_with(late(scene.path())));
+    let (first, second) = futures_util::future::join(poster.send(update("i")), poster.send(update("i"))).await;
+    assert_eq!(outcome(&first.unwrap()), "transient:1");
+    assert_eq!(outcome(&second.unwrap()), "transient:0");
+    assert_eq!(scene.platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn what_there_is_no_room_for_in_memory_is_parked() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::ok().delay(5 * SOON), Reply::ok()]);
+    let poster = start(scene.options().max_in_flight(1).max_queued(0));
+    let replies = (0..10).map(|issue| poster.send(update(&issue.to_string())));
+    let replies = futures_util::future::join_all(replies).await;
+    let replies: Vec<_> = replies.into_iter().map(|reply| outcome(&reply.unwrap())).collect();
+    assert_eq!(replies[0], "ok");
+    assert!(replies[1..].iter().all(|reply| reply == "transient:0"), "{replies:?}");
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 10);
+}
+
+#[actix_rt::test]
+async fn a_reply_can_come_as_soon_as_the_message_is_on_disk() {
+    let scene = Scene::new();
+    scene.platform.script("completion", [Reply::ok().delay(10 * SOON)]);
+    let poster = start(scene.options());
+    let message = PostResult::new("s", completed()).reply_when_durable();
+    let receipt = poster.send(message).await.unwrap().unwrap();
+    assert!(receipt.completion.queued() < receipt.status.queued() && receipt.completion.queued().is_some());
+    assert_eq!((receipt.completion.attempts, routes(&scene.platform).len()), (0, 0));
+    assert_eq!(count(&scene.path()), 2);
+    let receipt = poster.send(update("i").reply_when_durable()).await.unwrap().unwrap();
+    assert!(receipt.queued().is_some());
+    assert_eq!(shut_down(&poster).await, 0);
+    assert_eq!(scene.platform.requests().len(), 3);
+    assert_eq!(count(&scene.path()), 0);
+}
+
+#[actix_rt::test]
+async fn only_an_outbox_can_make_a_message_durable() {
+    let (platform, poster) = platform_and_poster();
+    let message = PostResult::new("s", completed()).reply_when_durable();
+    let error = poster.send(message).await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the result is invalid, nothing was sent: `reply_when_durable` needs an outbox: set `Options::outbox`"
+    );
+    assert_eq!(
+        outcome(&poster.send(update("i").reply_when_durable()).await.unwrap()),
+        "invalid:reply_when_durable"
+    );
+    let error = poster.send(ListParked(Page::first(1))).await.unwrap().unwrap_err();
+    assert_eq!(error, OutboxError::NotConfigured);
+    assert!(platform.requests().is_empty());
+}
+
+#[actix_rt::test]
+async fn a_call_that_is_cancelled_is_not_delivered_later() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::ok().delay(Duration::from_secs(60))]);
+    let poster = start(scene.options());
+    let token = CancellationToken::new();
+    let reply = actix_rt::spawn(poster.send(update("i").with_cancellation(token.clone())));
+    scene.platform.wait_for_requests(1).await;
+    token.cancel();
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled");
+    assert_eq!(count(&scene.path()), 0);
+}
+
+#[actix_rt::test]
+async fn a_shutdown_leaves_what_is_not_delivered_parked() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("completion", [Reply::ok().delay(Duration::from_secs(60))]);
+    let poster = start(scene.options().max_in_flight(1));
+    let replies: Vec<_> = ["a", "b"]
+        .map(|session| poster.send(PostResult::new(session, completed())))
+        .into();
+    let replies: Vec<_> = replies.into_iter().map(actix_rt::spawn).collect();
+    scene.platform.wait_for_requests(1).await;
+    let report = poster.send(Shutdown::within(SOON)).await.unwrap();
+    assert_eq!(
+        (report.parked, report.delivered, report.failed, report.cancelled),
+        (4, 0, 0, 0)
+    );
+    for (index, reply) in replies.into_iter().enumerate() {
+        let error = reply.await.unwrap().unwrap().unwrap_err();
+        assert!(error.completion().unwrap().transient().unwrap().is_parked());
+        assert!(error.status().unwrap().transient().unwrap().is_parked());
+        assert_eq!(error.may_have_been_delivered(), index == 0);
+    }
+    scene.up();
+    let _poster = start(scene.options());
+    scene.emptied().await;
+    assert_eq!(routes(&scene.platform)[1..].len(), 4);
+}
+
+#[actix_rt::test]
+async fn a_token_is_never_in_the_file_which_is_its_owners_alone() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    post(&poster, "s").await.unwrap_err();
+    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        assert!(
+            !bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()),
+            "{path:?}"
+        );
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+    }
+    assert_eq!(count(&scene.path()), 2);
+}
+
+#[actix_rt::test]
+async fn what_has_expired_is_a_dead_letter() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(soon(scene.path()).expires_after(5 * SOON)));
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+    wait_until(|| !scene.dead_letters().is_empty()).await;
+    let dead = &scene.dead_letters()[0];
+    assert!(
+        dead.error
+            .starts_with("expired; attempts spent: the platform answered 503"),
+        "{}",
+        dead.error
+    );
+    assert!(dead.attempts > 1);
+}
+
+#[actix_rt::test]
+async fn only_whom_a_call_belongs_to_delivers_it() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+    shut_down(&poster).await;
+    let id = scene.parked()[0].id;
+    OutboxFile::open(scene.path()).unwrap().requeue(id).unwrap();
+
+    scene.up();
+    let elsewhere = FakePlatform::start().unwrap();
+    let other_platform = start(options(elsewhere.url()).outbox(soon(scene.path())));
+    let other_worker = start(scene.options().worker_id("wkr_2"));
+    for poster in [&other_platform, &other_worker] {
+        poster.send(update("j")).await.unwrap().unwrap();
+    }
+    actix_rt::time::sleep(10 * SOON).await;
+    assert_eq!(calls(&scene.parked()), [("updateIssueStatus", "i")]);
+    let _poster = start(scene.options());
+    scene.emptied().await;
+    assert_eq!(elsewhere.requests().len(), 1);
+}
+
+#[test]
+fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let open = || {
+        let options = options("https://app.example.com").outbox(OutboxOptions::at(&path));
+        options.build().unwrap_err().to_string()
+    };
+    let foreign = |path: &Path| {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection
+            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1);")
+            .unwrap();
+    };
+    // An outbox, in one file whose pages are where they belong.
+    let made = |path: &Path| {
+        drop(
+            options("https://app.example.com")
+                .outbox(OutboxOptions::at(path))
+                .build()
+                .unwrap(),
+        );
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            .unwrap();
+        connection
+    };
+    let newer = |path: &Path| made(path).pragma_update(None, "user_version", 99).unwrap();
+    let damaged = |path: &Path| {
+        drop(made(path));
+        let bytes = fs::read(path).unwrap();
+        let half = bytes.len() / 2;
+        fs::write(path, [&bytes[..half], &vec![0x5a; half]].concat()).unwrap();
+    };
+    type Make<'a> = &'a dyn Fn(&Path);
+    let cases: [(Make<'_>, &str); 5] = [
+        (
+            &|path| fs::write(path, "not a database").unwrap(),
+            "the file is not an outbox",
+        ),
+        (
+            &|path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
+            "the file is damaged",
+        ),
+        (&foreign, "the file is not an outbox"),
+        (&newer, "the file was made by a newer version"),
+        (&damaged, "the file is damaged"),
+    ];
+    for (make, message) in cases {
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        make(&path);
+        let before = fs::read(&path).unwrap();
+        let error = open();
+        assert!(
+            error.starts_with(&format!("option `outbox` can't be used: {message}")),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), before, "{message}");
+        assert!(OutboxFile::open(&path).is_err());
+    }
+    assert!(OutboxFile::open(folder.path().join("none")).is_err());
+    assert!(!folder.path().join("none").exists());
+}
+
+#[actix_rt::test]
+async fn what_can_not_be_kept_is_sent_all_the_same_and_its_caller_is_told() {
+    let scene = Scene::new();
+    let poster = start(scene.options_with(soon(scene.path()).max_bytes(128 * 1024)));
+    let large = |session: &str| PostResult::new(session, completed().with_summary("x".repeat(500_000)));
+    // With and without the wish for an early reply: what is not on disk is answered when it is delivered.
+    for message in [large("a"), large("b").reply_when_durable()] {
+        let receipt = poster.send(message).await.unwrap().unwrap();
+        assert_eq!(receipt.completion.outbox_error(), Some(&OutboxError::Full));
+        assert_eq!((receipt.completion.attempts, receipt.completion.queued()), (1, None));
+    }
+    scene.script("completion", [503]);
+    let error = poster.send(large("c")).await.unwrap().unwrap_err();
+    let completion = error.completion().unwrap().transient().unwrap();
+    assert_eq!(
+        (completion.is_parked(), completion.outbox_error()),
+        (false, Some(&OutboxError::Full))
+    );
+    // What does fit is kept.
+    let receipt = post(&poster, "d").await.unwrap();
+    assert_eq!(receipt.completion.outbox_error(), None);
+    assert_eq!(scene.platform.requests().len(), 8);
+}
+
+#[actix_rt::test]
+async fn one_that_does_not_fit_costs_the_others_nothing() {
+    let scene = Scene::new();
+    let poster = start(scene.options_with(soon(scene.path()).max_bytes(256 * 1024)));
+    let replies = (0..40).map(|number| {
+        let summary = if number == 20 { "x".repeat(500_000) } else { "x".into() };
+        poster.send(PostResult::new(format!("s{number}"), completed().with_summary(summary)))
+    });
+    for (number, reply) in futures_util::future::join_all(replies).await.into_iter().enumerate() {
+        let receipt = reply.unwrap().unwrap();
+        let expected = (number == 20).then_some(&OutboxError::Full);
+        assert_eq!(receipt.completion.outbox_error(), expected, "{number}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_file_that_is_deleted_or_overwritten_while_it_is_used_loses_no_message() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    post(&poster, "a").await.unwrap();
+    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    // A new one takes its place.
+    scene.down();
+    let error = post(&poster, "b").await.unwrap_err();
+    assert!(error.completion().unwrap().transient().unwrap().is_parked());
+    assert_eq!(count(&scene.path()), 2);
+    scene.up();
+    scene.emptied().await;
+
+    let mut file = fs::OpenOptions::new().write(true).open(scene.path()).unwrap();
+    file.write_all(&[0x5a; 64 * 1024]).unwrap();
+    drop(file);
+    for session in ["c", "d", "e"] {
+        post(&poster, session).await.unwrap();
+    }
+}
+
+#[actix_rt::test]
+async fn a_file_that_another_process_holds_is_waited_for_and_then_done_without() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
+    let held = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
+        .unwrap();
+    let waiting = actix_rt::spawn(poster.send(update("i")));
+    actix_rt::time::sleep(5 * SOON).await;
+    assert!(scene.platform.requests().is_empty());
+    held.rollback().unwrap();
+    let receipt = waiting.await.unwrap().unwrap().unwrap();
+    assert_eq!(receipt.outbox_error(), None);
+
+    let held = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
+        .unwrap();
+    let receipt = poster.send(update("i")).await.unwrap().unwrap();
+    assert_eq!(receipt.outbox_error(), Some(&OutboxError::Locked));
+    held.rollback().unwrap();
+}
+
+/// Moves the clock on until the condition holds.
+async fn advance_until(clock: &ManualClock, step: Duration, mut is_so: impl FnMut() -> bool) {
+    wait_until(|| {
+        clock.advance(step);
+        is_so()
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_clock_that_jumps_neither_expires_a_call_nor_holds_it_back() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let scene = Scene::new();
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::at(scene.path());
+    let poster = start(scene.options_with(outbox.clone()).clock(clock.clone()));
+    scene.script("issue-tracker-proxy", [503, 503]);
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+    // Ten years on, and a hundred back, while it runs.
+    for time in [clock.now() + 3650 * DAY, std::time::UNIX_EPOCH] {
+        clock.set_time_of_day(time);
+        let before = scene.platform.requests().len();
+        advance_until(&clock, Duration::from_secs(1), || {
+            scene.platform.requests().len() > before
+        })
+        .await;
+    }
+    scene.emptied().await;
+    assert!(scene.dead_letters().is_empty());
+    shut_down(&poster).await;
+
+    // Back and on between two runs: it is due all the same, and not yet expired.
+    for (from, to) in [(40, 1), (1, 7)] {
+        let clock = ManualClock::new();
+        let day = |day| std::time::UNIX_EPOCH + 20_000 * DAY + day * DAY;
+        clock.set_time_of_day(day(from));
+        scene.script("issue-tracker-proxy", [503]);
+        let poster = start(scene.options_with(outbox.clone()).clock(clock.clone()));
+        assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+        shut_down(&poster).await;
+        let clock = ManualClock::new();
+        clock.set_time_of_day(day(to));
+        let _poster = start(scene.options_with(outbox.clone()).clock(clock.clone()));
+        scene.emptied().await;
+        assert!(scene.dead_letters().is_empty());
+    }
+}
