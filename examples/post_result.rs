@@ -9,10 +9,11 @@ use std::{
     fs,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use result_poster::{
-    AgentResult, CallError, CallReceipt, Options, PostError, PostResult, ResultPoster,
+    AgentResult, CallError, CallReceipt, Options, OutboxOptions, PostError, PostResult, ResultPoster, Shutdown,
     testing::{FakePlatform, RecordedRequest},
 };
 
@@ -27,6 +28,8 @@ Arguments:
 Options:
   --platform <URL>  The platform to post to. Without it, one is started here,
                     and what it received is shown
+  --outbox <FILE>   Keeps the result in this file until it is delivered; what is
+                    left there by an earlier call is delivered too
   --session <ID>    The session that the result belongs to [default: sess-1]
   -h, --help        Shows this text
 
@@ -50,19 +53,21 @@ fn wrong(message: impl Display) -> Failure {
 struct Arguments {
     file: String,
     platform: Option<String>,
+    outbox: Option<String>,
     session: String,
 }
 
 impl Arguments {
     /// `None`: the help was asked for.
     fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<Self>, Failure> {
-        let (mut file, mut platform, mut session) = (None, None, "sess-1".to_owned());
+        let (mut file, mut platform, mut outbox, mut session) = (None, None, None, "sess-1".to_owned());
         while let Some(word) = words.next() {
             let word = text(word)?;
             let mut value = || text(words.next().ok_or_else(|| wrong(format!("{word} needs a value")))?);
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--platform" => platform = Some(value()?),
+                "--outbox" => outbox = Some(value()?),
                 "--session" => session = value()?,
                 flag if flag.starts_with('-') => return Err(wrong(format!("there is no option {flag}, see --help"))),
                 _ if file.is_some() => return Err(wrong("more than one file was named, see --help")),
@@ -73,6 +78,7 @@ impl Arguments {
         Ok(Some(Self {
             file,
             platform,
+            outbox,
             session,
         }))
     }
@@ -114,6 +120,7 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
     let Arguments {
         file,
         platform,
+        outbox,
         session,
     } = arguments;
     let json = fs::read(&file).map_err(|error| wrong(format!("{file} can't be read: {error}")))?;
@@ -130,11 +137,13 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
         .or(embedded.as_ref().map(FakePlatform::url))
         .unwrap_or_default();
     let stand_in = if embedded.is_some() { "wkr_1" } else { "" };
-    let options = Options::builder(&url)
+    let mut options = Options::builder(&url)
         .worker_id(variable("RESULT_POSTER_WORKER_ID", stand_in)?)
-        .auth_token(variable("RESULT_POSTER_TOKEN", "")?)
-        .build()
-        .map_err(wrong)?;
+        .auth_token(variable("RESULT_POSTER_TOKEN", "")?);
+    if let Some(path) = outbox {
+        options = options.outbox(OutboxOptions::at(path));
+    }
+    let options = options.build().map_err(wrong)?;
     say(format!(
         "Posting it for session {session} to {url}; this takes a while if it has to be tried again."
     ));
@@ -154,17 +163,19 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
             return Err(wrong("this platform needs a token: set RESULT_POSTER_TOKEN"));
         }
         Err(error) => {
-            let call = |failure: Option<_>| {
-                if failure.is_some() {
-                    "not delivered"
-                } else {
-                    "delivered"
-                }
+            let call = |failure: Option<&CallError>| match failure {
+                None => "delivered",
+                Some(CallError::Transient(error)) if error.is_parked() => "in the outbox, not delivered yet",
+                Some(_) => "not delivered",
             };
             say(format!("1. Completion: {}.", call(error.completion())));
             say(format!("2. Status: {}.", call(error.status())));
         }
     }
+    poster
+        .send(Shutdown::within(Duration::from_secs(10)))
+        .await
+        .map_err(|error| Failure(error.to_string(), 1))?;
     for request in embedded.iter().flat_map(FakePlatform::requests) {
         show(&request);
     }
