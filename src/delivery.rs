@@ -117,7 +117,10 @@ impl Courier {
             }
         };
         let calls = calls(&self, key.id());
-        let entry = self.outbox.enter(&key, &calls, turn.is_none()).await;
+        self.knows_its_worker().await;
+        // It may have to wait for whoever holds the file.
+        let entering = self.outbox.enter(&key, &calls, turn.as_ref());
+        let entry = self.shutdown.run_until_cancelled(entering).await.unwrap_or_default();
         if turn.is_some() || entry.is_kept() {
             for call in &calls {
                 self.journal.accepted(call.subject());
@@ -132,9 +135,24 @@ impl Courier {
                 }
                 work.await
             }
+            // It is on disk, and that is all that was asked for.
+            _ if outgoing.reply_when_durable && entry.is_kept() => {
+                self.leave_parked(&calls, &entry, BEHIND);
+                std::array::from_fn(|index| Ok(entry.queued(index)))
+            }
             Some(_) => self.leave_parked(&calls, &entry, BEHIND),
             None => self.leave_parked(&calls, &entry, "too many calls are waiting"),
         }
+    }
+
+    /// Whether it is known whose calls the outbox is to keep; it is asked for once. (If it can't be told, nobody's.)
+    pub(crate) async fn knows_its_worker(&self) -> bool {
+        if self.outbox.needs_worker()
+            && let Ok(lease) = self.credentials.get(GetCredentials::default()).await
+        {
+            self.outbox.meet(lease.worker_id());
+        }
+        !self.outbox.needs_worker()
     }
 
     /// Sends one call after the other. Their place in the lane is theirs until the last is done.
@@ -149,7 +167,8 @@ impl Courier {
         if entry.is_kept() && turn.is_behind() {
             let stop = self.shutdown.run_until_cancelled(turn.come());
             let came = pin!(cancellation.run_until_cancelled(stop)).await.flatten();
-            if came.is_some() && entry.is_behind(&key, N).await {
+            let behind = self.shutdown.run_until_cancelled(entry.is_behind(&key));
+            if came.is_some() && behind.await == Some(true) {
                 return self.leave_parked(&calls, &entry, BEHIND);
             }
         }
@@ -158,7 +177,7 @@ impl Courier {
             // After a cancellation, this one is cancelled before it is sent.
             let ended = self.call(call, &mut turn, &cancellation, &self.retry).await;
             let is_over = self.shutdown.is_cancelled() && !cancellation.is_cancelled();
-            let ended = entry.settle(index, ended, is_over).await;
+            let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);
             *outcome = Some(ended);
         }

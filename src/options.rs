@@ -496,6 +496,11 @@ impl OptionsBuilder {
         #[cfg(feature = "outbox")]
         let outbox = match self.outbox {
             Some(options) => {
+                check(
+                    "outbox",
+                    options.lease_is_long_enough(),
+                    "has a lease of less than 10 ms",
+                )?;
                 let opened = outbox::Settings::open(options);
                 Some(opened.map_err(|error| OptionsError::new("outbox", format!("can't be used: {error}")))?)
             }

@@ -5,7 +5,14 @@ use std::{
     time::Duration,
 };
 
-use crate::{error::CallError, lanes::Key, message::CallReceipt, wire::Call};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::CallError,
+    lanes::{Key, Turn},
+    message::CallReceipt,
+    wire::Call,
+};
 
 #[derive(Clone, Default)]
 pub(crate) struct Outbox;
@@ -15,18 +22,22 @@ impl Outbox {
         false
     }
 
+    pub(crate) fn needs_worker(&self) -> bool {
+        false
+    }
+
     pub(crate) fn meet(&self, _worker_id: &str) {}
 
     pub(crate) fn leave(&self) -> Ready<()> {
         ready(())
     }
 
-    pub(crate) async fn enter(&self, _key: &Key, _calls: &[Call], _parked: bool) -> Entry {
+    pub(crate) async fn enter(&self, _key: &Key, _calls: &[Call], _turn: Option<&Turn>) -> Entry {
         Entry
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Entry;
 
 impl Entry {
@@ -38,7 +49,7 @@ impl Entry {
         false
     }
 
-    pub(crate) async fn is_behind(&self, _key: &Key, _calls: usize) -> bool {
+    pub(crate) async fn is_behind(&self, _key: &Key) -> bool {
         false
     }
 
@@ -59,6 +70,7 @@ impl Entry {
         _index: usize,
         outcome: Result<CallReceipt, CallError>,
         _is_over: bool,
+        _stop: &CancellationToken,
     ) -> Result<CallReceipt, CallError> {
         outcome
     }

@@ -28,7 +28,7 @@ use crate::{
 #[cfg(feature = "outbox")]
 use crate::{
     outbox::{Discard, ListDeadLetters, ListParked, OutboxEntry, OutboxError, Requeue},
-    replay::replay,
+    replay::{beat, replay},
 };
 
 /// The actor that delivers results: send it [`PostResult`], [`UpdateIssueStatus`] and
@@ -64,6 +64,8 @@ impl ResultPoster {
     fn start_replay(&mut self) {
         if self.courier.outbox.is_open() && self.replay.is_none() && !self.lanes.is_closed() {
             let stop = CancellationToken::new();
+            let outbox = self.courier.outbox.clone();
+            actix_rt::spawn(beat(outbox, Rc::downgrade(&self.courier)));
             actix_rt::spawn(replay(Rc::clone(&self.courier), Rc::clone(&self.lanes), stop.clone()));
             self.replay = Some(stop.drop_guard());
         }

@@ -1,17 +1,29 @@
 //! What is parked in the outbox, sent again: in order of arrival per key, as many at once as there are slots for.
 
-use std::{pin::pin, rc::Rc};
+use std::{
+    pin::pin,
+    rc::{Rc, Weak},
+};
 
+use actix_rt::spawn;
 use futures_util::{StreamExt as _, future::select, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     delivery::Courier,
     lanes::Lanes,
-    outbox::{Claimed, ClaimedCall},
+    outbox::{Claimed, ClaimedCall, Outbox},
     retry::RetryPolicy,
     wire::Call,
 };
+
+/// Shows signs of life for as long as there may be a call on its way: until the courier is gone, or has left the outbox.
+pub(crate) async fn beat(outbox: Outbox, courier: Weak<Courier>) {
+    while courier.strong_count() > 0 && !outbox.has_left() {
+        outbox.beat().await;
+        outbox.until_next_beat().await;
+    }
+}
 
 /// Runs until `stop` is cancelled, and what it has begun is done.
 pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: CancellationToken) {
@@ -19,14 +31,17 @@ pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: Cancell
     let max_at_once = lanes.max_in_flight().saturating_mul(2);
     let mut running = FuturesUnordered::new();
     while !stop.is_cancelled() {
-        courier.outbox.beat().await;
         let room = max_at_once.saturating_sub(running.len());
         let mut next_due = None;
         // Not one by one, since each look at the file is a transaction.
-        if room > max_at_once / 2 {
+        if room > max_at_once / 2 && courier.knows_its_worker().await {
             let (claimed, due_in) = courier.outbox.claim(room).await;
             next_due = due_in;
-            running.extend(claimed.into_iter().map(|message| deliver(&courier, &lanes, message)));
+            running.extend(
+                claimed
+                    .into_iter()
+                    .map(|message| spawn(deliver(Rc::clone(&courier), Rc::clone(&lanes), message))),
+            );
         }
         let wait = pin!(stop.run_until_cancelled(courier.outbox.wait(next_due)));
         if running.is_empty() {
@@ -35,11 +50,11 @@ pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: Cancell
             select(running.next(), wait).await;
         }
     }
-    running.collect::<()>().await;
+    running.for_each(async |_| {}).await;
 }
 
 /// Tries each call of a message once.
-async fn deliver(courier: &Courier, lanes: &Rc<Lanes>, message: Claimed) {
+async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
     let calls: Vec<(ClaimedCall, Call)> = message
         .into_iter()
         .filter_map(|claimed| match courier.platform.restore(&claimed) {

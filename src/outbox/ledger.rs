@@ -15,16 +15,17 @@ use futures_util::future::select;
 use log::{info, warn};
 use rusqlite::Connection;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     DeliveryId, OutboxEntry, OutboxError, OutboxOptions, Page, milliseconds, milliseconds_of,
-    store::{self, ClaimedCall, Failure, NewCall, NewMessage, Scope},
+    store::{self, ClaimedCall, Failure, NOBODY, NewCall, NewMessage, Place, Scope},
     writer::Writer,
 };
 use crate::{
     clock::Clock,
     error::{AttemptError, CallError, TransientError},
-    lanes::Key,
+    lanes::{Key, Turn},
     message::CallReceipt,
     panics::quietly,
     retry::RetryPolicy,
@@ -32,10 +33,13 @@ use crate::{
 };
 
 /// The longest time that a parked call waits, whatever the platform asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// How often the file is looked at, at the most.
 const SHORTEST_WAIT: Duration = Duration::from_millis(3);
+
+/// Messages that have no place in memory, on their way to the disk, at the most.
+const MAX_ENTERING: usize = 10_000;
 
 /// What [`Options`](crate::Options) hold of it.
 #[derive(Debug, Clone)]
@@ -68,8 +72,11 @@ struct Open {
     started: (SystemTime, Instant),
     /// What could not be written when it should have been.
     unwritten: RefCell<Vec<Change>>,
-    /// When it is time for the next sign of life.
-    next_beat: Cell<Option<Instant>>,
+    entering: Cell<usize>,
+    /// Whether something is parked behind a call that is on its way.
+    blocks: Cell<bool>,
+    /// Whether this process has given back what it had.
+    left: Cell<bool>,
     /// The signs of life of other processes, and since when they are the same.
     signs: RefCell<BTreeMap<i64, (i64, Instant)>>,
     woken: Notify,
@@ -77,26 +84,28 @@ struct Open {
 
 /// Who this process is to the platform, and was.
 struct Workers {
+    /// Empty if it has none, or none is known yet.
     current: String,
+    is_known: bool,
     all: BTreeSet<String>,
 }
 
 /// What becomes of a call in the file.
 #[derive(Debug, Clone)]
 enum Change {
-    Remove(i64),
-    GiveBack(i64),
-    Park(i64, Failure, i64),
-    Bury(i64, Failure),
+    Remove(Place),
+    GiveBack(Place),
+    Park(Place, Failure, i64),
+    Bury(Place, Failure),
 }
 
 impl Change {
     fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<()> {
         match self {
-            Self::Remove(id) => store::remove(connection, *id),
-            Self::GiveBack(id) => store::give_back(connection, *id, owner),
-            Self::Park(id, failure, due_at) => store::park(connection, *id, owner, *due_at, failure),
-            Self::Bury(id, failure) => store::bury(connection, *id, failure),
+            Self::Remove(call) => store::remove(connection, call),
+            Self::GiveBack(call) => store::give_back(connection, call, owner),
+            Self::Park(call, failure, due_at) => store::park(connection, call, owner, *due_at, failure),
+            Self::Bury(call, failure) => store::bury(connection, call, failure),
         }
     }
 }
@@ -111,12 +120,15 @@ impl Outbox {
                 platform: platform.to_owned(),
                 workers: RefCell::new(Workers {
                     current: worker_id.to_owned(),
+                    is_known: !worker_id.is_empty(),
                     all: BTreeSet::from([worker_id.to_owned()]),
                 }),
                 started: (clock.now(), clock.instant()),
                 clock,
                 unwritten: RefCell::default(),
-                next_beat: Cell::default(),
+                entering: Cell::default(),
+                blocks: Cell::default(),
+                left: Cell::default(),
                 signs: RefCell::default(),
                 woken: Notify::new(),
             })
@@ -127,23 +139,47 @@ impl Outbox {
         self.0.is_some()
     }
 
-    /// These are the worker's credentials now: what was from an earlier worker of this process is from this one.
-    pub(crate) fn meet(&self, worker_id: &str) {
-        if let Some(open) = &self.0 {
-            let mut workers = open.workers.borrow_mut();
-            if workers.current != worker_id {
-                workers.current = worker_id.to_owned();
-                workers.all.insert(worker_id.to_owned());
-            }
-        }
+    /// Whether the options leave it open who the worker is, and nothing has told it yet.
+    pub(crate) fn needs_worker(&self) -> bool {
+        self.0.as_ref().is_some_and(|open| !open.workers.borrow().is_known)
     }
 
-    /// Keeps a message before it is sent. With `parked`, it is not to be sent now.
-    pub(crate) async fn enter(&self, key: &Key, calls: &[Call], parked: bool) -> Entry {
+    /// This is who the worker is now: what was from an earlier one of this process, or from nobody yet, is from this one.
+    pub(crate) fn meet(&self, worker_id: &str) {
+        let Some(open) = &self.0 else { return };
+        let mut workers = open.workers.borrow_mut();
+        if workers.is_known && workers.current == worker_id {
+            return;
+        }
+        if !workers.is_known && !worker_id.is_empty() {
+            workers.all.remove("");
+            let (platform, worker) = (open.platform.clone(), worker_id.to_owned());
+            let adopted = open
+                .writer
+                .run(move |connection| store::adopt(connection, &platform, &worker));
+            drop(adopted);
+        }
+        workers.is_known = true;
+        workers.current = worker_id.to_owned();
+        workers.all.insert(worker_id.to_owned());
+    }
+
+    /// Keeps a message before it is sent. Without a turn, it is not to be sent now.
+    pub(crate) async fn enter(&self, key: &Key, calls: &[Call], turn: Option<&Turn>) -> Entry {
         let Some(open) = &self.0 else {
             return Entry::default();
         };
-        let (now, scope, owner) = (open.now(), open.scope(), Some(open.owner).filter(|_| !parked));
+        let (now, scope, owner) = (open.now(), open.scope(), turn.map(|_| open.owner));
+        let is_first = turn.is_some_and(|turn| !turn.is_behind());
+        let _entering = match turn {
+            Some(_) => None,
+            // Those have no other bound.
+            None => match Entering::begin(open) {
+                Some(entering) => Some(entering),
+                None => return Entry::default(),
+            },
+        };
+        let keys = calls.iter().map(|call| call.idempotency_key.clone()).collect();
         let message = NewMessage {
             worker: open.workers.borrow().current.clone(),
             lane: lane(key),
@@ -161,16 +197,18 @@ impl Outbox {
         };
         let inserted = open
             .writer
-            .run(move |connection| store::insert(connection, &scope, owner, &message));
+            .run(move |connection| store::insert(connection, &scope, owner, &message, is_first));
         match inserted.await {
             Ok((first, parked)) => {
                 if parked {
+                    open.blocks.set(true);
                     open.woken.notify_one();
                 }
                 let open = Some(Rc::clone(open));
                 Entry {
                     open,
                     first,
+                    keys,
                     parked,
                     error: None,
                 }
@@ -183,12 +221,32 @@ impl Outbox {
     }
 }
 
+/// A message without a place in memory, on its way to the disk.
+struct Entering(Rc<Open>);
+
+impl Entering {
+    fn begin(open: &Rc<Open>) -> Option<Self> {
+        let count = open.entering.get();
+        open.entering.set(count.saturating_add(1));
+        // Dropped, and so not counted, if there are too many.
+        Some(Self(Rc::clone(open))).filter(|_| count < MAX_ENTERING)
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.0.entering.set(self.0.entering.get().saturating_sub(1));
+    }
+}
+
 /// A message's place in the outbox; nothing without one.
 #[derive(Clone, Default)]
 pub(crate) struct Entry {
     open: Option<Rc<Open>>,
     /// Its first call's number; the others follow.
     first: i64,
+    /// The idempotency keys of its calls.
+    keys: Vec<String>,
     parked: bool,
     /// Why it is not kept, although there is an outbox.
     error: Option<OutboxError>,
@@ -230,51 +288,64 @@ impl Entry {
     }
 
     /// Whether an earlier message of its lane has been parked meanwhile: then so is this one.
-    pub(crate) async fn is_behind(&self, key: &Key, calls: usize) -> bool {
+    pub(crate) async fn is_behind(&self, key: &Key) -> bool {
         let Some(open) = &self.open else { return false };
         let (scope, owner, lane, first) = (open.scope(), open.owner, lane(key), self.first);
+        let places: Vec<_> = (0..self.keys.len()).map(|index| self.place(index)).collect();
         let behind = open.writer.run(move |connection| {
-            let behind = store::is_behind(connection, &scope, Some(owner), &lane, first)?;
-            for id in (first..).take(calls).filter(|_| behind) {
-                store::give_back(connection, id, owner)?;
+            let behind = store::is_behind(connection, &scope, NOBODY, &lane, first)?;
+            for place in places.iter().filter(|_| behind) {
+                store::give_back(connection, place, owner)?;
             }
             Ok(behind)
         });
+        open.blocks.set(true);
         // If it can't be told, the message is sent: better out of order than not at all.
         behind.await.unwrap_or(false)
     }
 
-    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it.
-    pub(crate) async fn settle(&self, index: usize, outcome: Outcome, is_over: bool) -> Outcome {
+    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it; `stop`
+    /// ends the wait for the disk, not the writing.
+    pub(crate) async fn settle(
+        &self,
+        index: usize,
+        outcome: Outcome,
+        is_over: bool,
+        stop: &CancellationToken,
+    ) -> Outcome {
         let Some(open) = &self.open else {
             return noted(self.note(index), outcome);
         };
-        let id = self.id(index).0;
+        let place = self.place(index);
         match outcome {
             Ok(receipt) => {
-                open.change(Change::Remove(id));
+                open.change(Change::Remove(place));
                 Ok(receipt)
             }
             Err(CallError::Cancelled {
                 may_have_been_delivered,
             }) if is_over => {
-                open.change(Change::GiveBack(id));
-                let mut error = self.parked(index, "the poster was shut down");
-                if let CallError::Transient(error) = &mut error {
-                    error.may_have_been_delivered = may_have_been_delivered;
-                }
-                Err(error)
+                open.change(Change::GiveBack(place));
+                Err(shut_down(self.id(index), may_have_been_delivered))
             }
             Err(error @ CallError::Cancelled { .. }) => {
                 // Who cancels must be able to rely on it.
-                let _ = open.change(Change::Remove(id)).await;
+                stop.run_until_cancelled(open.change(Change::Remove(place))).await;
                 Err(error)
             }
             Err(error) => {
                 // So that who hears of it finds it in the list.
-                let _ = open.change(open.after(id, &error, 0, 0)).await;
+                stop.run_until_cancelled(open.change(open.after(place, &error, 0, 0)))
+                    .await;
                 noted(self.note(index), Err(error))
             }
+        }
+    }
+
+    fn place(&self, index: usize) -> Place {
+        Place {
+            id: self.id(index).0,
+            key: self.keys.get(index).cloned().unwrap_or_default(),
         }
     }
 
@@ -294,6 +365,19 @@ fn noted(outbox: Note, outcome: Outcome) -> Outcome {
         Err(CallError::Transient(error)) => Err(CallError::Transient(TransientError { outbox, ..error })),
         Err(error) => Err(error),
     }
+}
+
+/// The error of a call that was broken off by the end of the poster, and stays on disk.
+fn shut_down(id: DeliveryId, may_have_been_delivered: bool) -> CallError {
+    CallError::Transient(TransientError {
+        attempts: 0,
+        last: AttemptError::NotAttempted {
+            reason: "the poster was shut down",
+        },
+        retry_after: None,
+        may_have_been_delivered,
+        outbox: Note::Kept(id),
+    })
 }
 
 fn lane(key: &Key) -> String {
@@ -347,13 +431,15 @@ impl Outbox {
         };
         let (scope, owner, now) = (open.scope(), open.owner, open.now());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        // Later than any wait: a clock that was wrong has written it.
-        let horizon = now.saturating_add(milliseconds_of(LONGEST_WAIT.saturating_mul(2)));
         let claimed = open.writer.run(move |connection| {
-            let calls = store::claim(connection, &scope, owner, now..horizon, limit)?;
+            let calls = store::claim(connection, &scope, owner, now, limit)?;
             Ok((calls, store::next_due(connection, &scope, now)?))
         });
-        let (calls, next_due) = claimed.await.unwrap_or_default();
+        let (calls, next_due) = claimed.await.unwrap_or_else(|error| {
+            quietly(|| warn!("what is parked can't be read: {error}"));
+            Default::default()
+        });
+        open.blocks.set(!calls.is_empty() || next_due.is_some());
         let mut messages: Vec<Claimed> = Vec::new();
         for call in calls {
             match messages.last_mut() {
@@ -368,7 +454,7 @@ impl Outbox {
     /// Gives back a call that was claimed, as it was.
     pub(crate) fn give_back(&self, call: &ClaimedCall) {
         if let Some(open) = &self.0 {
-            open.change(Change::GiveBack(call.id));
+            open.change(Change::GiveBack(call.place()));
         }
     }
 
@@ -381,43 +467,58 @@ impl Outbox {
                 status_code: None,
                 error,
             };
-            open.change(Change::Bury(call.id, failure));
+            open.change(Change::Bury(call.place(), failure));
         }
     }
 
     /// Writes down what has become of a call that was claimed.
     pub(crate) fn settle(&self, call: &ClaimedCall, outcome: Outcome) -> Outcome {
         let Some(open) = &self.0 else { return outcome };
-        open.change(match &outcome {
-            Ok(_) => Change::Remove(call.id),
-            Err(error) => open.after(call.id, error, call.attempts, call.rounds),
-        });
-        noted(Note::Kept(DeliveryId(call.id)), outcome)
+        let mut change = match &outcome {
+            Ok(_) => Change::Remove(call.place()),
+            Err(error) => open.after(call.place(), error, call.attempts, call.rounds),
+        };
+        if let Change::Park(place, failure, _) = &change
+            && call.expires_at <= open.now()
+        {
+            let error = format!("expired; {}", failure.error);
+            change = Change::Bury(
+                place.clone(),
+                Failure {
+                    error,
+                    ..failure.clone()
+                },
+            );
+        }
+        let is_dead = matches!(change, Change::Bury(..));
+        open.change(change);
+        match outcome {
+            Err(CallError::Cancelled {
+                may_have_been_delivered,
+            }) => Err(shut_down(DeliveryId(call.id), may_have_been_delivered)),
+            outcome if is_dead => outcome,
+            outcome => noted(Note::Kept(DeliveryId(call.id)), outcome),
+        }
     }
 
-    /// If it is time: shows a sign of life, takes over from those that have shown none for a lease, looks for what has
-    /// expired, and writes what could not be written when it should have been.
+    /// Shows a sign of life, takes over from those that have shown none for a lease, mends what a clock
+    /// that was wrong has written, and writes what could not be written when it should have been.
     pub(crate) async fn beat(&self) {
         let Some(open) = &self.0 else { return };
         let now = open.clock.instant();
-        if open.next_beat.get().is_some_and(|next| now < next) {
-            return;
-        }
-        open.next_beat.set(now.checked_add(open.beat_interval()));
         let (owner, changes) = (open.owner, open.unwritten.take());
         let (again, scope, time) = (changes.clone(), open.scope(), open.now());
+        // Later than any wait.
+        let horizon = time.saturating_add(milliseconds_of(LONGEST_WAIT.saturating_mul(2)));
         let beat = open.writer.run(move |connection| {
             changes.iter().try_for_each(|change| change.apply(connection, owner))?;
-            let expired = store::expire(connection, &scope, time)?;
-            Ok((expired, store::beat(connection, owner)?))
+            store::mend_due(connection, &scope, time, horizon)?;
+            store::beat(connection, owner)
         });
-        let Ok((expired, signs)) = beat.await else {
+        let Ok(signs) = beat.await else {
             open.unwritten.borrow_mut().extend(again);
             return;
         };
-        if expired > 0 {
-            quietly(|| warn!(calls = expired; "expired in the outbox"));
-        }
         let mut gone = Vec::new();
         {
             let mut seen = open.signs.borrow_mut();
@@ -438,8 +539,19 @@ impl Outbox {
                 .run(move |connection| store::take_over(connection, &scope, gone));
             if let Ok(calls @ 1..) = freed.await {
                 quietly(|| info!(calls; "taking over from a process that is gone"));
+                open.woken.notify_one();
             }
         }
+    }
+
+    pub(crate) async fn until_next_beat(&self) {
+        if let Some(open) = &self.0 {
+            open.clock.sleep(open.beat_interval()).await;
+        }
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.0.as_ref().is_none_or(|open| open.left.get())
     }
 
     /// Waits until something may be due, or it is time for the next sign of life.
@@ -455,8 +567,12 @@ impl Outbox {
     /// It begins with that even if it is not waited for.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + use<> {
         let left = self.0.as_ref().map(|open| {
-            let owner = open.owner;
-            open.writer.run(move |connection| store::leave(connection, owner))
+            open.left.set(true);
+            let (owner, changes) = (open.owner, open.unwritten.take());
+            open.writer.run(move |connection| {
+                changes.iter().try_for_each(|change| change.apply(connection, owner))?;
+                store::leave(connection, owner)
+            })
         });
         async {
             if let Some(left) = left {
@@ -516,9 +632,9 @@ impl Open {
         let (open, owner, again) = (Rc::clone(self), self.owner, change.clone());
         let written = self.writer.run(move |connection| change.apply(connection, owner));
         spawn(async move {
-            let parked = matches!(again, Change::Park(..) | Change::GiveBack(_));
+            let wakes = !matches!(again, Change::Remove(_)) || open.blocks.get();
             match written.await {
-                Ok(()) if parked => open.woken.notify_one(),
+                Ok(()) if wakes => open.woken.notify_one(),
                 Ok(()) => {}
                 Err(_) => open.unwritten.borrow_mut().push(again),
             }
@@ -526,7 +642,7 @@ impl Open {
     }
 
     /// What becomes of a call that has failed so, after so many earlier attempts in so many rounds.
-    fn after(&self, id: i64, error: &CallError, attempts: u32, rounds: u32) -> Change {
+    fn after(&self, call: Place, error: &CallError, attempts: u32, rounds: u32) -> Change {
         let failure = |attempted: u32, status_code| Failure {
             attempts: attempts.saturating_add(attempted),
             rounds: rounds.saturating_add(1),
@@ -543,16 +659,21 @@ impl Open {
             .wait_after(rounds.saturating_add(1), None, 0.0)
             .unwrap_or_default();
         let delay = delay.mul_f64(1.0 - rand::random::<f64>() / 2.0);
-        let park = |failure, wait: Duration| {
-            let wait = wait.max(delay).min(LONGEST_WAIT);
-            Change::Park(id, failure, self.now().saturating_add(milliseconds_of(wait)))
+        let due_at = |wait: Duration| {
+            self.now()
+                .saturating_add(milliseconds_of(wait.max(delay).min(LONGEST_WAIT)))
         };
         match error {
-            CallError::Permanent(refusal) => Change::Bury(id, failure(1, Some(refusal.status_code))),
-            CallError::Transient(error) => park(failure(error.attempts, None), error.retry_after.unwrap_or_default()),
-            CallError::NoCredentials | CallError::Internal { .. } => park(failure(0, None), Duration::ZERO),
-            CallError::Cancelled { .. } => Change::GiveBack(id),
-            CallError::Invalid(_) | CallError::Overloaded | CallError::ShuttingDown => Change::GiveBack(id),
+            CallError::Permanent(refusal) => Change::Bury(call, failure(1, Some(refusal.status_code))),
+            CallError::Transient(error) => {
+                let due_at = due_at(error.retry_after.unwrap_or_default());
+                Change::Park(call, failure(error.attempts, None), due_at)
+            }
+            CallError::NoCredentials | CallError::Internal { .. } => {
+                Change::Park(call, failure(0, None), due_at(Duration::ZERO))
+            }
+            CallError::Cancelled { .. } => Change::GiveBack(call),
+            CallError::Invalid(_) | CallError::Overloaded | CallError::ShuttingDown => Change::GiveBack(call),
         }
     }
 }

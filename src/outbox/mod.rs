@@ -90,6 +90,10 @@ impl OutboxOptions {
         self
     }
 
+    pub(crate) fn lease_is_long_enough(&self) -> bool {
+        self.lease >= Duration::from_millis(10)
+    }
+
     /// The largest size of the database, in bytes (its log comes to that). What does not fit is not kept, as on a
     /// disk that is full. Default: none.
     pub fn max_bytes(mut self, bytes: u64) -> Self {

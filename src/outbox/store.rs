@@ -1,9 +1,8 @@
 //! The outbox's file: an SQLite database, and what is done in it. Each function is one step of a transaction.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _},
-    ops::Range,
+    fs::{self, OpenOptions},
+    io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -55,13 +54,21 @@ pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Connection, Ou
     connection.pragma_update(None, "synchronous", "FULL")?;
     if let Some(bytes) = max_bytes {
         let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        // Zero would be no limit.
         let pages = i64::try_from(bytes)
             .unwrap_or(i64::MAX)
             .checked_div(page)
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .max(1);
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
     migrate(&mut connection)?;
+    for companion in ["-wal", "-shm"] {
+        let mut companion_path = path.as_os_str().to_owned();
+        companion_path.push(companion);
+        // There need not be one.
+        let _ = make_private(Path::new(&companion_path));
+    }
     Ok(connection)
 }
 
@@ -72,19 +79,17 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut private, 0o600);
     match private.open(path) {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mut start = Vec::new();
-            File::open(path)?.take(16).read_to_end(&mut start)?;
-            if !start.is_empty() && start != *b"SQLite format 3\0" {
-                return Err(OutboxError::Foreign);
-            }
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
-    let (id, version) = identity(&connection)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let (id, version) = identity(&connection).map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OutboxError::Foreign,
+        _ => error.into(),
+    })?;
     let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
     if id != APPLICATION_ID && (id != 0 || tables > 0) {
         return Err(OutboxError::Foreign);
@@ -92,11 +97,12 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
     if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
         return Err(OutboxError::TooNew);
     }
-    make_private(path)?;
     let health: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
     if health != "ok" {
         return Err(OutboxError::Corrupt(health));
     }
+    make_private(path)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 
@@ -178,6 +184,16 @@ pub(crate) struct ClaimedCall {
     pub(crate) body: String,
     pub(crate) attempts: u32,
     pub(crate) rounds: u32,
+    pub(crate) expires_at: i64,
+}
+
+impl ClaimedCall {
+    pub(super) fn place(&self) -> Place {
+        Place {
+            id: self.id,
+            key: self.idempotency_key.clone(),
+        }
+    }
 }
 
 /// Keeps a message. Where an earlier one of its lane is parked, or another process's, it is parked behind it:
@@ -187,9 +203,15 @@ pub(super) fn insert(
     scope: &Scope,
     owner: Option<i64>,
     message: &NewMessage,
+    is_first: bool,
 ) -> rusqlite::Result<(i64, bool)> {
-    let parked = owner.is_none() || is_behind(connection, scope, owner, &message.lane, i64::MAX)?;
+    // What the first in its lane finds there has been claimed, if it is this process's: it is about to be sent again.
+    let but_of = if is_first { NOBODY } else { owner.unwrap_or(NOBODY) };
+    let parked = owner.is_none() || is_behind(connection, scope, but_of, &message.lane, i64::MAX)?;
     let owner = owner.filter(|_| !parked);
+    if let Some(owner) = owner {
+        introduce(connection, owner)?;
+    }
     let mut insert = connection.prepare_cached(
         "INSERT INTO calls (message, platform, worker, lane, name, subject, idempotency_key, body, owner, created_at,
              due_at, expires_at)
@@ -220,11 +242,21 @@ pub(super) fn insert(
     Ok((first.unwrap_or_default(), parked))
 }
 
-/// Whether a message of the lane from before `message` is parked, or another process's.
+/// Makes an owner known, so that it is missed when it is gone.
+fn introduce(connection: &Connection, owner: i64) -> rusqlite::Result<()> {
+    let mut introduce = connection.prepare_cached("INSERT OR IGNORE INTO owners (id, beat) VALUES (?1, 0)")?;
+    introduce.execute([owner])?;
+    Ok(())
+}
+
+/// An owner that there never is.
+pub(super) const NOBODY: i64 = 0;
+
+/// Whether a message of the lane from before `message` is left, but for those of this owner.
 pub(super) fn is_behind(
     connection: &Connection,
     scope: &Scope,
-    owner: Option<i64>,
+    owner: i64,
     lane: &str,
     message: i64,
 ) -> rusqlite::Result<bool> {
@@ -241,35 +273,37 @@ pub(super) fn is_behind(
 }
 
 /// Takes up to `limit` calls that are parked and due, the longest due first, unless an earlier message of their lane is left.
-/// What is not due before the end of the range is due too.
 pub(super) fn claim(
     connection: &Connection,
     scope: &Scope,
     owner: i64,
-    due: Range<i64>,
+    now: i64,
     limit: i64,
 ) -> rusqlite::Result<Vec<ClaimedCall>> {
     let mut claim = connection.prepare_cached(
         "UPDATE calls SET owner = :owner WHERE id IN (
              SELECT id FROM calls AS call
-             WHERE dead = 0 AND owner IS NULL AND (due_at <= :now OR due_at > :horizon) AND expires_at > :now
+             WHERE dead = 0 AND owner IS NULL AND due_at <= :now
                  AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))
                  AND NOT EXISTS (
                      SELECT 1 FROM calls AS earlier
-                     WHERE earlier.lane = call.lane AND earlier.dead = 0 AND earlier.message < call.message
+                     WHERE earlier.lane = call.lane AND earlier.dead = 0
+                         AND (earlier.message < call.message
+                             OR earlier.message = call.message AND earlier.id < call.id
+                                 AND earlier.owner IS NOT NULL AND earlier.owner <> :owner)
                          AND earlier.platform = call.platform
                          AND earlier.worker IN (SELECT value FROM json_each(:workers)))
              ORDER BY due_at, id LIMIT :limit)
-         RETURNING id, message, subject, idempotency_key, body, attempts, rounds",
+         RETURNING id, message, subject, idempotency_key, body, attempts, rounds, expires_at",
     )?;
     let parameters = named_params! {
         ":owner": owner,
-        ":now": due.start,
-        ":horizon": due.end,
+        ":now": now,
         ":platform": scope.platform,
         ":workers": scope.workers,
         ":limit": limit,
     };
+    introduce(connection, owner)?;
     let mut calls = claim
         .query_map(parameters, |row| {
             Ok(ClaimedCall {
@@ -278,8 +312,9 @@ pub(super) fn claim(
                 subject: row.get("subject")?,
                 idempotency_key: row.get("idempotency_key")?,
                 body: row.get("body")?,
-                attempts: row.get("attempts")?,
-                rounds: row.get("rounds")?,
+                attempts: count(row, "attempts")?,
+                rounds: count(row, "rounds")?,
+                expires_at: row.get("expires_at")?,
             })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -288,11 +323,18 @@ pub(super) fn claim(
 }
 
 /// The platform has it, or nobody wants it delivered any more.
-pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+pub(super) fn remove(connection: &Connection, call: &Place) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("DELETE FROM calls WHERE id = ?1")?
-        .execute([id])?;
+        .prepare_cached("DELETE FROM calls WHERE id = ?1 AND idempotency_key = ?2")?
+        .execute((call.id, &call.key))?;
     Ok(())
+}
+
+/// Where a call is in the file; in this one, not in one that has taken its place.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) id: i64,
+    pub(super) key: String,
 }
 
 /// What an attempt has left behind.
@@ -307,17 +349,18 @@ pub(super) struct Failure {
 /// It waits until `due_at` for whoever may deliver it then.
 pub(super) fn park(
     connection: &Connection,
-    id: i64,
+    call: &Place,
     owner: i64,
     due_at: i64,
     failure: &Failure,
 ) -> rusqlite::Result<()> {
     let mut park = connection.prepare_cached(
         "UPDATE calls SET owner = NULL, due_at = :due_at, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
-         WHERE id = :id AND owner = :owner",
+         WHERE id = :id AND idempotency_key = :key AND owner = :owner",
     )?;
     park.execute(named_params! {
-        ":id": id,
+        ":id": call.id,
+        ":key": call.key,
         ":owner": owner,
         ":due_at": due_at,
         ":attempts": failure.attempts,
@@ -329,20 +372,22 @@ pub(super) fn park(
 }
 
 /// It is given back as it was, for whoever may deliver it.
-pub(super) fn give_back(connection: &Connection, id: i64, owner: i64) -> rusqlite::Result<()> {
-    let mut release = connection.prepare_cached("UPDATE calls SET owner = NULL WHERE id = ?1 AND owner = ?2")?;
-    release.execute([id, owner])?;
+pub(super) fn give_back(connection: &Connection, call: &Place, owner: i64) -> rusqlite::Result<()> {
+    let mut release = connection
+        .prepare_cached("UPDATE calls SET owner = NULL WHERE id = ?1 AND idempotency_key = ?2 AND owner = ?3")?;
+    release.execute((call.id, &call.key, owner))?;
     Ok(())
 }
 
 /// It is never sent again by itself.
-pub(super) fn bury(connection: &Connection, id: i64, failure: &Failure) -> rusqlite::Result<()> {
+pub(super) fn bury(connection: &Connection, call: &Place, failure: &Failure) -> rusqlite::Result<()> {
     let mut bury = connection.prepare_cached(
         "UPDATE calls SET dead = 1, owner = NULL, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
-         WHERE id = :id",
+         WHERE id = :id AND idempotency_key = :key",
     )?;
     bury.execute(named_params! {
-        ":id": id,
+        ":id": call.id,
+        ":key": call.key,
         ":attempts": failure.attempts,
         ":rounds": failure.rounds,
         ":status_code": failure.status_code,
@@ -351,14 +396,24 @@ pub(super) fn bury(connection: &Connection, id: i64, failure: &Failure) -> rusql
     Ok(())
 }
 
-/// What is parked and has expired is dead. Returns how many that were.
-pub(super) fn expire(connection: &Connection, scope: &Scope, now: i64) -> rusqlite::Result<usize> {
-    let mut expire = connection.prepare_cached(
-        "UPDATE calls SET dead = 1, error = 'expired' || coalesce('; ' || error, '')
-         WHERE dead = 0 AND owner IS NULL AND expires_at <= :now
+/// What is due later than anything can be, by a clock that was wrong, is due now.
+pub(super) fn mend_due(connection: &Connection, scope: &Scope, now: i64, horizon: i64) -> rusqlite::Result<()> {
+    let mut mend = connection.prepare_cached(
+        "UPDATE calls SET due_at = :now
+         WHERE dead = 0 AND owner IS NULL AND due_at > :horizon
              AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
     )?;
-    expire.execute(named_params! { ":now": now, ":platform": scope.platform, ":workers": scope.workers })
+    mend.execute(named_params! {
+        ":now": now, ":horizon": horizon, ":platform": scope.platform, ":workers": scope.workers,
+    })?;
+    Ok(())
+}
+
+/// What nobody's was is this worker's.
+pub(super) fn adopt(connection: &Connection, platform: &str, worker: &str) -> rusqlite::Result<()> {
+    let mut adopt = connection.prepare_cached("UPDATE calls SET worker = ?2 WHERE platform = ?1 AND worker = ''")?;
+    adopt.execute([platform, worker])?;
+    Ok(())
 }
 
 /// Shows that this owner is alive, and returns what the others have shown so far.
@@ -423,6 +478,12 @@ pub(super) fn get(connection: &Connection, id: i64) -> rusqlite::Result<Option<O
     one.query_row([id], kept).optional()
 }
 
+/// Whatever somebody has written there.
+fn count(row: &Row<'_>, name: &str) -> rusqlite::Result<u32> {
+    let count: i64 = row.get(name)?;
+    Ok(u32::try_from(count).unwrap_or_default())
+}
+
 fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
     let time = |name| -> rusqlite::Result<SystemTime> { Ok(from_milliseconds(row.get(name)?)) };
     Ok(OutboxEntry {
@@ -433,7 +494,7 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
         worker_id: row.get("worker")?,
         idempotency_key: row.get("idempotency_key")?,
         body: row.get("body")?,
-        attempts: row.get("attempts")?,
+        attempts: count(row, "attempts")?,
         created_at: time("created_at")?,
         due_at: time("due_at")?,
         expires_at: time("expires_at")?,

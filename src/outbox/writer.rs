@@ -14,6 +14,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{OutboxError, store};
+use crate::panics::quietly;
 
 /// How many jobs share a transaction at the most.
 const BATCH: usize = 1024;
@@ -123,22 +124,24 @@ fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
         let mut jobs: Vec<_> = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
         let done = catch_unwind(AssertUnwindSafe(|| {
             if !file.is_in_place() {
-                error!("the outbox is no longer at {:?}: what was in it is gone", file.path);
+                quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", file.path));
+                // First without the old one: two connections to one path would share its locks.
+                file.connection = Connection::open_in_memory()?;
                 file = OpenFile::open(file.path.clone(), file.max_bytes)?;
             }
             file.commit(&mut jobs)
         }));
         match done {
             Ok(Ok(())) => jobs.into_iter().for_each(|job| job.end(Ok(()))),
-            // One that is too large must not cost the others.
-            Ok(Err(OutboxError::Full)) if jobs.len() > 1 => {
+            // One that can't be done must not cost the others. (A lock would be waited for again and again.)
+            Ok(Err(error)) if jobs.len() > 1 && error != OutboxError::Locked => {
                 for mut job in jobs {
                     let outcome = catch_unwind(AssertUnwindSafe(|| file.commit(std::slice::from_mut(&mut job))));
                     job.end(outcome.unwrap_or(Err(OutboxError::Stopped)));
                 }
             }
             Ok(Err(error)) => {
-                error!("the outbox can't be written: {error}");
+                quietly(|| error!("the outbox can't be written: {error}"));
                 jobs.into_iter().for_each(|job| job.end(Err(error.clone())));
             }
             Err(_) => jobs.into_iter().for_each(|job| job.end(Err(OutboxError::Stopped))),

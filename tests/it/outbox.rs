@@ -1,6 +1,7 @@
 //! The durable outbox: what was handed over is delivered, although the platform is down or the poster ends.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -8,15 +9,16 @@ use std::{
 };
 
 use actix::Addr;
+use futures_util::future::join_all;
 use result_poster::{
-    AttemptError, CallError, CancellationToken, CreateComment, Discard, ListDeadLetters, ListParked, OptionsBuilder,
-    OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown,
-    UpdateIssueStatus,
+    AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, ListDeadLetters, ListParked,
+    OptionsBuilder, OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, ProviderError, Requeue,
+    ResultPoster, RuntimeCredentials, Shutdown, UpdateIssueStatus, provider_fn,
     testing::{FakePlatform, ManualClock, Reply},
 };
 use tempfile::TempDir;
 
-use crate::support::{TOKEN, completed, options, outcome, platform_and_poster, post, routes, start};
+use crate::support::{TOKEN, builder, completed, options, outcome, platform_and_poster, post, routes, start};
 
 const SOON: Duration = Duration::from_millis(20);
 
@@ -259,7 +261,7 @@ async fn messages_behind_a_parked_one_are_parked_too_and_go_out_in_order() {
     // One that comes later, and three that come at once.
     let comment = |text: &str| poster.send(CreateComment::new("i", text));
     let mut replies = vec![comment("1").await];
-    replies.extend(futures_util::future::join_all(["2", "3", "4"].map(comment)).await);
+    replies.extend(join_all(["2", "3", "4"].map(comment)).await);
     for reply in replies {
         let error = reply.unwrap().unwrap_err();
         let parked = error.transient().unwrap();
@@ -309,7 +311,7 @@ async fn what_there_is_no_room_for_in_memory_is_parked() {
         .script("issue-tracker-proxy", [Reply::ok().delay(5 * SOON), Reply::ok()]);
     let poster = start(scene.options().max_in_flight(1).max_queued(0));
     let replies = (0..10).map(|issue| poster.send(update(&issue.to_string())));
-    let replies = futures_util::future::join_all(replies).await;
+    let replies = join_all(replies).await;
     let replies: Vec<_> = replies.into_iter().map(|reply| outcome(&reply.unwrap())).collect();
     assert_eq!(replies[0], "ok");
     assert!(replies[1..].iter().all(|reply| reply == "transient:0"), "{replies:?}");
@@ -502,7 +504,7 @@ fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
         ),
         (
             &|path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
-            "the file is damaged",
+            "the file is not an outbox",
         ),
         (&foreign, "the file is not an outbox"),
         (&newer, "the file was made by a newer version"),
@@ -558,7 +560,7 @@ async fn one_that_does_not_fit_costs_the_others_nothing() {
         let summary = if number == 20 { "x".repeat(500_000) } else { "x".into() };
         poster.send(PostResult::new(format!("s{number}"), completed().with_summary(summary)))
     });
-    for (number, reply) in futures_util::future::join_all(replies).await.into_iter().enumerate() {
+    for (number, reply) in join_all(replies).await.into_iter().enumerate() {
         let receipt = reply.unwrap().unwrap();
         let expected = (number == 20).then_some(&OutboxError::Full);
         assert_eq!(receipt.completion.outbox_error(), expected, "{number}");
@@ -658,4 +660,153 @@ async fn a_clock_that_jumps_neither_expires_a_call_nor_holds_it_back() {
         scene.emptied().await;
         assert!(scene.dead_letters().is_empty());
     }
+}
+
+#[actix_rt::test]
+async fn a_message_does_not_overtake_one_that_is_sent_again() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    for _ in 0..5 {
+        let comment = |text: &'static str| {
+            let comments = (0..40).map(move |issue| CreateComment::new(format!("issue-{issue}"), text));
+            comments.map(|comment| poster.send(comment)).collect::<Vec<_>>()
+        };
+        scene.down();
+        join_all(comment("old")).await;
+        scene.up();
+        let before = scene.platform.requests().len();
+        join_all(comment("new")).await;
+        scene.emptied().await;
+        let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for request in scene.platform.requests().iter().skip(before) {
+            let args = request.json().unwrap()["args"].clone();
+            let text = args[1].as_str().unwrap().to_owned();
+            texts.entry(args[0].to_string()).or_default().push(text);
+        }
+        for (issue, texts) in texts {
+            let last_old = texts.iter().rposition(|text| text == "old");
+            let first_new = texts.iter().position(|text| text == "new");
+            assert!(
+                last_old.is_none_or(|old| first_new.is_none_or(|new| old < new)),
+                "{issue} {texts:?}"
+            );
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn what_is_on_its_way_is_not_taken_over_while_its_poster_shuts_down() {
+    let scene = Scene::new();
+    let lease = 10 * SOON;
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::ok().delay(4 * lease)]);
+    let poster = start(scene.options());
+    let other = start(scene.options());
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    assert_eq!(shut_down(&poster).await, 0);
+    reply.await.unwrap().unwrap().unwrap();
+    assert_eq!(scene.platform.requests().len(), 1);
+    assert_eq!(shut_down(&other).await, 0);
+}
+
+#[actix_rt::test]
+async fn a_worker_that_its_provider_names_finds_its_own_again() {
+    let scene = Scene::new();
+    let of = |worker: &'static str| {
+        let credentials = move || async move { Ok::<_, ProviderError>(RuntimeCredentials::new(worker, "token")) };
+        let options = builder(scene.platform.url()).max_attempts(1).base_delay(Duration::ZERO);
+        options.credential_provider(provider_fn(credentials))
+    };
+    scene.down();
+    let poster = start(of("wkr_8").outbox(late(scene.path())));
+    post(&poster, "s").await.unwrap_err();
+    shut_down(&poster).await;
+    for entry in scene.parked() {
+        assert_eq!(entry.worker_id, "wkr_8");
+        OutboxFile::open(scene.path()).unwrap().requeue(entry.id).unwrap();
+    }
+    scene.up();
+    let before = scene.platform.requests().len();
+    let other = start(of("wkr_9").outbox(soon(scene.path())));
+    post(&other, "t").await.unwrap();
+    assert_eq!(scene.platform.requests().len(), before + 2);
+    // Nothing has to be sent for it to begin.
+    let _poster = start(of("wkr_8").outbox(soon(scene.path())));
+    scene.emptied().await;
+}
+
+#[actix_rt::test]
+async fn a_file_that_has_taken_the_place_of_another_keeps_what_is_its_own() {
+    let scene = Scene::new();
+    scene.platform.script(
+        "issue-tracker-proxy",
+        [Reply::ok().delay(10 * SOON), Reply::status(503)],
+    );
+    let poster = start(scene.options_with(late(scene.path())));
+    let first = actix_rt::spawn(poster.send(update("a")));
+    scene.platform.wait_for_requests(1).await;
+    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    assert_eq!(outcome(&poster.send(update("b")).await.unwrap()), "transient:1");
+    first.await.unwrap().unwrap().unwrap();
+    // It has the number that the first one had, in the file that is gone.
+    shut_down(&poster).await;
+    assert_eq!(calls(&scene.parked()), [("updateIssueStatus", "b")]);
+}
+
+#[actix_rt::test]
+async fn what_is_sent_again_says_the_same_to_the_last_digit() {
+    let scene = Scene::new();
+    scene.script("status", [503; 30]);
+    let poster = start(scene.options());
+    for number in 0..30 {
+        let cost = Cost::default().with_total_cost_usd(0.1 + f64::from(number) / 7.0);
+        let message = PostResult::new(format!("s{number}"), completed().with_cost(cost));
+        let _ = poster.send(message).await.unwrap();
+    }
+    scene.emptied().await;
+    let mut bodies: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for request in scene.platform.requests() {
+        bodies.entry(request.path).or_default().insert(request.body);
+    }
+    assert!(bodies.values().all(|bodies| bodies.len() == 1));
+}
+
+#[actix_rt::test]
+async fn what_is_kept_behind_a_parked_message_is_durable_too() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:1");
+    let receipt = poster.send(update("i").reply_when_durable()).await.unwrap().unwrap();
+    assert!(receipt.queued().is_some());
+    assert_eq!(scene.parked().len(), 2);
+}
+
+#[test]
+fn a_lease_that_nobody_can_keep_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = OutboxOptions::at(folder.path().join("outbox.db")).lease(Duration::from_millis(9));
+    let error = options("https://app.example.com").outbox(outbox).build().unwrap_err();
+    assert_eq!(error.to_string(), "option `outbox` has a lease of less than 10 ms");
+}
+
+#[actix_rt::test]
+async fn a_shutdown_does_not_wait_for_a_file_that_is_held() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    post(&poster, "s").await.unwrap();
+    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
+    let held = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
+        .unwrap();
+    let waiting = actix_rt::spawn(poster.send(update("i")));
+    // Less than the five seconds that the file is waited for.
+    let report = actix_rt::time::timeout(Duration::from_secs(4), poster.send(Shutdown::within(SOON)));
+    assert_eq!(report.await.expect("in time").unwrap().cancelled, 1);
+    assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled");
+    held.rollback().unwrap();
 }

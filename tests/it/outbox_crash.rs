@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use result_poster::{CreateComment, OptionsBuilder, OutboxOptions, PostResult, Shutdown};
+use result_poster::{CreateComment, OptionsBuilder, OutboxFile, OutboxOptions, PostResult, Shutdown};
 use serde_json::Value;
 
 use crate::support::{completed, options, read_body, read_head, start};
@@ -306,4 +306,43 @@ async fn thousands_that_are_parked_go_out_in_order_and_not_all_at_once() {
             .all(|comments| comments.iter().copied().eq(0..COMMENTS))
     );
     assert!(platform.handling.lock().unwrap().1 <= 8);
+}
+
+/// Not a test of its own: a process that looks into an outbox, and ends.
+#[test]
+fn looks_in() {
+    if let Ok(path) = env::var("RESULT_POSTER_CRASH_LOOK_AT") {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        let count: u32 = connection
+            .query_row("SELECT count(*) FROM calls", (), |row| row.get(0))
+            .unwrap();
+        println!("calls {count}");
+    }
+}
+
+#[actix_rt::test]
+async fn those_who_look_in_do_no_harm_in_this_process_or_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let look = || {
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["outbox_crash::looks_in", "--exact", "--nocapture"])
+            .env("RESULT_POSTER_CRASH_LOOK_AT", &path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find_map(|line| line.split_once("calls "));
+        line.unwrap().1.to_owned()
+    };
+    // A platform that nobody answers for, and delays that nothing comes back from meanwhile.
+    let hour = Duration::from_secs(60 * 60);
+    let outbox = OutboxOptions::at(&path).delays(hour, hour);
+    let poster = start(options("http://127.0.0.1:1").max_attempts(1).outbox(outbox));
+    for number in 1..=4 {
+        let comment = CreateComment::new(format!("issue-{number}"), "Done.");
+        let error = poster.send(comment).await.unwrap().unwrap_err();
+        assert!(error.transient().unwrap().is_parked());
+        drop(OutboxFile::open(&path).unwrap());
+        assert_eq!(look(), number.to_string());
+    }
 }
