@@ -377,7 +377,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Keeps each call on disk until the platform has it: see [`OutboxOptions`]. Default: none, a call lives in memory.
+    /// Keeps each call on disk until the platform has it: see [`OutboxOptions`]. [`build`](Self::build) opens the file, and looks
+    /// through it for damage. Default: none, a call lives in memory.
     #[cfg(feature = "outbox")]
     pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
         self.outbox = Some(outbox);

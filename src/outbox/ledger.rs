@@ -100,13 +100,15 @@ enum Change {
 }
 
 impl Change {
-    fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<()> {
-        match self {
+    /// Returns whether the call was there.
+    fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<bool> {
+        let changed = match self {
             Self::Remove(call) => store::remove(connection, call),
             Self::GiveBack(call) => store::give_back(connection, call, owner),
             Self::Park(call, failure, due_at) => store::park(connection, call, owner, *due_at, failure),
             Self::Bury(call, failure) => store::bury(connection, call, failure),
-        }
+        }?;
+        Ok(changed > 0)
     }
 }
 
@@ -335,9 +337,13 @@ impl Entry {
             }
             Err(error) => {
                 // So that who hears of it finds it in the list.
-                stop.run_until_cancelled(open.change(open.after(place, &error, 0, 0)))
-                    .await;
-                noted(self.note(index), Err(error))
+                let change = open.change(open.after(place, &error, 0, 0));
+                let note = match stop.run_until_cancelled(change).await {
+                    // Somebody has deleted the file meanwhile.
+                    Some(Ok(false)) => Note::NotKept(OutboxError::Gone),
+                    _ => self.note(index),
+                };
+                noted(note, Err(error))
             }
         }
     }
@@ -511,7 +517,9 @@ impl Outbox {
         // Later than any wait.
         let horizon = time.saturating_add(milliseconds_of(LONGEST_WAIT.saturating_mul(2)));
         let beat = open.writer.run(move |connection| {
-            changes.iter().try_for_each(|change| change.apply(connection, owner))?;
+            for change in &changes {
+                change.apply(connection, owner)?;
+            }
             store::mend_due(connection, &scope, time, horizon)?;
             store::beat(connection, owner)
         });
@@ -570,7 +578,9 @@ impl Outbox {
             open.left.set(true);
             let (owner, changes) = (open.owner, open.unwritten.take());
             open.writer.run(move |connection| {
-                changes.iter().try_for_each(|change| change.apply(connection, owner))?;
+                for change in &changes {
+                    change.apply(connection, owner)?;
+                }
                 store::leave(connection, owner)
             })
         });
@@ -628,15 +638,23 @@ impl Open {
     }
 
     /// Begins to write it down, now. It need not be waited for.
-    fn change(self: &Rc<Self>, change: Change) -> JoinHandle<()> {
+    fn change(self: &Rc<Self>, change: Change) -> JoinHandle<bool> {
         let (open, owner, again) = (Rc::clone(self), self.owner, change.clone());
         let written = self.writer.run(move |connection| change.apply(connection, owner));
         spawn(async move {
             let wakes = !matches!(again, Change::Remove(_)) || open.blocks.get();
             match written.await {
-                Ok(()) if wakes => open.woken.notify_one(),
-                Ok(()) => {}
-                Err(_) => open.unwritten.borrow_mut().push(again),
+                Ok(was_there) => {
+                    if wakes {
+                        open.woken.notify_one();
+                    }
+                    was_there
+                }
+                // It is there as it was, and this is made up for.
+                Err(_) => {
+                    open.unwritten.borrow_mut().push(again);
+                    true
+                }
             }
         })
     }

@@ -127,6 +127,9 @@ pub enum OutboxError {
     /// The file was written by a newer version of this crate. It was not changed.
     #[error("the file was made by a newer version: update this program, or name another path")]
     TooNew,
+    /// The call was in the file, and somebody has deleted it, or the file.
+    #[error("it is no longer in the file, which somebody has changed or deleted")]
+    Gone,
     /// The outbox's thread is gone.
     #[error("the outbox has stopped")]
     Stopped,

@@ -323,11 +323,10 @@ pub(super) fn claim(
 }
 
 /// The platform has it, or nobody wants it delivered any more.
-pub(super) fn remove(connection: &Connection, call: &Place) -> rusqlite::Result<()> {
+pub(super) fn remove(connection: &Connection, call: &Place) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("DELETE FROM calls WHERE id = ?1 AND idempotency_key = ?2")?
-        .execute((call.id, &call.key))?;
-    Ok(())
+        .execute((call.id, &call.key))
 }
 
 /// Where a call is in the file; in this one, not in one that has taken its place.
@@ -353,7 +352,7 @@ pub(super) fn park(
     owner: i64,
     due_at: i64,
     failure: &Failure,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let mut park = connection.prepare_cached(
         "UPDATE calls SET owner = NULL, due_at = :due_at, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
          WHERE id = :id AND idempotency_key = :key AND owner = :owner",
@@ -367,20 +366,18 @@ pub(super) fn park(
         ":rounds": failure.rounds,
         ":status_code": failure.status_code,
         ":error": failure.error,
-    })?;
-    Ok(())
+    })
 }
 
 /// It is given back as it was, for whoever may deliver it.
-pub(super) fn give_back(connection: &Connection, call: &Place, owner: i64) -> rusqlite::Result<()> {
+pub(super) fn give_back(connection: &Connection, call: &Place, owner: i64) -> rusqlite::Result<usize> {
     let mut release = connection
         .prepare_cached("UPDATE calls SET owner = NULL WHERE id = ?1 AND idempotency_key = ?2 AND owner = ?3")?;
-    release.execute((call.id, &call.key, owner))?;
-    Ok(())
+    release.execute((call.id, &call.key, owner))
 }
 
 /// It is never sent again by itself.
-pub(super) fn bury(connection: &Connection, call: &Place, failure: &Failure) -> rusqlite::Result<()> {
+pub(super) fn bury(connection: &Connection, call: &Place, failure: &Failure) -> rusqlite::Result<usize> {
     let mut bury = connection.prepare_cached(
         "UPDATE calls SET dead = 1, owner = NULL, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
          WHERE id = :id AND idempotency_key = :key",
@@ -392,8 +389,7 @@ pub(super) fn bury(connection: &Connection, call: &Place, failure: &Failure) -> 
         ":rounds": failure.rounds,
         ":status_code": failure.status_code,
         ":error": failure.error,
-    })?;
-    Ok(())
+    })
 }
 
 /// What is due later than anything can be, by a clock that was wrong, is due now.

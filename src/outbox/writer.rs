@@ -1,8 +1,6 @@
 //! The thread that owns the file: what waits when it comes round shares one transaction, and one flush to the disk.
 
 use std::{
-    fs::Metadata,
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, Sender, channel},
@@ -88,14 +86,14 @@ struct OpenFile {
     path: PathBuf,
     max_bytes: Option<u64>,
     connection: Connection,
-    identity: Option<Identity>,
+    identity: Identity,
 }
 
 impl OpenFile {
     fn open(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
         let connection = store::open(&path, max_bytes)?;
         Ok(Self {
-            identity: identity(&path).ok(),
+            identity: identity(&path),
             connection,
             path,
             max_bytes,
@@ -104,7 +102,7 @@ impl OpenFile {
 
     /// Whether what is committed here is to be found at the path: it may have been deleted, or replaced.
     fn is_in_place(&self) -> bool {
-        identity(&self.path).is_ok_and(|identity| Some(identity) == self.identity)
+        self.identity.is_some() && identity(&self.path) == self.identity
     }
 
     /// All of these in one transaction, or none.
@@ -125,7 +123,7 @@ fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
         let done = catch_unwind(AssertUnwindSafe(|| {
             if !file.is_in_place() {
                 quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", file.path));
-                // First without the old one: two connections to one path would share its locks.
+                // First without the old one, which saves what it can, and whose locks a second one would share.
                 file.connection = Connection::open_in_memory()?;
                 file = OpenFile::open(file.path.clone(), file.max_bytes)?;
             }
@@ -149,21 +147,24 @@ fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
     }
 }
 
-/// What tells a file from another one at the same path.
+/// What tells the database and its log from others at the same path; `None` if there is none, or it is empty.
 #[cfg(unix)]
-type Identity = (u64, u64);
+type Identity = Option<[(u64, u64); 2]>;
+
+#[cfg(not(unix))]
+type Identity = Option<()>;
 
 #[cfg(unix)]
-fn identity(path: &Path) -> io::Result<Identity> {
+fn identity(path: &Path) -> Identity {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata: Metadata = path.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let database = path.metadata().ok().filter(|database| database.len() > 0)?;
+    let log = Path::new(&log).metadata().ok()?;
+    Some([&database, &log].map(|file| (file.dev(), file.ino())))
 }
 
 #[cfg(not(unix))]
-type Identity = ();
-
-#[cfg(not(unix))]
-fn identity(path: &Path) -> io::Result<Identity> {
-    path.metadata().map(|_: Metadata| ())
+fn identity(path: &Path) -> Identity {
+    path.metadata().ok().map(|_| ())
 }

@@ -375,7 +375,9 @@ async fn a_shutdown_leaves_what_is_not_delivered_parked() {
     scene
         .platform
         .script("completion", [Reply::ok().delay(Duration::from_secs(60))]);
-    let poster = start(scene.options().max_in_flight(1));
+    // With a lease that nobody waits for: what is left is given back.
+    let options = || scene.options_with(soon(scene.path()).lease(Duration::from_secs(60 * 60)));
+    let poster = start(options().max_in_flight(1));
     let replies: Vec<_> = ["a", "b"]
         .map(|session| poster.send(PostResult::new(session, completed())))
         .into();
@@ -393,7 +395,7 @@ async fn a_shutdown_leaves_what_is_not_delivered_parked() {
         assert_eq!(error.may_have_been_delivered(), index == 0);
     }
     scene.up();
-    let _poster = start(scene.options());
+    let _poster = start(options());
     scene.emptied().await;
     assert_eq!(routes(&scene.platform)[1..].len(), 4);
 }
@@ -578,6 +580,19 @@ async fn a_file_that_is_deleted_or_overwritten_while_it_is_used_loses_no_message
     // A new one takes its place.
     scene.down();
     let error = post(&poster, "b").await.unwrap_err();
+    assert!(error.completion().unwrap().transient().unwrap().is_parked());
+    assert_eq!(count(&scene.path()), 2);
+    scene.up();
+    scene.emptied().await;
+
+    // One that is empty is as good as none.
+    fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(scene.path())
+        .unwrap();
+    scene.down();
+    let error = post(&poster, "t").await.unwrap_err();
     assert!(error.completion().unwrap().transient().unwrap().is_parked());
     assert_eq!(count(&scene.path()), 2);
     scene.up();
@@ -809,4 +824,38 @@ async fn a_shutdown_does_not_wait_for_a_file_that_is_held() {
     assert_eq!(report.await.expect("in time").unwrap().cancelled, 1);
     assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled");
     held.rollback().unwrap();
+}
+
+#[actix_rt::test]
+async fn what_is_no_longer_in_the_file_is_not_said_to_be_parked() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(503).delay(10 * SOON)]);
+    let poster = start(scene.options_with(late(scene.path())));
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    let error = error.transient().unwrap();
+    assert_eq!(
+        (error.is_parked(), error.outbox_error()),
+        (false, Some(&OutboxError::Gone))
+    );
+}
+
+#[actix_rt::test]
+async fn a_log_that_is_deleted_costs_nothing() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    for (number, issue) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:1");
+        fs::remove_file(scene.folder.path().join("outbox.db-wal")).unwrap();
+        // The next commit notices, and saves what was in it.
+        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:0");
+        assert_eq!(scene.parked().len(), 2 * (number + 1));
+    }
 }

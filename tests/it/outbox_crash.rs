@@ -9,7 +9,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, sleep},
     time::Duration,
 };
@@ -41,6 +44,8 @@ struct Platform {
     handling: Mutex<(BTreeSet<String>, usize)>,
     /// Whether a key was handled twice at once.
     doubled: Mutex<Vec<String>>,
+    /// Whether it answers 503, and notes nothing.
+    is_down: AtomicBool,
 }
 
 impl Platform {
@@ -74,6 +79,10 @@ impl Platform {
                 key: header("idempotency-key"),
                 body: serde_json::from_slice(&body).unwrap(),
             };
+            if self.is_down.load(Ordering::Relaxed) {
+                let _ = stream.write_all(b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n");
+                continue;
+            }
             {
                 let (keys, most) = &mut *self.handling.lock().unwrap();
                 if !keys.insert(seen.key.clone()) {
@@ -275,15 +284,18 @@ async fn thousands_that_are_parked_go_out_in_order_and_not_all_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     let (url, platform) = Platform::start();
-    let poster = start(poster_options(&url, &path, "delivers").max_in_flight(8).max_queued(0));
+    // An outage: each issue's first comment is tried and parked, and the others are parked behind it.
+    platform.is_down.store(true, Ordering::Relaxed);
+    let poster = start(poster_options(&url, &path, "delivers").max_attempts(1).max_in_flight(8));
     let sends = (0..COMMENTS).flat_map(|comment| (0..ISSUES).map(move |issue| (issue, comment)));
     let mut replies: FuturesUnordered<_> = sends
         .map(|(issue, comment)| poster.send(CreateComment::new(format!("issue-{issue}"), comment.to_string())))
         .collect();
     while let Some(reply) = replies.next().await {
-        let parked = reply.unwrap();
-        assert!(parked.is_ok() || parked.unwrap_err().transient().unwrap().is_parked());
+        assert!(reply.unwrap().unwrap_err().transient().unwrap().is_parked());
     }
+    assert!(platform.seen().is_empty());
+    platform.is_down.store(false, Ordering::Relaxed);
     for _ in 0..3000 {
         if platform.seen.lock().unwrap().len() == ISSUES * COMMENTS {
             break;
