@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeliveryId, OutboxEntry, OutboxError, OutboxOptions, Page, milliseconds, milliseconds_of,
+    DeliveryId, LONGEST_WAIT, OutboxEntry, OutboxError, OutboxOptions, Page, milliseconds, milliseconds_of,
     store::{self, ClaimedCall, Failure, NOBODY, NewCall, NewMessage, Place, Scope},
     writer::Writer,
 };
@@ -28,12 +28,8 @@ use crate::{
     lanes::{Key, Turn},
     message::CallReceipt,
     panics::quietly,
-    retry::RetryPolicy,
     wire::Call,
 };
-
-/// The longest time that a parked call waits, whatever the platform asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// How often the file is looked at, at the most.
 const SHORTEST_WAIT: Duration = Duration::from_millis(3);
@@ -667,29 +663,17 @@ impl Open {
             status_code,
             error: error.without_body(),
         };
-        let delays = RetryPolicy {
-            max_attempts: u32::MAX,
-            base_delay: self.options.first_delay,
-            max_delay: self.options.max_delay,
-            ..RetryPolicy::default()
-        };
-        let delay = delays
-            .wait_after(rounds.saturating_add(1), None, 0.0)
-            .unwrap_or_default();
-        let delay = delay.mul_f64(1.0 - rand::random::<f64>() / 2.0);
-        let due_at = |wait: Duration| {
-            self.now()
-                .saturating_add(milliseconds_of(wait.max(delay).min(LONGEST_WAIT)))
+        let due_at = |retry_after| {
+            let wait = self.options.wait(rounds, retry_after, rand::random());
+            self.now().saturating_add(milliseconds_of(wait))
         };
         match error {
             CallError::Permanent(refusal) => Change::Bury(call, failure(1, Some(refusal.status_code))),
             CallError::Transient(error) => {
-                let due_at = due_at(error.retry_after.unwrap_or_default());
+                let due_at = due_at(error.retry_after);
                 Change::Park(call, failure(error.attempts, None), due_at)
             }
-            CallError::NoCredentials | CallError::Internal { .. } => {
-                Change::Park(call, failure(0, None), due_at(Duration::ZERO))
-            }
+            CallError::NoCredentials | CallError::Internal { .. } => Change::Park(call, failure(0, None), due_at(None)),
             CallError::Cancelled { .. } => Change::GiveBack(call),
             CallError::Invalid(_) | CallError::Overloaded | CallError::ShuttingDown => Change::GiveBack(call),
         }

@@ -25,9 +25,13 @@ pub(crate) use self::{
     ledger::{Claimed, Entry, Note, Outbox, Settings},
     store::ClaimedCall,
 };
+use crate::retry::RetryPolicy;
 
 /// How long a call is tried, by default.
 const EXPIRES_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The longest time that a parked call waits, whatever the platform asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Where the outbox is, and how long it tries.
 ///
@@ -88,6 +92,19 @@ impl OutboxOptions {
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
         self
+    }
+
+    /// How long a call waits that was parked so many times before. `random` lies in 0 to 1.
+    fn wait(&self, rounds: u32, retry_after: Option<Duration>, random: f64) -> Duration {
+        let delays = RetryPolicy {
+            max_attempts: u32::MAX,
+            base_delay: self.first_delay,
+            max_delay: self.max_delay,
+            ..RetryPolicy::default()
+        };
+        let delay = delays.wait_after(rounds.saturating_add(1), None, 0.0);
+        let shortened = delay.unwrap_or(self.max_delay).mul_f64(1.0 - random / 2.0);
+        shortened.max(retry_after.unwrap_or_default()).min(LONGEST_WAIT)
     }
 
     pub(crate) fn lease_is_long_enough(&self) -> bool {
@@ -224,4 +241,35 @@ fn milliseconds_of(duration: Duration) -> i64 {
 fn from_milliseconds(milliseconds: i64) -> SystemTime {
     let since = Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default());
     UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_parked_call_waits_longer_each_time_and_never_for_ever() {
+        let options = OutboxOptions::at("outbox.db");
+        let waits = |random| [0, 1, 2, 5, 6, u32::MAX].map(|rounds| options.wait(rounds, None, random).as_secs());
+        assert_eq!(waits(0.0), [5, 10, 20, 160, 300, 300]);
+        assert_eq!(waits(1.0), [2, 5, 10, 80, 150, 150]);
+        // The platform's own wish may lengthen it, up to an hour.
+        let asked = |seconds| options.wait(0, Some(seconds * SECOND), 0.0);
+        assert_eq!(
+            [1, 7, 3600, 7200].map(asked),
+            [5, 7, 3600, 3600].map(|seconds| seconds * SECOND)
+        );
+    }
+
+    #[test]
+    fn a_commit_is_on_the_disk_when_it_returns() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = store::open(&folder.path().join("outbox.db"), None).unwrap();
+        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
+        assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
+        // FULL
+        assert_eq!(pragma("synchronous").unwrap(), 2.into());
+    }
 }
