@@ -117,15 +117,22 @@ impl Courier {
             }
         };
         let calls = calls(&self, key.id());
-        self.knows_its_worker().await;
-        // It may have to wait for whoever holds the file.
-        let entering = self.outbox.enter(&key, &calls, turn.as_ref());
+        // It may have to wait for the provider, and for whoever holds the file.
+        let entering = async {
+            self.knows_its_worker().await;
+            self.outbox.enter(&key, &calls, turn.as_ref()).await
+        };
         let entry = self.shutdown.run_until_cancelled(entering).await.unwrap_or_default();
         if turn.is_some() || entry.is_kept() {
             for call in &calls {
                 self.journal.accepted(call.subject());
             }
         }
+        let reason = if turn.is_some() {
+            BEHIND
+        } else {
+            "too many calls are waiting"
+        };
         match turn {
             Some(turn) if !entry.is_parked() => {
                 let work = Rc::clone(&self).send_calls(key, calls, turn, outgoing.cancellation, entry.clone());
@@ -137,11 +144,10 @@ impl Courier {
             }
             // It is on disk, and that is all that was asked for.
             _ if outgoing.reply_when_durable && entry.is_kept() => {
-                self.leave_parked(&calls, &entry, BEHIND);
+                self.leave_parked(&calls, &entry, reason);
                 std::array::from_fn(|index| Ok(entry.queued(index)))
             }
-            Some(_) => self.leave_parked(&calls, &entry, BEHIND),
-            None => self.leave_parked(&calls, &entry, "too many calls are waiting"),
+            _ => self.leave_parked(&calls, &entry, reason),
         }
     }
 

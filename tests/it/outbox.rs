@@ -18,7 +18,9 @@ use result_poster::{
 };
 use tempfile::TempDir;
 
-use crate::support::{TOKEN, builder, completed, options, outcome, platform_and_poster, post, routes, start};
+use crate::support::{
+    Ask, ScriptedProvider, TOKEN, builder, completed, options, outcome, platform_and_poster, post, routes, start,
+};
 
 const SOON: Duration = Duration::from_millis(20);
 
@@ -807,6 +809,19 @@ fn a_lease_that_nobody_can_keep_is_refused() {
     let outbox = OutboxOptions::at(folder.path().join("outbox.db")).lease(Duration::from_millis(9));
     let error = options("https://app.example.com").outbox(outbox).build().unwrap_err();
     assert_eq!(error.to_string(), "option `outbox` has a lease of less than 10 ms");
+}
+
+#[actix_rt::test]
+async fn a_shutdown_does_not_wait_for_a_provider_that_hangs() {
+    let scene = Scene::new();
+    let options = builder(scene.platform.url()).credential_provider(ScriptedProvider::new([Ask::Hang]));
+    let poster = start(options.outbox(soon(scene.path())));
+    let waiting = actix_rt::spawn(poster.send(update("i")));
+    // Less than the ten seconds that a fetch may take.
+    let report = actix_rt::time::timeout(Duration::from_secs(5), poster.send(Shutdown::within(SOON)));
+    report.await.expect("in time").unwrap();
+    assert!(waiting.await.unwrap().unwrap().is_err());
+    assert!(scene.platform.requests().is_empty());
 }
 
 #[actix_rt::test]
