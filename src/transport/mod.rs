@@ -150,7 +150,8 @@ impl Transport {
             retry_after: text(response.headers(), &header::RETRY_AFTER),
             ..Answer::default()
         };
-        let length = text(response.headers(), &header::CONTENT_LENGTH);
+        let chunked = response.headers().contains_key(header::TRANSFER_ENCODING);
+        let length = text(response.headers(), &header::CONTENT_LENGTH).filter(|_| !chunked);
         if matches!(answer.status, 101 | 204 | 304) || length.as_deref() == Some("0") {
             return Ok(answer);
         }
@@ -158,7 +159,7 @@ impl Transport {
         let left = match (response.status().is_success() && request.head_says_all, length) {
             (false, _) => left,
             // It goes on until the platform closes the connection, whenever that is.
-            (true, None) if response.version() == Version::HTTP_10 => return Ok(answer),
+            (true, None) if response.version() == Version::HTTP_10 && !chunked => return Ok(answer),
             // For the sake of the connection only.
             (true, _) => left.min(DRAIN_LIMIT),
         };

@@ -62,7 +62,7 @@ struct Scene {
     message: UpdateIssueStatus,
     /// How many connections it has taken.
     connections: Arc<AtomicUsize>,
-    /// What happens between the two calls.
+    /// What happens between the two calls, while the runtime stands still.
     interlude: Box<dyn Fn()>,
     /// Whether the runtime hears of that before the second call.
     heard: bool,
@@ -199,8 +199,9 @@ impl Scene {
         let poster = start(self.options);
         let first = cells(&poster.send(self.message.clone()).await.unwrap());
         (self.interlude)();
+        // What it has sent is under way; meanwhile the runtime hears of it, or it does not.
         if self.heard {
-            actix_rt::time::sleep(Duration::from_millis(1)).await;
+            actix_rt::time::sleep(SOON / 10).await;
         }
         let second = cells(&poster.send(self.message).await.unwrap());
         assert_eq!(first, second, "{fault}");
@@ -455,7 +456,10 @@ fn before_the_head() -> Vec<(&'static str, Scene)> {
                 closed.send(()).unwrap();
             });
             Scene {
-                interlude: Box::new(move || is_closed.recv().unwrap()),
+                interlude: Box::new(move || {
+                    is_closed.recv().unwrap();
+                    thread::sleep(SOON / 20);
+                }),
                 ..scene
             }
         }),
@@ -475,6 +479,7 @@ fn before_the_head() -> Vec<(&'static str, Scene)> {
                 interlude: Box::new(move || {
                     go.0.send(()).unwrap();
                     gone.1.recv().unwrap();
+                    thread::sleep(SOON / 20);
                 }),
                 ..scene
             }
@@ -546,6 +551,7 @@ fn heads() -> Vec<(&'static str, Scene)> {
                 interlude: Box::new(move || {
                     go.0.send(()).unwrap();
                     gone.1.recv().unwrap();
+                    thread::sleep(SOON / 20);
                 }),
                 ..scene
             }
@@ -612,6 +618,13 @@ fn bodies() -> Vec<(&'static str, Scene)> {
             Scene::answer(answer(
                 chunked,
                 &format!("8\r\n{}\r\n8\r\n{}\r\n0\r\n\r\n", &TAKEN[..8], &TAKEN[8..]),
+            )),
+        ),
+        (
+            "a length of 0 and chunked: chunked counts",
+            Scene::answer(answer(
+                &format!("content-length: 0\r\n{chunked}"),
+                &format!("10\r\n{TAKEN}\r\n0\r\n\r\n"),
             )),
         ),
         (
