@@ -285,7 +285,7 @@ pub enum CallError {
         /// Whether an attempt had been started that the platform may have acted upon.
         may_have_been_delivered: bool,
     },
-    /// `max_queued` calls wait already; nothing was sent. Send it again when some have ended.
+    /// `max_queued` calls wait already, and there is no outbox to take it; nothing was sent. Send it again when some have ended.
     #[error("too many calls are waiting, nothing was sent: send it again later")]
     Overloaded,
     /// The poster was told to shut down before it had the message; nothing was sent.

@@ -223,7 +223,8 @@ fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessage> {
 /// Shuts a [`ResultPoster`](crate::ResultPoster) down: what it has taken goes on until the platform has acknowledged
 /// it, new messages are refused with [`CallError::ShuttingDown`], and when all is done the actor stops for good.
 ///
-/// When the time is over, what is not done is cancelled: each message gets its reply, [`CallError::Cancelled`]. The reply to
+/// When the time is over, what is not done is cancelled: each message gets its reply, [`CallError::Cancelled`], or if it is in an
+/// outbox, where it stays, [`CallError::Transient`] that is parked. The reply to
 /// this message comes after all of theirs. Another one meanwhile does no harm; the shortest time counts.
 ///
 /// Under a [`Supervisor`](crate::Supervisor) the actor is not restarted after it, and senders get

@@ -299,7 +299,7 @@ impl OptionsBuilder {
     }
 
     /// Calls that wait at the most: for their turn, for a slot, or for their next attempt. One more
-    /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded). Default: 10,000.
+    /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded), or with an outbox parked there. Default: 10,000.
     pub fn max_queued(mut self, calls: usize) -> Self {
         self.limits.max_queued = calls;
         self

@@ -37,7 +37,7 @@ use crate::{
 /// Every message that it has taken is answered once. Messages with one key (the session id, or the
 /// issue id) are delivered one after another in the order they arrived; different keys side by side.
 /// It never stops taking mail: what is too much for `max_queued` is refused at once with
-/// [`CallError::Overloaded`].
+/// [`CallError::Overloaded`], or parked in the outbox if there is one.
 pub struct ResultPoster {
     courier: Rc<Courier>,
     lanes: Rc<Lanes>,
