@@ -118,9 +118,10 @@ impl Courier {
         };
         let calls = calls(&self, key.id());
         // It may have to wait for the provider, and for whoever holds the file.
+        let cancellation = &outgoing.cancellation;
         let entering = async {
-            self.knows_its_worker().await;
-            self.outbox.enter(&key, &calls, turn.as_ref()).await
+            cancellation.run_until_cancelled(self.knows_its_worker()).await;
+            self.outbox.enter(&key, &calls, turn.as_ref(), cancellation).await
         };
         let entry = self.shutdown.run_until_cancelled(entering).await.unwrap_or_default();
         if turn.is_some() || entry.is_kept() {
@@ -133,22 +134,32 @@ impl Courier {
         } else {
             "too many calls are waiting"
         };
-        match turn {
+        let queued = outgoing.reply_when_durable && entry.is_kept();
+        let queued = queued.then(|| std::array::from_fn(|index| Ok(entry.queued(index))));
+        let outcomes = match turn {
             Some(turn) if !entry.is_parked() => {
-                let work = Rc::clone(&self).send_calls(key, calls, turn, outgoing.cancellation, entry.clone());
-                if outgoing.reply_when_durable && entry.is_kept() {
+                let cancellation = outgoing.cancellation;
+                let work = async move {
+                    self.send_calls(key, calls, turn, &cancellation, &entry, &self.retry)
+                        .await
+                };
+                if let Some(queued) = queued {
                     spawn(work);
-                    return std::array::from_fn(|index| Ok(entry.queued(index)));
+                    return queued;
                 }
                 work.await
             }
-            // It is on disk, and that is all that was asked for.
-            _ if outgoing.reply_when_durable && entry.is_kept() => {
-                self.leave_parked(&calls, &entry, reason);
-                std::array::from_fn(|index| Ok(entry.queued(index)))
+            _ => {
+                let parked = self.leave_parked(&calls, &entry, reason, cancellation);
+                // It is on disk, and that may be all that was asked for.
+                if let Some(queued) = queued {
+                    return queued;
+                }
+                parked
             }
-            _ => self.leave_parked(&calls, &entry, reason),
-        }
+        };
+        let mut outcomes = outcomes.into_iter();
+        std::array::from_fn(|_| outcomes.next().unwrap_or(Err(CallError::ShuttingDown)))
     }
 
     /// Whether it is known whose calls the outbox is to keep; it is asked for once. (If it can't be told, nobody's.)
@@ -162,51 +173,62 @@ impl Courier {
     }
 
     /// Sends one call after the other. Their place in the lane is theirs until the last is done.
-    async fn send_calls<const N: usize>(
-        self: Rc<Self>,
+    pub(crate) async fn send_calls(
+        &self,
         key: Key,
-        calls: [Call; N],
+        calls: impl AsRef<[Call]>,
         mut turn: Turn,
-        cancellation: CancellationToken,
-        entry: Entry,
-    ) -> [Outcome; N] {
+        cancellation: &CancellationToken,
+        entry: &Entry,
+        retry: &RetryPolicy,
+    ) -> Vec<Outcome> {
+        let calls = calls.as_ref();
         if entry.is_kept() && turn.is_behind() {
             let stop = self.shutdown.run_until_cancelled(turn.come());
             let came = pin!(cancellation.run_until_cancelled(stop)).await.flatten();
             let behind = self.shutdown.run_until_cancelled(entry.is_behind(&key));
             if came.is_some() && behind.await == Some(true) {
-                return self.leave_parked(&calls, &entry, BEHIND);
+                return self.leave_parked(calls, entry, BEHIND, cancellation);
             }
         }
-        let mut outcomes = [const { None }; N];
-        for (index, (call, outcome)) in calls.iter().zip(&mut outcomes).enumerate() {
+        let mut outcomes = Vec::with_capacity(calls.len());
+        for (index, call) in calls.iter().enumerate() {
             // After a cancellation, this one is cancelled before it is sent.
-            let ended = self.call(call, &mut turn, &cancellation, &self.retry).await;
+            let ended = self.call(call, &mut turn, cancellation, retry).await;
             let is_over = self.shutdown.is_cancelled() && !cancellation.is_cancelled();
             let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);
-            *outcome = Some(ended);
+            outcomes.push(ended);
         }
-        outcomes.map(|outcome| outcome.unwrap_or(Err(CallError::ShuttingDown)))
+        outcomes
     }
 
-    /// What the outbox has, and delivers later.
-    fn leave_parked<const N: usize>(&self, calls: &[Call; N], entry: &Entry, reason: &'static str) -> [Outcome; N] {
-        std::array::from_fn(|index| {
+    /// What the outbox has, and delivers later; if it has.
+    fn leave_parked(
+        &self,
+        calls: &[Call],
+        entry: &Entry,
+        reason: &'static str,
+        cancellation: &CancellationToken,
+    ) -> Vec<Outcome> {
+        let leave = |(index, call): (usize, &Call)| {
             let outcome = Err(if entry.is_kept() {
                 entry.parked(index, reason)
+            } else if cancellation.is_cancelled() {
+                CallError::Cancelled {
+                    may_have_been_delivered: false,
+                }
             } else {
                 CallError::Overloaded
             });
-            if let Some(call) = calls.get(index) {
-                self.journal.ended(call.subject(), &outcome);
-            }
+            self.journal.ended(call.subject(), &outcome);
             outcome
-        })
+        };
+        calls.iter().enumerate().map(leave).collect()
     }
 
     /// Makes sure of an outcome: a cancellation ends the call wherever it is, and a panic in it is caught.
-    pub(crate) async fn call(
+    async fn call(
         &self,
         call: &Call,
         turn: &mut Turn,
@@ -248,6 +270,7 @@ impl Courier {
                     });
                 }
                 Verdict::Permanent(mut refusal) | Verdict::Unauthorized(mut refusal) => {
+                    refusal.attempts = attempts;
                     refusal.may_have_been_delivered = progress.may_have_been_delivered.get();
                     return Err(refusal.into());
                 }

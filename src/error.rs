@@ -58,6 +58,8 @@ pub struct PermanentError {
     /// At most the first 4 KiB of the answer's body, trimmed, with the token and the forward proxy's credentials
     /// scrubbed from it. Of a proxy's `success: false`, its error's code and message.
     pub body: String,
+    /// Attempts that were made, with the one that was rejected.
+    pub attempts: u32,
     /// By an earlier attempt, whose answer never came.
     pub(crate) may_have_been_delivered: bool,
 }
@@ -67,6 +69,7 @@ impl PermanentError {
         Self {
             status_code,
             body,
+            attempts: 1,
             may_have_been_delivered: false,
         }
     }

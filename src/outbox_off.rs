@@ -32,7 +32,13 @@ impl Outbox {
         ready(())
     }
 
-    pub(crate) async fn enter(&self, _key: &Key, _calls: &[Call], _turn: Option<&Turn>) -> Entry {
+    pub(crate) async fn enter(
+        &self,
+        _key: &Key,
+        _calls: &[Call],
+        _turn: Option<&Turn>,
+        _cancellation: &CancellationToken,
+    ) -> Entry {
         Entry
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     delivery::Courier,
     lanes::Lanes,
-    outbox::{Claimed, ClaimedCall, Outbox},
+    outbox::{Claimed, Outbox},
     retry::RetryPolicy,
     wire::Call,
 };
@@ -55,7 +55,7 @@ pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: Cancell
 
 /// Tries each call of a message once.
 async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
-    let calls: Vec<(ClaimedCall, Call)> = message
+    let (kept, calls): (Claimed, Vec<Call>) = message
         .into_iter()
         .filter_map(|claimed| match courier.platform.restore(&claimed) {
             Ok(call) => Some((claimed, call)),
@@ -64,18 +64,19 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
                 None
             }
         })
-        .collect();
-    let Some((_, first)) = calls.first() else { return };
-    let Ok(mut turn) = lanes.admit_anyway(first.key()) else {
-        // The poster is shutting down.
-        calls.iter().for_each(|(claimed, _)| courier.outbox.give_back(claimed));
+        .unzip();
+    let entry = courier.outbox.resume(&kept);
+    let Some(key) = calls.first().map(Call::key) else {
         return;
     };
-    let (never, once) = (CancellationToken::new(), RetryPolicy::once());
-    for (claimed, call) in &calls {
+    let Ok(turn) = lanes.admit_anyway(key.clone()) else {
+        // The poster is shutting down.
+        entry.give_back();
+        return;
+    };
+    for call in &calls {
         courier.journal.accepted(call.subject());
-        let outcome = courier.call(call, &mut turn, &never, &once).await;
-        let outcome = courier.outbox.settle(claimed, outcome);
-        courier.journal.ended(call.subject(), &outcome);
     }
+    let (never, once) = (CancellationToken::new(), RetryPolicy::once());
+    courier.send_calls(key, calls, turn, &never, &entry, &once).await;
 }

@@ -140,7 +140,7 @@ impl Platform {
     /// A call that the outbox has kept.
     pub(crate) fn restore(&self, kept: &ClaimedCall) -> serde_json::Result<Call> {
         let body = serde_json::from_str(&kept.body)?;
-        Ok(self.call(kept.subject.clone(), kept.idempotency_key.clone(), body))
+        Ok(self.call(kept.subject.clone(), kept.idempotency_key().to_owned(), body))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The durable outbox: a call is on disk before its first attempt, and leaves it when the platform has it.
 //!
-//! Its public types are here. What a delivery asks of it is in `ledger`, the file in `store`, the thread that owns that in
-//! `writer`.
+//! Its public types are here. A message's place in it is in `entry`, what the process does by itself in `ledger`, the file in
+//! `store`, the thread that owns that in `writer`.
 
+mod entry;
 mod inspect;
 mod ledger;
 mod store;
@@ -22,7 +23,8 @@ use thiserror::Error;
 
 pub use self::inspect::{Discard, ListDeadLetters, ListParked, OutboxFile, Page, Requeue};
 pub(crate) use self::{
-    ledger::{Claimed, Entry, Note, Outbox, Settings},
+    entry::{Entry, Note},
+    ledger::{Claimed, Outbox, Settings},
     store::ClaimedCall,
 };
 use crate::retry::RetryPolicy;

@@ -1,6 +1,7 @@
 //! The outbox's file: an SQLite database, and what is done in it. Each function is one step of a transaction.
 
 use std::{
+    collections::HashSet,
     fs::{self, OpenOptions},
     io,
     path::Path,
@@ -37,10 +38,13 @@ const MIGRATIONS: [&str; 1] = ["
         error TEXT
     );
     CREATE INDEX calls_by_lane ON calls (lane, message) WHERE dead = 0;
-    CREATE INDEX calls_by_due ON calls (due_at) WHERE dead = 0 AND owner IS NULL;
+    CREATE INDEX calls_by_due ON calls (platform, worker, dead, owner, due_at);
     CREATE INDEX calls_by_owner ON calls (owner) WHERE owner IS NOT NULL;
     CREATE TABLE owners (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
 "];
+
+/// How many calls of one lane are claimed at once, so that it takes up no more than its share of those that are sent.
+const OF_ONE_LANE: u32 = 16;
 
 /// How long another process may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,12 +151,11 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whose calls a process may deliver: those for its platform, of the workers that it is or was.
+/// Whose calls a process may deliver: those of its worker, for its platform.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     pub(super) platform: String,
-    /// A JSON array.
-    pub(super) workers: String,
+    pub(super) worker: String,
 }
 
 /// A call that is to be kept.
@@ -167,32 +170,35 @@ pub(super) struct NewCall {
 /// A message that is to be kept: its calls, in the order that they are sent in.
 #[derive(Debug, Clone)]
 pub(super) struct NewMessage {
-    pub(super) worker: String,
     pub(super) lane: String,
     pub(super) calls: Vec<NewCall>,
     pub(super) now: i64,
     pub(super) expires_at: i64,
 }
 
+/// Where a call is in the file, and what it has been through.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) id: i64,
+    /// It may have the same number in a file that has taken this one's place, but not the same key.
+    pub(super) idempotency_key: String,
+    pub(super) attempts: u32,
+    pub(super) rounds: u32,
+    pub(super) expires_at: i64,
+}
+
 /// A call that was kept, and is to be delivered.
 #[derive(Debug)]
 pub(crate) struct ClaimedCall {
-    pub(crate) id: i64,
-    pub(crate) message: i64,
+    pub(super) kept: Kept,
+    pub(super) message: i64,
     pub(crate) subject: String,
-    pub(crate) idempotency_key: String,
     pub(crate) body: String,
-    pub(crate) attempts: u32,
-    pub(crate) rounds: u32,
-    pub(crate) expires_at: i64,
 }
 
 impl ClaimedCall {
-    pub(super) fn place(&self) -> Place {
-        Place {
-            id: self.id,
-            key: self.idempotency_key.clone(),
-        }
+    pub(crate) fn idempotency_key(&self) -> &str {
+        &self.kept.idempotency_key
     }
 }
 
@@ -207,15 +213,15 @@ pub(super) fn insert(
 ) -> rusqlite::Result<(i64, bool)> {
     // What the first in its lane finds there has been claimed, if it is this process's: it is about to be sent again.
     let but_of = if is_first { NOBODY } else { owner.unwrap_or(NOBODY) };
-    let parked = owner.is_none() || is_behind(connection, scope, but_of, &message.lane, i64::MAX)?;
-    let owner = owner.filter(|_| !parked);
+    let ahead = ahead(connection, scope, but_of, &message.lane, i64::MAX)?;
+    let owner = owner.filter(|_| ahead.is_none());
     if let Some(owner) = owner {
         introduce(connection, owner)?;
     }
     let mut insert = connection.prepare_cached(
         "INSERT INTO calls (message, platform, worker, lane, name, subject, idempotency_key, body, owner, created_at,
              due_at, expires_at)
-         VALUES (:message, :platform, :worker, :lane, :name, :subject, :idempotency_key, :body, :owner, :now, :now,
+         VALUES (:message, :platform, :worker, :lane, :name, :subject, :idempotency_key, :body, :owner, :now, :due_at,
              :expires_at)",
     )?;
     let mut first = None;
@@ -223,7 +229,7 @@ pub(super) fn insert(
         let id = insert.insert(named_params! {
             ":message": first.unwrap_or_default(),
             ":platform": scope.platform,
-            ":worker": message.worker,
+            ":worker": scope.worker,
             ":lane": message.lane,
             ":name": call.name,
             ":subject": call.subject,
@@ -231,6 +237,7 @@ pub(super) fn insert(
             ":body": call.body,
             ":owner": owner,
             ":now": message.now,
+            ":due_at": ahead.unwrap_or_default().max(message.now),
             ":expires_at": message.expires_at,
         })?;
         if first.is_none() {
@@ -239,7 +246,7 @@ pub(super) fn insert(
             name.execute([id])?;
         }
     }
-    Ok((first.unwrap_or_default(), parked))
+    Ok((first.unwrap_or_default(), owner.is_none()))
 }
 
 /// Makes an owner known, so that it is missed when it is gone.
@@ -252,141 +259,174 @@ fn introduce(connection: &Connection, owner: i64) -> rusqlite::Result<()> {
 /// An owner that there never is.
 pub(super) const NOBODY: i64 = 0;
 
-/// Whether a message of the lane from before `message` is left, but for those of this owner.
-pub(super) fn is_behind(
+/// When the last call of the lane from before `message` is due, not counting those of this owner; `None` if there is none.
+pub(super) fn ahead(
     connection: &Connection,
     scope: &Scope,
     owner: i64,
     lane: &str,
     message: i64,
-) -> rusqlite::Result<bool> {
-    let mut query = connection.prepare_cached(
-        "SELECT EXISTS (
-             SELECT 1 FROM calls
-             WHERE lane = :lane AND dead = 0 AND message < :message AND owner IS NOT :owner
-                 AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers)))",
+) -> rusqlite::Result<Option<i64>> {
+    let mut ahead = connection.prepare_cached(
+        "SELECT due_at FROM calls
+         WHERE lane = :lane AND dead = 0 AND message < :message AND owner IS NOT :owner
+             AND platform = :platform AND worker = :worker
+         ORDER BY message DESC LIMIT 1",
     )?;
     let parameters = named_params! {
-        ":lane": lane, ":message": message, ":owner": owner, ":platform": scope.platform, ":workers": scope.workers,
+        ":lane": lane, ":message": message, ":owner": owner, ":platform": scope.platform, ":worker": scope.worker,
     };
-    query.query_row(parameters, |row| row.get(0))
+    ahead.query_row(parameters, |row| row.get(0)).optional()
 }
 
-/// Takes up to `limit` calls that are parked and due, the longest due first, unless an earlier message of their lane is left.
+/// Takes calls that are parked and due until there are `limit`, lane by lane, the longest due first: of each the first
+/// calls, unless one before them is not to be had. Tells whether there is such a lane.
 pub(super) fn claim(
     connection: &Connection,
     scope: &Scope,
     owner: i64,
     now: i64,
-    limit: i64,
-) -> rusqlite::Result<Vec<ClaimedCall>> {
-    let mut claim = connection.prepare_cached(
-        "UPDATE calls SET owner = :owner WHERE id IN (
-             SELECT id FROM calls AS call
-             WHERE dead = 0 AND owner IS NULL AND due_at <= :now
-                 AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))
-                 AND NOT EXISTS (
-                     SELECT 1 FROM calls AS earlier
-                     WHERE earlier.lane = call.lane AND earlier.dead = 0
-                         AND (earlier.message < call.message
-                             OR earlier.message = call.message AND earlier.id < call.id
-                                 AND earlier.owner IS NOT NULL AND earlier.owner <> :owner)
-                         AND earlier.platform = call.platform
-                         AND earlier.worker IN (SELECT value FROM json_each(:workers)))
-             ORDER BY due_at, id LIMIT :limit)
-         RETURNING id, message, subject, idempotency_key, body, attempts, rounds, expires_at",
+    limit: usize,
+) -> rusqlite::Result<(Vec<ClaimedCall>, bool)> {
+    let mut due = connection.prepare_cached(
+        "SELECT lane FROM calls
+         WHERE platform = :platform AND worker = :worker AND dead = 0 AND owner IS NULL AND due_at <= :now
+         ORDER BY due_at",
     )?;
-    let parameters = named_params! {
-        ":owner": owner,
-        ":now": now,
-        ":platform": scope.platform,
-        ":workers": scope.workers,
-        ":limit": limit,
-    };
+    let mut due = due.query(named_params! {
+        ":platform": scope.platform, ":worker": scope.worker, ":now": now,
+    })?;
+    let (mut lanes, mut calls, mut is_blocked) = (HashSet::<String>::new(), Vec::new(), false);
+    while let Some(row) = due.next()?
+        && calls.len() < limit
+    {
+        let lane = row.get_ref("lane")?.as_str()?;
+        if !lanes.contains(lane) {
+            let before = calls.len();
+            first_of_lane(connection, scope, lane, now, &mut calls)?;
+            is_blocked |= calls.len() == before;
+            lanes.insert(lane.to_owned());
+        }
+    }
     introduce(connection, owner)?;
-    let mut calls = claim
-        .query_map(parameters, |row| {
-            Ok(ClaimedCall {
+    let mut claim = connection.prepare_cached("UPDATE calls SET owner = ?1 WHERE id = ?2")?;
+    for call in &calls {
+        claim.execute((owner, call.kept.id))?;
+    }
+    Ok((calls, is_blocked))
+}
+
+/// Adds the first calls of a lane, as far as they are parked and due; with the first, its whole message.
+fn first_of_lane(
+    connection: &Connection,
+    scope: &Scope,
+    lane: &str,
+    now: i64,
+    calls: &mut Vec<ClaimedCall>,
+) -> rusqlite::Result<()> {
+    let mut first = connection.prepare_cached(
+        "SELECT *, owner IS NULL AND due_at <= :now AS due, owner IS NULL AS parked FROM calls
+         WHERE lane = :lane AND dead = 0 AND platform = :platform AND worker = :worker
+         ORDER BY message, id LIMIT :limit",
+    )?;
+    let mut rows = first.query(named_params! {
+        ":now": now, ":lane": lane, ":platform": scope.platform, ":worker": scope.worker, ":limit": OF_ONE_LANE,
+    })?;
+    let mut due_message = None;
+    while let Some(row) = rows.next()? {
+        let message: i64 = row.get("message")?;
+        let (is_due, is_parked): (bool, bool) = (row.get("due")?, row.get("parked")?);
+        let is_with_first = is_parked && due_message == Some(message);
+        if !is_due && !is_with_first {
+            break;
+        }
+        due_message = due_message.or(Some(message));
+        calls.push(ClaimedCall {
+            kept: Kept {
                 id: row.get("id")?,
-                message: row.get("message")?,
-                subject: row.get("subject")?,
                 idempotency_key: row.get("idempotency_key")?,
-                body: row.get("body")?,
                 attempts: count(row, "attempts")?,
                 rounds: count(row, "rounds")?,
                 expires_at: row.get("expires_at")?,
-            })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    calls.sort_by_key(|call| call.id);
-    Ok(calls)
+            },
+            message,
+            subject: row.get("subject")?,
+            body: row.get("body")?,
+        });
+    }
+    Ok(())
 }
 
 /// The platform has it, or nobody wants it delivered any more.
-pub(super) fn remove(connection: &Connection, call: &Place) -> rusqlite::Result<usize> {
+pub(super) fn remove(connection: &Connection, call: &Kept) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("DELETE FROM calls WHERE id = ?1 AND idempotency_key = ?2")?
-        .execute((call.id, &call.key))
+        .execute((call.id, &call.idempotency_key))
 }
 
-/// Where a call is in the file; in this one, not in one that has taken its place.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) id: i64,
-    pub(super) key: String,
-}
-
-/// What an attempt has left behind.
+/// Why an attempt has failed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failure {
-    pub(super) attempts: u32,
-    pub(super) rounds: u32,
     pub(super) status_code: Option<u16>,
     pub(super) error: String,
 }
 
-/// It waits until `due_at` for whoever may deliver it then.
+/// It waits until `due_at` for whoever may deliver it then, and so does what is parked behind it.
 pub(super) fn park(
     connection: &Connection,
-    call: &Place,
+    call: &Kept,
     owner: i64,
     due_at: i64,
     failure: &Failure,
 ) -> rusqlite::Result<usize> {
     let mut park = connection.prepare_cached(
-        "UPDATE calls SET owner = NULL, due_at = :due_at, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
+        "UPDATE calls SET owner = NULL, due_at = :due_at, attempts = :attempts, rounds = :rounds,
+             status_code = :status_code, error = :error
          WHERE id = :id AND idempotency_key = :key AND owner = :owner",
     )?;
-    park.execute(named_params! {
+    let parked = park.execute(named_params! {
         ":id": call.id,
-        ":key": call.key,
+        ":key": call.idempotency_key,
         ":owner": owner,
         ":due_at": due_at,
-        ":attempts": failure.attempts,
-        ":rounds": failure.rounds,
+        ":attempts": call.attempts,
+        ":rounds": call.rounds,
         ":status_code": failure.status_code,
         ":error": failure.error,
-    })
+    })?;
+    if parked > 0 {
+        let mut hold_back = connection.prepare_cached(
+            "UPDATE calls SET due_at = :due_at FROM (SELECT * FROM calls WHERE id = :id) AS first
+             WHERE calls.lane = first.lane AND calls.dead = 0 AND calls.message > first.message
+                 AND calls.platform = first.platform AND calls.worker = first.worker
+                 AND calls.owner IS NULL AND calls.due_at < :due_at",
+        )?;
+        hold_back.execute(named_params! { ":id": call.id, ":due_at": due_at })?;
+    }
+    Ok(parked)
 }
 
-/// It is given back as it was, for whoever may deliver it.
-pub(super) fn give_back(connection: &Connection, call: &Place, owner: i64) -> rusqlite::Result<usize> {
-    let mut release = connection
-        .prepare_cached("UPDATE calls SET owner = NULL WHERE id = ?1 AND idempotency_key = ?2 AND owner = ?3")?;
-    release.execute((call.id, &call.key, owner))
+/// It is given back as it was, for whoever may deliver it, from `due_at` on.
+pub(super) fn give_back(connection: &Connection, call: &Kept, owner: i64, due_at: i64) -> rusqlite::Result<usize> {
+    let mut release = connection.prepare_cached(
+        "UPDATE calls SET owner = NULL, due_at = max(due_at, ?4)
+         WHERE id = ?1 AND idempotency_key = ?2 AND owner = ?3",
+    )?;
+    release.execute((call.id, &call.idempotency_key, owner, due_at))
 }
 
 /// It is never sent again by itself.
-pub(super) fn bury(connection: &Connection, call: &Place, failure: &Failure) -> rusqlite::Result<usize> {
+pub(super) fn bury(connection: &Connection, call: &Kept, failure: &Failure) -> rusqlite::Result<usize> {
     let mut bury = connection.prepare_cached(
-        "UPDATE calls SET dead = 1, owner = NULL, attempts = :attempts, rounds = :rounds, status_code = :status_code, error = :error
+        "UPDATE calls SET dead = 1, owner = NULL, attempts = :attempts, rounds = :rounds, status_code = :status_code,
+             error = :error
          WHERE id = :id AND idempotency_key = :key",
     )?;
     bury.execute(named_params! {
         ":id": call.id,
-        ":key": call.key,
-        ":attempts": failure.attempts,
-        ":rounds": failure.rounds,
+        ":key": call.idempotency_key,
+        ":attempts": call.attempts,
+        ":rounds": call.rounds,
         ":status_code": failure.status_code,
         ":error": failure.error,
     })
@@ -397,18 +437,18 @@ pub(super) fn mend_due(connection: &Connection, scope: &Scope, now: i64, horizon
     let mut mend = connection.prepare_cached(
         "UPDATE calls SET due_at = :now
          WHERE dead = 0 AND owner IS NULL AND due_at > :horizon
-             AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+             AND platform = :platform AND worker = :worker",
     )?;
     mend.execute(named_params! {
-        ":now": now, ":horizon": horizon, ":platform": scope.platform, ":workers": scope.workers,
+        ":now": now, ":horizon": horizon, ":platform": scope.platform, ":worker": scope.worker,
     })?;
     Ok(())
 }
 
-/// What nobody's was is this worker's.
-pub(super) fn adopt(connection: &Connection, platform: &str, worker: &str) -> rusqlite::Result<()> {
-    let mut adopt = connection.prepare_cached("UPDATE calls SET worker = ?2 WHERE platform = ?1 AND worker = ''")?;
-    adopt.execute([platform, worker])?;
+/// What was from one worker is from another.
+pub(super) fn adopt(connection: &Connection, platform: &str, former: &str, worker: &str) -> rusqlite::Result<()> {
+    let mut adopt = connection.prepare_cached("UPDATE calls SET worker = ?3 WHERE platform = ?1 AND worker = ?2")?;
+    adopt.execute([platform, former, worker])?;
     Ok(())
 }
 
@@ -428,9 +468,9 @@ pub(super) fn beat(connection: &Connection, owner: i64) -> rusqlite::Result<Vec<
 pub(super) fn take_over(connection: &Connection, scope: &Scope, gone: i64) -> rusqlite::Result<usize> {
     let mut free = connection.prepare_cached(
         "UPDATE calls SET owner = NULL
-         WHERE owner = :gone AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+         WHERE owner = :gone AND platform = :platform AND worker = :worker",
     )?;
-    let parameters = named_params! { ":gone": gone, ":platform": scope.platform, ":workers": scope.workers };
+    let parameters = named_params! { ":gone": gone, ":platform": scope.platform, ":worker": scope.worker };
     let freed = free.execute(parameters)?;
     let mut forget = connection
         .prepare_cached("DELETE FROM owners WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM calls WHERE owner = ?1)")?;
@@ -454,9 +494,9 @@ pub(super) fn next_due(connection: &Connection, scope: &Scope, now: i64) -> rusq
     let mut query = connection.prepare_cached(
         "SELECT min(due_at) FROM calls
          WHERE dead = 0 AND owner IS NULL AND due_at > :now
-             AND platform = :platform AND worker IN (SELECT value FROM json_each(:workers))",
+             AND platform = :platform AND worker = :worker",
     )?;
-    let parameters = named_params! { ":now": now, ":platform": scope.platform, ":workers": scope.workers };
+    let parameters = named_params! { ":now": now, ":platform": scope.platform, ":worker": scope.worker };
     query.query_row(parameters, |row| row.get(0))
 }
 
@@ -500,12 +540,22 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
     })
 }
 
-/// It is parked, due now, with all of its time before it. `false` if there is none that is parked or dead.
+/// It is parked, due now, with all of its time before it; what is parked of its lane is due too, since they go in order.
+/// `false` if there is none that is parked or dead.
 pub(super) fn requeue(connection: &Connection, id: i64, now: i64, expires_at: i64) -> rusqlite::Result<bool> {
     let mut requeue = connection.prepare_cached(
-        "UPDATE calls SET dead = 0, rounds = 0, due_at = :now, expires_at = :expires_at WHERE id = :id AND (dead = 1 OR owner IS NULL)",
+        "UPDATE calls SET dead = 0, rounds = 0, due_at = :now, expires_at = :expires_at
+         WHERE id = :id AND (dead = 1 OR owner IS NULL)",
     )?;
     let changed = requeue.execute(named_params! { ":id": id, ":now": now, ":expires_at": expires_at })?;
+    if changed > 0 {
+        let mut release = connection.prepare_cached(
+            "UPDATE calls SET due_at = :now FROM (SELECT * FROM calls WHERE id = :id) AS this
+             WHERE calls.lane = this.lane AND calls.dead = 0 AND calls.owner IS NULL AND calls.due_at > :now
+                 AND calls.platform = this.platform AND calls.worker = this.worker",
+        )?;
+        release.execute(named_params! { ":id": id, ":now": now })?;
+    }
     Ok(changed > 0)
 }
 

@@ -1,0 +1,345 @@
+//! A message's place in the outbox: what has become of its calls, for the file and for their caller.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use actix_rt::spawn;
+use futures_util::future::{Either, select};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DeliveryId, OutboxError,
+    ledger::{Change, Open, Outbox, lane},
+    milliseconds_of,
+    store::{self, ClaimedCall, Failure, Kept, NOBODY, NewCall, NewMessage},
+};
+use crate::{
+    error::{AttemptError, CallError, TransientError},
+    lanes::{Key, Turn},
+    message::CallReceipt,
+    wire::Call,
+};
+
+/// Messages that have no place in memory, on their way to the disk, at the most.
+const MAX_ENTERING: usize = 10_000;
+
+/// A message's place in the outbox; nothing without one.
+#[derive(Default)]
+pub(crate) struct Entry {
+    open: Option<Rc<Open>>,
+    /// The number of its first call.
+    message: i64,
+    calls: Vec<Kept>,
+    parked: bool,
+    /// Why it is not kept, although there is an outbox.
+    error: Option<OutboxError>,
+}
+
+impl Outbox {
+    /// Keeps a message before it is sent. Without a turn, it is not to be sent now. What is cancelled
+    /// meanwhile is not waited for, and not kept.
+    pub(crate) async fn enter(
+        &self,
+        key: &Key,
+        calls: &[Call],
+        turn: Option<&Turn>,
+        cancellation: &CancellationToken,
+    ) -> Entry {
+        let Some(open) = &self.0 else {
+            return Entry::default();
+        };
+        let (now, scope, owner) = (open.now(), open.scope(), turn.map(|_| open.owner));
+        let is_first = turn.is_some_and(|turn| !turn.is_behind());
+        let _entering = match turn {
+            Some(_) => None,
+            // Those have no other bound.
+            None => match Entering::begin(open) {
+                Some(entering) => Some(entering),
+                None => return Entry::default(),
+            },
+        };
+        let expires_at = now.saturating_add(milliseconds_of(open.options.expires_after));
+        let keys: Vec<_> = calls.iter().map(|call| call.idempotency_key.clone()).collect();
+        let message = NewMessage {
+            lane: lane(key),
+            calls: calls
+                .iter()
+                .map(|call| NewCall {
+                    name: call.subject().0,
+                    subject: call.subject().1.to_owned(),
+                    idempotency_key: call.idempotency_key.clone(),
+                    body: call.stored_body(),
+                })
+                .collect(),
+            now,
+            expires_at,
+        };
+        let inserted = Box::pin(
+            open.writer
+                .run(move |connection| store::insert(connection, &scope, owner, &message, is_first)),
+        );
+        let open = Rc::clone(open);
+        let entered = move |inserted: Result<(i64, bool), OutboxError>| match inserted {
+            Ok((first, parked)) => {
+                let kept = |(id, idempotency_key)| Kept {
+                    id,
+                    idempotency_key,
+                    attempts: 0,
+                    rounds: 0,
+                    expires_at,
+                };
+                Entry {
+                    open: Some(open),
+                    message: first,
+                    calls: (first..).zip(keys).map(kept).collect(),
+                    parked,
+                    error: None,
+                }
+            }
+            Err(error) => Entry {
+                error: Some(error),
+                ..Entry::default()
+            },
+        };
+        match select(inserted, pin!(cancellation.cancelled())).await {
+            Either::Left((inserted, _)) => {
+                let entry = entered(inserted);
+                if let Some(open) = entry.open.as_ref().filter(|_| entry.parked) {
+                    open.wake_for_blocked();
+                }
+                entry
+            }
+            Either::Right(((), inserted)) => {
+                spawn(async { entered(inserted.await).withdraw() });
+                Entry::default()
+            }
+        }
+    }
+
+    /// The place of a message that was claimed, or of what is left of it.
+    pub(crate) fn resume(&self, message: &[ClaimedCall]) -> Entry {
+        Entry {
+            open: self.0.clone(),
+            message: message.first().map(|call| call.message).unwrap_or_default(),
+            calls: message.iter().map(|call| call.kept.clone()).collect(),
+            ..Entry::default()
+        }
+    }
+}
+
+/// A message without a place in memory, on its way to the disk.
+struct Entering(Rc<Open>);
+
+impl Entering {
+    fn begin(open: &Rc<Open>) -> Option<Self> {
+        let count = open.entering.get();
+        open.entering.set(count.saturating_add(1));
+        // Dropped, and so not counted, if there are too many.
+        Some(Self(Rc::clone(open))).filter(|_| count < MAX_ENTERING)
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.0.entering.set(self.0.entering.get().saturating_sub(1));
+    }
+}
+
+impl Entry {
+    /// Whether it survives the process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether it is not to be sent now.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// The receipt of a call that is on disk, and yet to be delivered.
+    pub(crate) fn queued(&self, index: usize) -> CallReceipt {
+        CallReceipt {
+            attempts: 0,
+            elapsed: Duration::ZERO,
+            outbox: self.note(index),
+        }
+    }
+
+    /// The error of a call that is on disk, and was not attempted for this reason.
+    pub(crate) fn parked(&self, index: usize, reason: &'static str) -> CallError {
+        not_attempted(reason, false, self.note(index))
+    }
+
+    /// Gives its calls back, as they were.
+    pub(crate) fn give_back(&self) {
+        self.change_all(Change::GiveBack);
+    }
+
+    /// Nobody wants it delivered any more.
+    fn withdraw(&self) {
+        self.change_all(Change::Remove);
+    }
+
+    fn change_all(&self, change: impl Fn(Kept) -> Change) {
+        if let Some(open) = &self.open {
+            for call in &self.calls {
+                open.change(change(call.clone()));
+            }
+        }
+    }
+
+    /// Whether an earlier message of its lane has been parked meanwhile: then so is this one.
+    pub(crate) async fn is_behind(&self, key: &Key) -> bool {
+        let Some(open) = &self.open else { return false };
+        let (scope, owner, lane, message) = (open.scope(), open.owner, lane(key), self.message);
+        let calls = self.calls.clone();
+        let behind = open.writer.run(move |connection| {
+            let ahead = store::ahead(connection, &scope, NOBODY, &lane, message)?;
+            if let Some(due_at) = ahead {
+                for call in &calls {
+                    store::give_back(connection, call, owner, due_at)?;
+                }
+            }
+            Ok(ahead.is_some())
+        });
+        // If it can't be told, the message is sent: better out of order than not at all.
+        let is_behind = behind.await.unwrap_or(false);
+        if is_behind {
+            open.wake_for_blocked();
+        }
+        is_behind
+    }
+
+    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it; `stop`
+    /// ends the wait for the disk, not the writing.
+    pub(crate) async fn settle(
+        &self,
+        index: usize,
+        outcome: Outcome,
+        is_over: bool,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let (Some(open), Some(call)) = (&self.open, self.calls.get(index)) else {
+            return noted(self.note(index), outcome);
+        };
+        let call = call.clone();
+        match outcome {
+            Ok(receipt) => {
+                open.change(Change::Remove(call));
+                Ok(receipt)
+            }
+            Err(CallError::Cancelled {
+                may_have_been_delivered,
+            }) if is_over => {
+                open.change(Change::GiveBack(call));
+                Err(not_attempted(
+                    "the poster was shut down",
+                    may_have_been_delivered,
+                    self.note(index),
+                ))
+            }
+            Err(error @ CallError::Cancelled { .. }) => {
+                // Who cancels must be able to rely on it.
+                stop.run_until_cancelled(open.change(Change::Remove(call))).await;
+                Err(error)
+            }
+            Err(error) => {
+                let change = after(open, call, &error);
+                let is_dead = matches!(change, Change::Bury(..));
+                // So that who hears of it finds it in the list.
+                let note = match stop.run_until_cancelled(open.change(change)).await {
+                    // Somebody has deleted the file meanwhile.
+                    Some(Ok(false)) => Note::NotKept(OutboxError::Gone),
+                    _ if is_dead => Note::None,
+                    _ => self.note(index),
+                };
+                noted(note, Err(error))
+            }
+        }
+    }
+
+    fn note(&self, index: usize) -> Note {
+        match (self.calls.get(index), &self.error) {
+            (Some(call), _) => Note::Kept(DeliveryId(call.id)),
+            (None, Some(error)) => Note::NotKept(error.clone()),
+            (None, None) => Note::None,
+        }
+    }
+}
+
+/// What becomes of a call that has failed so.
+fn after(open: &Open, mut call: Kept, error: &CallError) -> Change {
+    let (attempts, status_code, retry_after) = match error {
+        CallError::Permanent(refusal) => (refusal.attempts, Some(refusal.status_code), None),
+        CallError::Transient(error) => (error.attempts, None, error.retry_after),
+        CallError::NoCredentials
+        | CallError::Internal { .. }
+        | CallError::Cancelled { .. }
+        | CallError::Invalid(_)
+        | CallError::Overloaded
+        | CallError::ShuttingDown => (0, None, None),
+    };
+    let wait = open.options.wait(call.rounds, retry_after, rand::random());
+    call.attempts = call.attempts.saturating_add(attempts);
+    call.rounds = call.rounds.saturating_add(1);
+    let has_expired = status_code.is_none() && call.expires_at <= open.now();
+    let failure = Failure {
+        status_code,
+        error: format!("{}{}", if has_expired { "expired; " } else { "" }, error.without_body()),
+    };
+    if has_expired || status_code.is_some() {
+        Change::Bury(call, failure)
+    } else {
+        Change::Park(call, failure, open.now().saturating_add(milliseconds_of(wait)))
+    }
+}
+
+fn not_attempted(reason: &'static str, may_have_been_delivered: bool, outbox: Note) -> CallError {
+    CallError::Transient(TransientError {
+        attempts: 0,
+        last: AttemptError::NotAttempted { reason },
+        retry_after: None,
+        may_have_been_delivered,
+        outbox,
+    })
+}
+
+/// The outcome, with what the outbox has to say of it.
+fn noted(outbox: Note, outcome: Outcome) -> Outcome {
+    match outcome {
+        Ok(receipt) => Ok(CallReceipt { outbox, ..receipt }),
+        Err(CallError::Transient(error)) => Err(CallError::Transient(TransientError { outbox, ..error })),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a receipt or an error has to say of the outbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Note {
+    #[default]
+    None,
+    /// It is on disk, and will be delivered.
+    Kept(DeliveryId),
+    NotKept(OutboxError),
+}
+
+impl Note {
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept().is_some()
+    }
+
+    pub(crate) fn kept(&self) -> Option<DeliveryId> {
+        match self {
+            Self::Kept(id) => Some(*id),
+            Self::None | Self::NotKept(_) => None,
+        }
+    }
+
+    pub(crate) fn not_kept(&self) -> Option<&OutboxError> {
+        match self {
+            Self::NotKept(error) => Some(error),
+            Self::None | Self::Kept(_) => None,
+        }
+    }
+}
+
+type Outcome = Result<CallReceipt, CallError>;
