@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, named_params};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, Row, TransactionBehavior, named_params};
 
 use super::{DeliveryId, OutboxEntry, OutboxError, Page, from_milliseconds};
 
@@ -87,6 +87,10 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
         Err(error) => return Err(error.into()),
     }
     let connection = Connection::open(path)?;
+    // Before it is read, which would leave files with its rights beside it.
+    if connection.is_readonly(MAIN_DB)? {
+        return Err(OutboxError::ReadOnly);
+    }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -143,7 +147,7 @@ fn make_private(path: &Path) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let mut rights = fs::metadata(path)?.permissions();
         if rights.mode() & 0o077 != 0 {
-            rights.set_mode(0o600);
+            rights.set_mode(rights.mode() & 0o700);
             fs::set_permissions(path, rights)?;
         }
     }
@@ -563,4 +567,183 @@ pub(super) fn requeue(connection: &Connection, id: i64, now: i64, expires_at: i6
 pub(super) fn discard(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
     let mut discard = connection.prepare_cached("DELETE FROM calls WHERE id = ?1 AND (dead = 1 OR owner IS NULL)")?;
     Ok(discard.execute([id])? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: i64 = 1;
+    const OTHER: i64 = 2;
+
+    fn scope(worker: &str) -> Scope {
+        Scope {
+            platform: "https://app.example.com".into(),
+            worker: worker.into(),
+        }
+    }
+
+    fn file() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        connection
+    }
+
+    /// Keeps a message of one call as this owner's, and returns it.
+    fn keep(connection: &Connection, owner: i64, lane: &str) -> Kept {
+        keep_all(connection, owner, lane, &["createComment"]).remove(0)
+    }
+
+    fn keep_all(connection: &Connection, owner: i64, lane: &str, names: &[&'static str]) -> Vec<Kept> {
+        let message = NewMessage {
+            lane: lane.into(),
+            calls: names
+                .iter()
+                .map(|name| NewCall {
+                    name,
+                    subject: lane.into(),
+                    idempotency_key: format!("key of {name}"),
+                    body: "{}".into(),
+                })
+                .collect(),
+            now: 0,
+            expires_at: 1000,
+        };
+        let (first, _) = insert(connection, &scope("w"), Some(owner), &message, false).unwrap();
+        let kept = |(id, name)| Kept {
+            id,
+            idempotency_key: format!("key of {name}"),
+            attempts: 1,
+            rounds: 1,
+            expires_at: 1000,
+        };
+        (first..).zip(names).map(kept).collect()
+    }
+
+    fn owner(connection: &Connection, call: &Kept) -> Option<i64> {
+        let owner = connection.query_row("SELECT owner FROM calls WHERE id = ?1", [call.id], |row| row.get(0));
+        owner.unwrap()
+    }
+
+    fn due_at(connection: &Connection, call: &Kept) -> i64 {
+        let due_at = connection.query_row("SELECT due_at FROM calls WHERE id = ?1", [call.id], |row| row.get(0));
+        due_at.unwrap()
+    }
+
+    fn claimed(connection: &Connection, now: i64, limit: usize) -> Vec<i64> {
+        let (calls, _) = claim(connection, &scope("w"), MINE, now, limit).unwrap();
+        calls.iter().map(|call| call.kept.id).collect()
+    }
+
+    #[test]
+    fn only_who_has_a_call_parks_it_or_gives_it_back() {
+        let file = file();
+        let call = keep(&file, OTHER, "a");
+        let failure = Failure::default();
+        assert_eq!(park(&file, &call, MINE, 9, &failure).unwrap(), 0);
+        assert_eq!(give_back(&file, &call, MINE, 9).unwrap(), 0);
+        assert_eq!((owner(&file, &call), due_at(&file, &call)), (Some(OTHER), 0));
+        let mut stranger = call.clone();
+        stranger.idempotency_key = "another".into();
+        assert_eq!(park(&file, &stranger, OTHER, 9, &failure).unwrap(), 0);
+        assert_eq!(give_back(&file, &stranger, OTHER, 9).unwrap(), 0);
+        assert_eq!(bury(&file, &stranger, &failure).unwrap(), 0);
+        assert_eq!(remove(&file, &stranger).unwrap(), 0);
+        assert_eq!(park(&file, &call, OTHER, 9, &failure).unwrap(), 1);
+        assert_eq!((owner(&file, &call), due_at(&file, &call)), (None, 9));
+    }
+
+    #[test]
+    fn only_what_is_in_scope_is_taken_over_claimed_or_due() {
+        let file = file();
+        let call = keep(&file, OTHER, "a");
+        for stranger in [
+            scope("x"),
+            Scope {
+                platform: "https://other.example.com".into(),
+                ..scope("w")
+            },
+        ] {
+            assert_eq!(take_over(&file, &stranger, OTHER).unwrap(), 0);
+            assert_eq!(owner(&file, &call), Some(OTHER));
+            assert_eq!(take_over(&file, &scope("w"), OTHER).unwrap(), 1);
+            assert!(claim(&file, &stranger, MINE, 9, 9).unwrap().0.is_empty());
+            assert_eq!(next_due(&file, &stranger, -1).unwrap(), None);
+            assert_eq!(next_due(&file, &scope("w"), -1).unwrap(), Some(0));
+            mend_due(&file, &stranger, 7, -1).unwrap();
+            assert_eq!(due_at(&file, &call), 0);
+            file.execute("UPDATE calls SET owner = ?1", [OTHER]).unwrap();
+        }
+        take_over(&file, &scope("w"), OTHER).unwrap();
+        assert_eq!(claimed(&file, 0, 9), [call.id]);
+    }
+
+    #[test]
+    fn what_a_former_worker_has_left_is_its_successors() {
+        let file = file();
+        let call = keep(&file, MINE, "a");
+        leave(&file, MINE).unwrap();
+        adopt(&file, "https://other.example.com", "w", "x").unwrap();
+        assert_eq!(claimed(&file, 0, 9), [call.id]);
+        leave(&file, MINE).unwrap();
+        adopt(&file, &scope("w").platform, "w", "x").unwrap();
+        assert!(claimed(&file, 0, 9).is_empty());
+        assert_eq!(claim(&file, &scope("x"), MINE, 0, 9).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_lane_gives_its_share_in_order_and_nothing_past_what_is_not_to_be_had() {
+        let file = file();
+        let many: Vec<_> = (0..40).map(|_| keep(&file, MINE, "many").id).collect();
+        let one = keep(&file, MINE, "one").id;
+        leave(&file, MINE).unwrap();
+        // So that one lane does not take up all that may be sent.
+        let share = usize::try_from(OF_ONE_LANE).unwrap();
+        let first = claimed(&file, 0, 1000);
+        assert_eq!(first, [&many[..share], &[one]].concat());
+        // What is on its way comes first.
+        let (calls, is_blocked) = claim(&file, &scope("w"), MINE, 0, 1000).unwrap();
+        assert!(calls.is_empty() && is_blocked);
+        file.execute("DELETE FROM calls WHERE owner IS NOT NULL", ()).unwrap();
+        file.execute("UPDATE calls SET owner = ?1 WHERE id = ?2", (OTHER, many[share + 2]))
+            .unwrap();
+        assert_eq!(claimed(&file, 0, 1000), many[share..share + 2]);
+    }
+
+    #[test]
+    fn what_is_parked_behind_a_call_waits_as_long_as_that() {
+        let file = file();
+        let calls = [(); 3].map(|()| keep(&file, MINE, "a"));
+        let [first, second, third] = &calls;
+        let other = keep(&file, MINE, "b");
+        leave(&file, MINE).unwrap();
+        assert_eq!(claimed(&file, 0, 2).len(), 3);
+        give_back(&file, third, MINE, 0).unwrap();
+        park(&file, first, MINE, 50, &Failure::default()).unwrap();
+        // One that was on its way, one that was parked, and one that comes only now.
+        let ahead = ahead(&file, &scope("w"), NOBODY, "a", second.id).unwrap();
+        give_back(&file, second, MINE, ahead.unwrap()).unwrap();
+        let fourth = keep(&file, MINE, "a");
+        for call in [first, second, third, &fourth] {
+            assert_eq!((owner(&file, call), due_at(&file, call)), (None, 50));
+        }
+        assert_eq!(due_at(&file, &other), 0);
+        assert_eq!(next_due(&file, &scope("w"), 0).unwrap(), Some(50));
+        // They go in order: whichever of them is to go now takes along those before it.
+        assert!(requeue(&file, third.id, 20, 2000).unwrap());
+        assert_eq!(
+            claimed(&file, 20, 9),
+            [other.id, first.id, second.id, third.id, fourth.id]
+        );
+    }
+
+    #[test]
+    fn a_message_is_claimed_whole() {
+        let file = file();
+        let calls = keep_all(&file, MINE, "a", &["completion", "status"]);
+        park(&file, &calls[0], MINE, 10, &Failure::default()).unwrap();
+        park(&file, &calls[1], MINE, 20, &Failure::default()).unwrap();
+        assert!(claimed(&file, 9, 9).is_empty());
+        assert_eq!(claimed(&file, 10, 9), [calls[0].id, calls[1].id]);
+    }
 }

@@ -129,20 +129,19 @@ fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
             }
             file.commit(&mut jobs)
         }));
-        match done {
-            Ok(Ok(())) => jobs.into_iter().for_each(|job| job.end(Ok(()))),
+        match done.unwrap_or(Err(OutboxError::Stopped)) {
+            Ok(()) => jobs.into_iter().for_each(|job| job.end(Ok(()))),
             // One that can't be done must not cost the others. (A lock would be waited for again and again.)
-            Ok(Err(error)) if jobs.len() > 1 && error != OutboxError::Locked => {
+            Err(error) if jobs.len() > 1 && error != OutboxError::Locked => {
                 for mut job in jobs {
                     let outcome = catch_unwind(AssertUnwindSafe(|| file.commit(std::slice::from_mut(&mut job))));
                     job.end(outcome.unwrap_or(Err(OutboxError::Stopped)));
                 }
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 quietly(|| error!("the outbox can't be written: {error}"));
                 jobs.into_iter().for_each(|job| job.end(Err(error.clone())));
             }
-            Err(_) => jobs.into_iter().for_each(|job| job.end(Err(OutboxError::Stopped))),
         }
     }
 }
@@ -167,4 +166,63 @@ fn identity(path: &Path) -> Identity {
 #[cfg(not(unix))]
 fn identity(path: &Path) -> Identity {
     path.metadata().ok().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// A writer that is busy until the sender is dropped: what it is given meanwhile waits together.
+    fn busy_writer(folder: &Path) -> (Writer, Sender<()>) {
+        let writer = Writer::start(folder.join("outbox.db"), None).unwrap();
+        let (sender, receiver) = channel();
+        drop(writer.run(move |_| {
+            let _ = receiver.recv();
+            Ok(())
+        }));
+        (writer, sender)
+    }
+
+    fn introduce(owner: i64) -> impl FnMut(&Connection) -> rusqlite::Result<()> + Send {
+        move |connection| {
+            connection
+                .execute("INSERT INTO owners VALUES (?1, 0)", [owner])
+                .map(drop)
+        }
+    }
+
+    #[actix_rt::test]
+    async fn what_waits_together_shares_a_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, busy) = busy_writer(folder.path());
+        let log = folder.path().join("outbox.db-wal");
+        let size = || fs::metadata(&log).unwrap().len();
+        let before = size();
+        let all = join_all((0..200).map(|owner| writer.run(introduce(owner))));
+        drop(busy);
+        assert!(all.await.iter().all(Result::is_ok));
+        // A transaction writes each page that it has changed once, and 4 KiB is the least.
+        let written = size().saturating_sub(before);
+        assert!(written < 10 * 4096, "{written}");
+    }
+
+    #[actix_rt::test]
+    async fn one_that_fails_or_panics_costs_the_others_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, busy) = busy_writer(folder.path());
+        let before = writer.run(introduce(1));
+        let fails = writer.run(|connection| connection.execute("INSERT INTO nowhere VALUES (1)", ()));
+        let panics = writer.run(|_| -> rusqlite::Result<()> { panic!("on purpose") });
+        let after = writer.run(introduce(2));
+        drop(busy);
+        assert_eq!((before.await, after.await), (Ok(()), Ok(())));
+        assert!(matches!(fails.await, Err(OutboxError::Other(_))));
+        assert_eq!(panics.await, Err(OutboxError::Stopped));
+        let count = writer.run(|connection| connection.query_row("SELECT count(*) FROM owners", (), |row| row.get(0)));
+        assert_eq!(count.await, Ok(2));
+    }
 }

@@ -29,6 +29,7 @@ mod limits;
 mod options;
 mod outbox;
 mod outbox_crash;
+mod outbox_file;
 mod post_result;
 mod proxies;
 mod randomised;

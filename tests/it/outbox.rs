@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,72 +9,73 @@ use std::{
 use actix::Addr;
 use futures_util::future::join_all;
 use result_poster::{
-    AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, ListDeadLetters, ListParked,
-    OptionsBuilder, OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, ProviderError, Requeue,
-    ResultPoster, RuntimeCredentials, Shutdown, UpdateIssueStatus, provider_fn,
+    AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, GetCredentialActor, GetCredentials,
+    InvalidateCredentials, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry, OutboxError, OutboxFile,
+    OutboxOptions, Page, PostResult, ProviderError, Requeue, ResultPoster, RuntimeCredentials, Shutdown,
+    UpdateIssueStatus, provider_fn,
     testing::{FakePlatform, ManualClock, Reply},
 };
 use tempfile::TempDir;
 
 use crate::support::{
-    Ask, ScriptedProvider, TOKEN, builder, completed, options, outcome, platform_and_poster, post, routes, start,
+    Ask, ScriptedProvider, builder, completed, options, outcome, platform_and_poster, post, routes, start,
 };
 
-const SOON: Duration = Duration::from_millis(20);
+pub const SOON: Duration = Duration::from_millis(20);
 
 /// A folder for an outbox, and the platform that it is for.
-struct Scene {
-    folder: TempDir,
-    platform: FakePlatform,
+pub struct Scene {
+    pub folder: TempDir,
+    pub platform: FakePlatform,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             platform: FakePlatform::start().unwrap(),
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("outbox.db")
     }
 
     /// A poster that parks at the first failure, and tries what is parked again soon.
-    fn options(&self) -> OptionsBuilder {
+    pub fn options(&self) -> OptionsBuilder {
         self.options_with(soon(self.path()))
     }
 
-    fn options_with(&self, outbox: OutboxOptions) -> OptionsBuilder {
+    pub fn options_with(&self, outbox: OutboxOptions) -> OptionsBuilder {
         options(self.platform.url()).max_attempts(1).outbox(outbox)
     }
 
     /// Answers with these, and then well.
-    fn script(&self, route: &str, replies: impl IntoIterator<Item = u16>) {
+    pub fn script(&self, route: &str, replies: impl IntoIterator<Item = u16>) {
         let replies: Vec<_> = replies.into_iter().map(Reply::status).chain([Reply::ok()]).collect();
         self.platform.script(route, replies);
     }
 
-    fn down(&self) {
+    pub fn down(&self) {
         for route in ["completion", "status", "issue-tracker-proxy"] {
             self.platform.script(route, [Reply::status(503)]);
         }
     }
 
-    fn up(&self) {
+    pub fn up(&self) {
         for route in ["completion", "status", "issue-tracker-proxy"] {
             self.platform.script(route, []);
         }
     }
 
-    fn parked(&self) -> Vec<OutboxEntry> {
+    pub fn parked(&self) -> Vec<OutboxEntry> {
         OutboxFile::open(self.path())
             .unwrap()
             .parked(Page::first(100_000))
             .unwrap()
     }
 
-    fn dead_letters(&self) -> Vec<OutboxEntry> {
+    pub fn dead_letters(&self) -> Vec<OutboxEntry> {
         OutboxFile::open(self.path())
             .unwrap()
             .dead_letters(Page::first(100_000))
@@ -84,31 +83,31 @@ impl Scene {
     }
 
     /// Waits until nothing is parked, and nothing on its way.
-    async fn emptied(&self) {
+    pub async fn emptied(&self) {
         wait_until(|| count(&self.path()) == 0).await;
     }
 }
 
 /// With delays of next to nothing.
-fn soon(path: impl AsRef<Path>) -> OutboxOptions {
+pub fn soon(path: impl AsRef<Path>) -> OutboxOptions {
     OutboxOptions::at(path.as_ref()).delays(SOON, SOON).lease(10 * SOON)
 }
 
 /// With delays that no test lives to see.
-fn late(path: impl AsRef<Path>) -> OutboxOptions {
+pub fn late(path: impl AsRef<Path>) -> OutboxOptions {
     let hour = Duration::from_secs(60 * 60);
     OutboxOptions::at(path.as_ref()).delays(hour, hour).lease(10 * SOON)
 }
 
 /// How many calls the file holds, whatever becomes of them.
-fn count(path: &Path) -> u32 {
+pub fn count(path: &Path) -> u32 {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
         .query_row("SELECT count(*) FROM calls", (), |row| row.get(0))
         .unwrap()
 }
 
-async fn wait_until(mut is_so: impl FnMut() -> bool) {
+pub async fn wait_until(mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
             actix_rt::time::sleep(Duration::from_millis(5)).await;
@@ -119,18 +118,18 @@ async fn wait_until(mut is_so: impl FnMut() -> bool) {
         .expect("in time");
 }
 
-fn update(issue: &str) -> UpdateIssueStatus {
+pub fn update(issue: &str) -> UpdateIssueStatus {
     UpdateIssueStatus::new(issue, "Finished")
 }
 
-fn calls(entries: &[OutboxEntry]) -> Vec<(&str, &str)> {
+pub fn calls(entries: &[OutboxEntry]) -> Vec<(&str, &str)> {
     let calls = entries
         .iter()
         .map(|entry| (entry.call.as_str(), entry.subject.as_str()));
     calls.collect()
 }
 
-async fn shut_down(poster: &Addr<ResultPoster>) -> u64 {
+pub async fn shut_down(poster: &Addr<ResultPoster>) -> u64 {
     poster
         .send(Shutdown::within(Duration::from_secs(10)))
         .await
@@ -403,28 +402,6 @@ async fn a_shutdown_leaves_what_is_not_delivered_parked() {
 }
 
 #[actix_rt::test]
-async fn a_token_is_never_in_the_file_which_is_its_owners_alone() {
-    let scene = Scene::new();
-    scene.down();
-    let poster = start(scene.options_with(late(scene.path())));
-    post(&poster, "s").await.unwrap_err();
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = fs::read(&path).unwrap();
-        assert!(
-            !bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()),
-            "{path:?}"
-        );
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
-        }
-    }
-    assert_eq!(count(&scene.path()), 2);
-}
-
-#[actix_rt::test]
 async fn what_has_expired_is_a_dead_letter() {
     let scene = Scene::new();
     scene.down();
@@ -463,172 +440,6 @@ async fn only_whom_a_call_belongs_to_delivers_it() {
     let _poster = start(scene.options());
     scene.emptied().await;
     assert_eq!(elsewhere.requests().len(), 1);
-}
-
-#[test]
-fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    let open = || {
-        let options = options("https://app.example.com").outbox(OutboxOptions::at(&path));
-        options.build().unwrap_err().to_string()
-    };
-    let foreign = |path: &Path| {
-        let connection = rusqlite::Connection::open(path).unwrap();
-        connection
-            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1);")
-            .unwrap();
-    };
-    // An outbox, in one file whose pages are where they belong.
-    let made = |path: &Path| {
-        drop(
-            options("https://app.example.com")
-                .outbox(OutboxOptions::at(path))
-                .build()
-                .unwrap(),
-        );
-        let connection = rusqlite::Connection::open(path).unwrap();
-        connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
-            .unwrap();
-        connection
-    };
-    let newer = |path: &Path| made(path).pragma_update(None, "user_version", 99).unwrap();
-    let damaged = |path: &Path| {
-        drop(made(path));
-        let bytes = fs::read(path).unwrap();
-        let half = bytes.len() / 2;
-        fs::write(path, [&bytes[..half], &vec![0x5a; half]].concat()).unwrap();
-    };
-    type Make<'a> = &'a dyn Fn(&Path);
-    let cases: [(Make<'_>, &str); 5] = [
-        (
-            &|path| fs::write(path, "not a database").unwrap(),
-            "the file is not an outbox",
-        ),
-        (
-            &|path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
-            "the file is not an outbox",
-        ),
-        (&foreign, "the file is not an outbox"),
-        (&newer, "the file was made by a newer version"),
-        (&damaged, "the file is damaged"),
-    ];
-    for (make, message) in cases {
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
-        }
-        make(&path);
-        let before = fs::read(&path).unwrap();
-        let error = open();
-        assert!(
-            error.starts_with(&format!("option `outbox` can't be used: {message}")),
-            "{error}"
-        );
-        assert_eq!(fs::read(&path).unwrap(), before, "{message}");
-        assert!(OutboxFile::open(&path).is_err());
-    }
-    assert!(OutboxFile::open(folder.path().join("none")).is_err());
-    assert!(!folder.path().join("none").exists());
-}
-
-#[actix_rt::test]
-async fn what_can_not_be_kept_is_sent_all_the_same_and_its_caller_is_told() {
-    let scene = Scene::new();
-    let poster = start(scene.options_with(soon(scene.path()).max_bytes(128 * 1024)));
-    let large = |session: &str| PostResult::new(session, completed().with_summary("x".repeat(500_000)));
-    // With and without the wish for an early reply: what is not on disk is answered when it is delivered.
-    for message in [large("a"), large("b").reply_when_durable()] {
-        let receipt = poster.send(message).await.unwrap().unwrap();
-        assert_eq!(receipt.completion.outbox_error(), Some(&OutboxError::Full));
-        assert_eq!((receipt.completion.attempts, receipt.completion.queued()), (1, None));
-    }
-    scene.script("completion", [503]);
-    let error = poster.send(large("c")).await.unwrap().unwrap_err();
-    let completion = error.completion().unwrap().transient().unwrap();
-    assert_eq!(
-        (completion.is_parked(), completion.outbox_error()),
-        (false, Some(&OutboxError::Full))
-    );
-    // What does fit is kept.
-    let receipt = post(&poster, "d").await.unwrap();
-    assert_eq!(receipt.completion.outbox_error(), None);
-    assert_eq!(scene.platform.requests().len(), 8);
-}
-
-#[actix_rt::test]
-async fn one_that_does_not_fit_costs_the_others_nothing() {
-    let scene = Scene::new();
-    let poster = start(scene.options_with(soon(scene.path()).max_bytes(256 * 1024)));
-    let replies = (0..40).map(|number| {
-        let summary = if number == 20 { "x".repeat(500_000) } else { "x".into() };
-        poster.send(PostResult::new(format!("s{number}"), completed().with_summary(summary)))
-    });
-    for (number, reply) in join_all(replies).await.into_iter().enumerate() {
-        let receipt = reply.unwrap().unwrap();
-        let expected = (number == 20).then_some(&OutboxError::Full);
-        assert_eq!(receipt.completion.outbox_error(), expected, "{number}");
-    }
-}
-
-#[actix_rt::test]
-async fn a_file_that_is_deleted_or_overwritten_while_it_is_used_loses_no_message() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
-    post(&poster, "a").await.unwrap();
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
-    // A new one takes its place.
-    scene.down();
-    let error = post(&poster, "b").await.unwrap_err();
-    assert!(error.completion().unwrap().transient().unwrap().is_parked());
-    assert_eq!(count(&scene.path()), 2);
-    scene.up();
-    scene.emptied().await;
-
-    // One that is empty is as good as none.
-    fs::OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(scene.path())
-        .unwrap();
-    scene.down();
-    let error = post(&poster, "t").await.unwrap_err();
-    assert!(error.completion().unwrap().transient().unwrap().is_parked());
-    assert_eq!(count(&scene.path()), 2);
-    scene.up();
-    scene.emptied().await;
-
-    let mut file = fs::OpenOptions::new().write(true).open(scene.path()).unwrap();
-    file.write_all(&[0x5a; 64 * 1024]).unwrap();
-    drop(file);
-    for session in ["c", "d", "e"] {
-        post(&poster, session).await.unwrap();
-    }
-}
-
-#[actix_rt::test]
-async fn a_file_that_another_process_holds_is_waited_for_and_then_done_without() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
-    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
-    let waiting = actix_rt::spawn(poster.send(update("i")));
-    actix_rt::time::sleep(5 * SOON).await;
-    assert!(scene.platform.requests().is_empty());
-    held.rollback().unwrap();
-    let receipt = waiting.await.unwrap().unwrap().unwrap();
-    assert_eq!(receipt.outbox_error(), None);
-
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
-    let receipt = poster.send(update("i")).await.unwrap().unwrap();
-    assert_eq!(receipt.outbox_error(), Some(&OutboxError::Locked));
-    held.rollback().unwrap();
 }
 
 /// Moves the clock on until the condition holds.
@@ -755,26 +566,6 @@ async fn a_worker_that_its_provider_names_finds_its_own_again() {
 }
 
 #[actix_rt::test]
-async fn a_file_that_has_taken_the_place_of_another_keeps_what_is_its_own() {
-    let scene = Scene::new();
-    scene.platform.script(
-        "issue-tracker-proxy",
-        [Reply::ok().delay(10 * SOON), Reply::status(503)],
-    );
-    let poster = start(scene.options_with(late(scene.path())));
-    let first = actix_rt::spawn(poster.send(update("a")));
-    scene.platform.wait_for_requests(1).await;
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
-    assert_eq!(outcome(&poster.send(update("b")).await.unwrap()), "transient:1");
-    first.await.unwrap().unwrap().unwrap();
-    // It has the number that the first one had, in the file that is gone.
-    shut_down(&poster).await;
-    assert_eq!(calls(&scene.parked()), [("updateIssueStatus", "b")]);
-}
-
-#[actix_rt::test]
 async fn what_is_sent_again_says_the_same_to_the_last_digit() {
     let scene = Scene::new();
     scene.script("status", [503; 30]);
@@ -825,52 +616,118 @@ async fn a_shutdown_does_not_wait_for_a_provider_that_hangs() {
 }
 
 #[actix_rt::test]
-async fn a_shutdown_does_not_wait_for_a_file_that_is_held() {
+async fn who_cancels_does_not_wait_for_a_file_that_is_held() {
     let scene = Scene::new();
     let poster = start(scene.options());
-    post(&poster, "s").await.unwrap();
     let mut other = rusqlite::Connection::open(scene.path()).unwrap();
     let held = other
         .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
         .unwrap();
-    let waiting = actix_rt::spawn(poster.send(update("i")));
-    // Less than the five seconds that the file is waited for.
-    let report = actix_rt::time::timeout(Duration::from_secs(4), poster.send(Shutdown::within(SOON)));
-    assert_eq!(report.await.expect("in time").unwrap().cancelled, 1);
-    assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled");
+    let token = CancellationToken::new();
+    let reply = actix_rt::spawn(poster.send(update("i").with_cancellation(token.clone())));
+    actix_rt::time::sleep(SOON).await;
+    token.cancel();
+    let reply = actix_rt::time::timeout(Duration::from_secs(2), reply)
+        .await
+        .expect("in time");
+    assert_eq!(outcome(&reply.unwrap().unwrap()), "cancelled");
     held.rollback().unwrap();
+    // It has been written meanwhile, and is withdrawn.
+    poster.send(update("j")).await.unwrap().unwrap();
+    scene.emptied().await;
+    assert_eq!(shut_down(&poster).await, 0);
+    assert_eq!(scene.platform.requests().len(), 1);
 }
 
 #[actix_rt::test]
-async fn what_is_no_longer_in_the_file_is_not_said_to_be_parked() {
+async fn what_is_parked_has_one_attempt_at_a_time_and_all_are_counted() {
     let scene = Scene::new();
-    scene
-        .platform
-        .script("issue-tracker-proxy", [Reply::status(503).delay(10 * SOON)]);
-    let poster = start(scene.options_with(late(scene.path())));
-    let reply = actix_rt::spawn(poster.send(update("i")));
-    scene.platform.wait_for_requests(1).await;
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
+    scene.script("issue-tracker-proxy", [503, 503, 503, 503, 503, 404]);
+    let poster = start(scene.options_with(late(scene.path())).max_attempts(3));
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:3");
+    for attempts in [4, 5] {
+        poster.send(Requeue(scene.parked()[0].id)).await.unwrap().unwrap();
+        wait_until(|| scene.parked().iter().any(|entry| entry.attempts > attempts - 1)).await;
+        assert_eq!(scene.parked()[0].attempts, attempts);
+        assert_eq!(scene.platform.requests().len(), attempts as usize);
     }
-    let error = reply.await.unwrap().unwrap().unwrap_err();
-    let error = error.transient().unwrap();
-    assert_eq!(
-        (error.is_parked(), error.outbox_error()),
-        (false, Some(&OutboxError::Gone))
-    );
+    poster.send(Requeue(scene.parked()[0].id)).await.unwrap().unwrap();
+    wait_until(|| !scene.dead_letters().is_empty()).await;
+    assert_eq!(scene.dead_letters()[0].attempts, 6);
+    // As of one that was never parked.
+    scene.script("issue-tracker-proxy", [503, 404]);
+    let error = poster.send(update("j")).await.unwrap().unwrap_err();
+    assert_eq!(error.permanent().unwrap().attempts, 2);
+    assert_eq!(scene.dead_letters()[1].attempts, 2);
 }
 
 #[actix_rt::test]
-async fn a_log_that_is_deleted_costs_nothing() {
+async fn what_can_not_be_read_is_a_dead_letter_and_holds_up_nothing() {
     let scene = Scene::new();
     scene.down();
     let poster = start(scene.options_with(late(scene.path())));
-    for (number, issue) in ["a", "b", "c"].into_iter().enumerate() {
-        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:1");
-        fs::remove_file(scene.folder.path().join("outbox.db-wal")).unwrap();
-        // The next commit notices, and saves what was in it.
-        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:0");
-        assert_eq!(scene.parked().len(), 2 * (number + 1));
+    post(&poster, "s").await.unwrap_err();
+    poster.send(update("i")).await.unwrap().unwrap_err();
+    shut_down(&poster).await;
+    scene.up();
+    let file = rusqlite::Connection::open(scene.path()).unwrap();
+    let spoil = "UPDATE calls SET due_at = 0; UPDATE calls SET body = '{\"nonsense\":1}' WHERE name = 'completion'";
+    file.execute_batch(spoil).unwrap();
+    let before = scene.platform.requests().len();
+    let _poster = start(scene.options());
+    wait_until(|| count(&scene.path()) == 1).await;
+    let dead = &scene.dead_letters()[0];
+    assert_eq!(dead.call, "completion");
+    assert!(dead.error.starts_with("it can't be read: "), "{}", dead.error);
+    let mut after = routes(&scene.platform).split_off(before);
+    after.sort();
+    assert_eq!(after, ["issue-tracker-proxy", "status"]);
+}
+
+#[actix_rt::test]
+async fn what_is_due_behind_a_call_on_its_way_goes_as_soon_as_that_is_done() {
+    let scene = Scene::new();
+    let delayed = Reply::ok().delay(10 * SOON);
+    scene.platform.script("issue-tracker-proxy", [delayed, Reply::ok()]);
+    // One call in memory; and nothing looks at the file by itself for twenty minutes.
+    let hour = Duration::from_secs(60 * 60);
+    let options = scene.options_with(late(scene.path()).lease(hour));
+    let poster = start(options.max_in_flight(1).max_queued(0));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    // The second finds no room, and is due, but not before the first is done.
+    assert_eq!(outcome(&poster.send(update("i")).await.unwrap()), "transient:0");
+    actix_rt::time::sleep(2 * SOON).await;
+    poster.send(update("j")).await.unwrap().unwrap_err();
+    first.await.unwrap().unwrap().unwrap();
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 3);
+}
+
+#[actix_rt::test]
+async fn what_a_worker_has_left_is_delivered_by_the_one_that_has_replaced_it() {
+    let scene = Scene::new();
+    scene.down();
+    let options = || builder(scene.platform.url()).max_attempts(1).base_delay(Duration::ZERO);
+    // For the outbox, the first two calls, and then on.
+    let provider = ScriptedProvider::tokens(["1", "1", "1", "2"]);
+    let poster = start(options().credential_provider(provider).outbox(late(scene.path())));
+    post(&poster, "s").await.unwrap_err();
+    let workers = |worker: &str| scene.parked().iter().filter(|entry| entry.worker_id == worker).count();
+    assert_eq!(workers("wkr_1"), 2);
+    post(&poster, "t").await.unwrap_err();
+    wait_until(|| workers("wkr_2") == 4).await;
+    shut_down(&poster).await;
+    for entry in scene.parked() {
+        OutboxFile::open(scene.path()).unwrap().requeue(entry.id).unwrap();
     }
+    scene.up();
+    // One that has never heard of the first.
+    let _poster = start(
+        options()
+            .worker_id("wkr_2")
+            .auth_token("token")
+            .outbox(soon(scene.path())),
+    );
+    scene.emptied().await;
 }
