@@ -17,6 +17,8 @@ use crate::{
     text::printable,
     transport::link::{Head, Left, inspect, skip_empty_lines},
 };
+#[cfg(feature = "outbox")]
+use crate::{outbox::written_and_read, wire::Platform};
 
 /// The body of a proxy's 200.
 pub fn envelope(body: &[u8]) {
@@ -119,6 +121,39 @@ pub fn classify(data: &[u8]) {
         check_scrubbed(&verdict, &token);
         check_cut_short(&verdict, &token, &echo.body);
     }
+}
+
+/// A call in the outbox, its lane, subject and key in lines of their own, and then its body: whatever a disk has made of it,
+/// it is found, and either says what it said or is known to be damaged.
+#[cfg(feature = "outbox")]
+pub fn row(data: &[u8]) {
+    let mut fields = data.splitn(4, |&byte| byte == b'\n');
+    let cells = [(); 4].map(|()| fields.next().unwrap_or_default());
+    let [_, subject, _, body] = cells;
+    let read = written_and_read(cells);
+    assert!(
+        read.as_ref()
+            .is_ok_and(|(claimed, listed)| (claimed.len(), listed.len()) == (1, 1))
+    );
+    let (claimed, listed) = read.unwrap_or_default();
+    assert!(
+        listed
+            .iter()
+            .all(|listed| listed.subject == String::from_utf8_lossy(subject))
+    );
+    let platform = Platform {
+        base: "https://app.example.com".into(),
+        organization_id: None,
+        max_summary_bytes: 64,
+    };
+    let Some(Ok(call)) = claimed.first().map(|claimed| platform.restore(claimed)) else {
+        return;
+    };
+    let sent = call.encode("w").and_then(|sent| serde_json::from_slice::<Value>(&sent));
+    assert!(sent.is_ok_and(|sent| sent.is_object()));
+    // What it says is kept alike.
+    let again = serde_json::from_slice::<Value>(call.stored_body().as_bytes());
+    assert!(again.is_ok() && serde_json::from_slice::<Value>(body).is_ok());
 }
 
 /// The start of what a connection brings. However it is split, it is judged alike, and awc gets what came, but for a digit.
@@ -366,13 +401,15 @@ mod tests {
 
     #[test]
     fn what_the_fuzzers_found_worth_keeping_holds() {
-        let targets: [(&str, Target); 6] = [
-            ("envelope", super::envelope),
+        let targets = [
+            ("envelope", super::envelope as Target),
             ("classify", super::classify),
             ("head", super::head),
             ("jwt", super::jwt),
             ("token_file", super::token_file),
             ("retry_after", super::retry_after),
+            #[cfg(feature = "outbox")]
+            ("row", super::row),
         ];
         for (name, target) in targets {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz").join(name);

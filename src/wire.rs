@@ -139,7 +139,7 @@ impl Platform {
 impl Platform {
     /// A call that the outbox has kept.
     pub(crate) fn restore(&self, kept: &ClaimedCall) -> serde_json::Result<Call> {
-        let body = serde_json::from_str(&kept.body)?;
+        let body = serde_json::from_slice(&kept.body)?;
         Ok(self.call(kept.subject.clone(), kept.idempotency_key().to_owned(), body))
     }
 }

@@ -22,6 +22,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use self::inspect::{Discard, ListDeadLetters, ListParked, OutboxFile, Page, Requeue};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::store::written_and_read;
 pub(crate) use self::{
     entry::{Entry, Note},
     ledger::{Claimed, Outbox, Settings},

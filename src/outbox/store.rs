@@ -36,11 +36,11 @@ const MIGRATIONS: [&str; 1] = ["
         expires_at INTEGER NOT NULL,
         status_code INTEGER,
         error TEXT
-    );
+    ) STRICT;
     CREATE INDEX calls_by_lane ON calls (lane, message) WHERE dead = 0;
     CREATE INDEX calls_by_due ON calls (platform, worker, dead, owner, due_at);
     CREATE INDEX calls_by_owner ON calls (owner) WHERE owner IS NOT NULL;
-    CREATE TABLE owners (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
+    CREATE TABLE owners (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL) STRICT;
 "];
 
 /// How many calls of one lane are claimed at once, so that it takes up no more than its share of those that are sent.
@@ -197,7 +197,7 @@ pub(crate) struct ClaimedCall {
     pub(super) kept: Kept,
     pub(super) message: i64,
     pub(crate) subject: String,
-    pub(crate) body: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl ClaimedCall {
@@ -300,11 +300,11 @@ pub(super) fn claim(
     let mut due = due.query(named_params! {
         ":platform": scope.platform, ":worker": scope.worker, ":now": now,
     })?;
-    let (mut lanes, mut calls, mut is_blocked) = (HashSet::<String>::new(), Vec::new(), false);
+    let (mut lanes, mut calls, mut is_blocked) = (HashSet::<Vec<u8>>::new(), Vec::new(), false);
     while let Some(row) = due.next()?
         && calls.len() < limit
     {
-        let lane = row.get_ref("lane")?.as_str()?;
+        let lane = row.get_ref("lane")?.as_bytes()?;
         if !lanes.contains(lane) {
             let before = calls.len();
             first_of_lane(connection, scope, lane, now, &mut calls)?;
@@ -324,13 +324,13 @@ pub(super) fn claim(
 fn first_of_lane(
     connection: &Connection,
     scope: &Scope,
-    lane: &str,
+    lane: &[u8],
     now: i64,
     calls: &mut Vec<ClaimedCall>,
 ) -> rusqlite::Result<()> {
     let mut first = connection.prepare_cached(
         "SELECT *, owner IS NULL AND due_at <= :now AS due, owner IS NULL AS parked FROM calls
-         WHERE lane = :lane AND dead = 0 AND platform = :platform AND worker = :worker
+         WHERE lane = CAST(:lane AS TEXT) AND dead = 0 AND platform = :platform AND worker = :worker
          ORDER BY message, id LIMIT :limit",
     )?;
     let mut rows = first.query(named_params! {
@@ -348,14 +348,14 @@ fn first_of_lane(
         calls.push(ClaimedCall {
             kept: Kept {
                 id: row.get("id")?,
-                idempotency_key: row.get("idempotency_key")?,
+                idempotency_key: text(row, "idempotency_key")?,
                 attempts: count(row, "attempts")?,
                 rounds: count(row, "rounds")?,
                 expires_at: row.get("expires_at")?,
             },
             message,
-            subject: row.get("subject")?,
-            body: row.get("body")?,
+            subject: text(row, "subject")?,
+            body: row.get_ref("body")?.as_bytes()?.to_owned(),
         });
     }
     Ok(())
@@ -524,22 +524,28 @@ fn count(row: &Row<'_>, name: &str) -> rusqlite::Result<u32> {
     Ok(u32::try_from(count).unwrap_or_default())
 }
 
+/// Whatever bytes a disk has made of it: one call that can't be read must not hide the others.
+fn text(row: &Row<'_>, name: &str) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(name)?.as_bytes_or_null()?;
+    Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+}
+
 fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
     let time = |name| -> rusqlite::Result<SystemTime> { Ok(from_milliseconds(row.get(name)?)) };
     Ok(OutboxEntry {
         id: DeliveryId(row.get("id")?),
-        call: row.get("name")?,
-        subject: row.get("subject")?,
-        platform_url: row.get("platform")?,
-        worker_id: row.get("worker")?,
-        idempotency_key: row.get("idempotency_key")?,
-        body: row.get("body")?,
+        call: text(row, "name")?,
+        subject: text(row, "subject")?,
+        platform_url: text(row, "platform")?,
+        worker_id: text(row, "worker")?,
+        idempotency_key: text(row, "idempotency_key")?,
+        body: text(row, "body")?,
         attempts: count(row, "attempts")?,
         created_at: time("created_at")?,
         due_at: time("due_at")?,
         expires_at: time("expires_at")?,
         status_code: row.get("status_code")?,
-        error: row.get::<_, Option<String>>("error")?.unwrap_or_default(),
+        error: text(row, "error")?,
         is_dead: row.get("dead")?,
     })
 }
@@ -567,6 +573,27 @@ pub(super) fn requeue(connection: &Connection, id: i64, now: i64, expires_at: i6
 pub(super) fn discard(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
     let mut discard = connection.prepare_cached("DELETE FROM calls WHERE id = ?1 AND (dead = 1 OR owner IS NULL)")?;
     Ok(discard.execute([id])? > 0)
+}
+
+/// What is made of a call in whose texts stands anything: as it is claimed, and as it is listed.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn written_and_read(
+    [lane, subject, key, body]: [&[u8]; 4],
+) -> Result<(Vec<ClaimedCall>, Vec<OutboxEntry>), OutboxError> {
+    let mut connection = Connection::open_in_memory()?;
+    migrate(&mut connection)?;
+    connection.execute(
+        "INSERT INTO calls (message, platform, worker, lane, name, subject, idempotency_key, body, created_at, due_at, expires_at)
+         VALUES (1, '', '', CAST(?1 AS TEXT), 'status', CAST(?2 AS TEXT), CAST(?3 AS TEXT), CAST(?4 AS TEXT), 0, 0, 0)",
+        (lane, subject, key, body),
+    )?;
+    let scope = Scope {
+        platform: String::new(),
+        worker: String::new(),
+    };
+    let page = Page::first(1);
+    let listed = list(&connection, false, page)?;
+    Ok((claim(&connection, &scope, 1, 0, 1)?.0, listed))
 }
 
 #[cfg(test)]

@@ -9,10 +9,9 @@ use std::{
 use actix::Addr;
 use futures_util::future::join_all;
 use result_poster::{
-    AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, GetCredentialActor, GetCredentials,
-    InvalidateCredentials, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry, OutboxError, OutboxFile,
-    OutboxOptions, Page, PostResult, ProviderError, Requeue, ResultPoster, RuntimeCredentials, Shutdown,
-    UpdateIssueStatus, provider_fn,
+    AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, ListDeadLetters, ListParked,
+    OptionsBuilder, OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, ProviderError, Requeue,
+    ResultPoster, RuntimeCredentials, Shutdown, UpdateIssueStatus, provider_fn,
     testing::{FakePlatform, ManualClock, Reply},
 };
 use tempfile::TempDir;
