@@ -1,4 +1,7 @@
 //! Texts that are longer than one item's documentation.
 
+#[doc = include_str!("docs/architecture.md")]
+pub mod architecture {}
+
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
