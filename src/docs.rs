@@ -5,3 +5,6 @@ pub mod architecture {}
 
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
+
+#[doc = include_str!("docs/operations.md")]
+pub mod operations {}
