@@ -8,3 +8,6 @@ pub mod faults {}
 
 #[doc = include_str!("docs/operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("docs/security.md")]
+pub mod security {}
