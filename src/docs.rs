@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
 
+#[doc = include_str!("docs/migration.md")]
+pub mod migration {}
+
 #[doc = include_str!("docs/operations.md")]
 pub mod operations {}
 
