@@ -56,7 +56,9 @@
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
 //!   redirect, and it travels in clear text to no other machine unless you say so.
 //!
-//! What the network can do, and what becomes of a call then, is in [`docs::faults`].
+//! What the network can do, and what becomes of a call then, is in [`docs::faults`]. How to run it is in
+//! [`docs::operations`], what is done for the secrets in [`docs::security`], how it is built in
+//! [`docs::architecture`], and for who comes from the Go package there is [`docs::migration`].
 //!
 //! # What it does not do
 //!
@@ -64,6 +66,8 @@
 //! about. It leaves the process's rustls provider alone (only where awc would panic without one, because another crate
 //! has enabled awc's root features, it installs `ring` as the default). Without an outbox, a
 //! result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
+//!
+#![doc = include_str!("docs/tasks.md")]
 //!
 //! # Features
 //!
