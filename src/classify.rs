@@ -7,7 +7,7 @@
 //! | 2xx on the proxy, JSON `success: false` | transient if `error.retryable` is `true`, else permanent |
 //! | any other 2xx | transient: something in between answered |
 //! | 401, any 3xx | the credentials were rejected |
-//! | 408, 425, 429 with a usable `Retry-After`; any other 4xx with `error.retryable: true` | transient |
+//! | 408, 425, 429 with a usable `Retry-After`; any 4xx but 401 with `error.retryable: true` | transient |
 //! | any other 4xx | permanent |
 //! | 5xx, 1xx, anything else | transient |
 

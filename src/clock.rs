@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 #[cfg(feature = "testing")]
 use crate::testing::ManualClock;
 
-/// The time that backoff, `Retry-After` dates, the expiry of tokens and receipts go by; set by
+/// The time that backoff, `Retry-After` dates, the expiry of tokens, receipts and the outbox go by; set by
 /// [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
 ///
 /// An attempt's deadline always runs in real time, since its sockets do.

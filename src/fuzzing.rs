@@ -129,7 +129,7 @@ pub fn classify(data: &[u8]) {
 pub fn row(data: &[u8]) {
     let mut fields = data.splitn(4, |&byte| byte == b'\n');
     let cells = [(); 4].map(|()| fields.next().unwrap_or_default());
-    let [_, subject, _, body] = cells;
+    let [_, subject, ..] = cells;
     let read = written_and_read(cells);
     assert!(
         read.as_ref()
@@ -151,9 +151,7 @@ pub fn row(data: &[u8]) {
     };
     let sent = call.encode("w").and_then(|sent| serde_json::from_slice::<Value>(&sent));
     assert!(sent.is_ok_and(|sent| sent.is_object()));
-    // What it says is kept alike.
-    let again = serde_json::from_slice::<Value>(call.stored_body().as_bytes());
-    assert!(again.is_ok() && serde_json::from_slice::<Value>(body).is_ok());
+    assert!(serde_json::from_str::<Value>(&call.stored_body()).is_ok());
 }
 
 /// The start of what a connection brings. However it is split, it is judged alike, and awc gets what came, but for a digit.

@@ -44,8 +44,8 @@
 //!   stopped drops what runs on it: [`Shutdown`] first.)
 //! - **Order**: a result's completion is done with before its status is sent, and messages about one session or
 //!   issue are delivered in the order they arrived. (What was cancelled or timed out on its way may still be read
-//!   by the platform after what came next.)
-//! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` calls that wait, a
+//!   by the platform after what came next, and a completion that is parked in the outbox arrives after its status.)
+//! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` messages that wait, a
 //!   deadline on each attempt, a limit on each wait and on what is read of an answer.
 //! - **Restart**: an actor that fails keeps its address, its mail and its running calls; see [`Supervisor`].
 //! - **Fresh credentials**: whoever is rejected gets new ones, once, and all who were rejected together cause one

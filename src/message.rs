@@ -256,7 +256,7 @@ pub struct ShutdownReport {
     pub failed: u64,
     /// Calls that were cancelled, because the time was over or by their token.
     pub cancelled: u64,
-    /// Calls, out of those that failed, that are in the outbox and will be delivered by whoever opens it next.
+    /// Calls that are in the outbox, and will be delivered by whoever opens it next.
     pub parked: u64,
 }
 

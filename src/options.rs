@@ -298,10 +298,10 @@ impl OptionsBuilder {
         self
     }
 
-    /// Calls that wait at the most: for their turn, for a slot, or for their next attempt. One more
+    /// Messages that wait at the most: for their turn, for a slot, or for their next attempt. One more
     /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded), or with an outbox parked there. Default: 10,000.
-    pub fn max_queued(mut self, calls: usize) -> Self {
-        self.limits.max_queued = calls;
+    pub fn max_queued(mut self, messages: usize) -> Self {
+        self.limits.max_queued = messages;
         self
     }
 
@@ -394,8 +394,10 @@ impl OptionsBuilder {
     /// loopback, with a token or a provider and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
     /// `auth_token`, registration token or `user_agent` that can't be a header; a `worker_id` that is missing for
     /// `refresh_endpoint`, or set beside a `credential_actor`; a zero `timeout`, `connect_timeout` or `credential_timeout`; a
-    /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a bad
-    /// certificate in `add_root_certificates_pem` or `client_certificate_pem`, or no root certificates at all.
+    /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a `proxy`, or
+    /// a variable of the environment in its place, that can't be used; a bad certificate in `add_root_certificates_pem` or
+    /// `client_certificate_pem`, or no root certificates at all; an `outbox` with a lease or delays below 10 ms, or whose
+    /// file can't be opened.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";
@@ -497,11 +499,9 @@ impl OptionsBuilder {
         #[cfg(feature = "outbox")]
         let outbox = match self.outbox {
             Some(options) => {
-                check(
-                    "outbox",
-                    options.lease_is_long_enough(),
-                    "has a lease of less than 10 ms",
-                )?;
+                if let Some(fault) = options.fault() {
+                    return Err(OptionsError::new("outbox", fault));
+                }
                 let opened = outbox::Settings::open(options);
                 Some(opened.map_err(|error| OptionsError::new("outbox", format!("can't be used: {error}")))?)
             }

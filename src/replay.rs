@@ -60,7 +60,7 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
         .filter_map(|claimed| match courier.platform.restore(&claimed) {
             Ok(call) => Some((claimed, call)),
             Err(error) => {
-                courier.outbox.bury(&claimed, format!("it can't be read: {error}"));
+                courier.outbox.bury(&claimed, &error);
                 None
             }
         })

@@ -93,7 +93,15 @@ impl Platform {
     pub(crate) fn session_calls(&self, session_id: &str, result: AgentResult) -> [Call; 2] {
         let digest = digest(session_id, &result);
         let summary = summary(&result, self.max_summary_bytes);
-        [Body::Completion { summary }, Body::Status(Box::new(result))].map(|body| {
+        // What is not sent is not kept either, in memory or in the outbox.
+        let status = AgentResult {
+            provider_session_id: result.provider_session_id,
+            worktree_path: result.worktree_path,
+            error: result.error,
+            cost: result.cost,
+            ..AgentResult::new(result.status)
+        };
+        [Body::Completion { summary }, Body::Status(Box::new(status))].map(|body| {
             let idempotency_key = format!("{digest}-{}", body.name());
             self.call(session_id.to_owned(), idempotency_key, body)
         })

@@ -19,6 +19,9 @@ use crate::{
     wire::Call,
 };
 
+/// Why a call was not attempted that has no credentials, and will be when it has.
+const NO_TOKEN: &str = "there is no token for this platform yet";
+
 /// Messages that have no place in memory, on their way to the disk, at the most.
 const MAX_ENTERING: usize = 10_000;
 
@@ -252,7 +255,11 @@ impl Entry {
                     _ if is_dead => Note::None,
                     _ => self.note(index),
                 };
-                noted(note, Err(error))
+                match (error, &note) {
+                    // It has no word of the outbox.
+                    (CallError::NoCredentials, Note::Kept(_)) => Err(not_attempted(NO_TOKEN, false, note)),
+                    (error, _) => noted(note, Err(error)),
+                }
             }
         }
     }
@@ -286,7 +293,8 @@ fn after(open: &Open, mut call: Kept, error: &CallError) -> Change {
         status_code,
         error: format!("{}{}", if has_expired { "expired; " } else { "" }, error.without_body()),
     };
-    if has_expired || status_code.is_some() {
+    // A bug would only strike again.
+    if has_expired || status_code.is_some() || matches!(error, CallError::Internal { .. }) {
         Change::Bury(call, failure)
     } else {
         Change::Park(call, failure, open.now().saturating_add(milliseconds_of(wait)))

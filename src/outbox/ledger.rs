@@ -61,6 +61,8 @@ pub(super) struct Open {
     pub(super) entering: Cell<usize>,
     /// Whether something is parked behind a call that is on its way.
     blocks: Cell<bool>,
+    /// Whether the file may hold times by a clock that was wrong.
+    must_mend: Cell<bool>,
     /// Whether this process has given back what it had.
     left: Cell<bool>,
     /// The signs of life of other processes, and since when they are the same.
@@ -88,14 +90,18 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Returns whether the call was there.
+    /// Returns whether the call is there, or was.
     fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<bool> {
         let changed = match self {
-            Self::Remove(call) => store::remove(connection, call),
-            Self::GiveBack(call) => store::give_back(connection, call, owner, 0),
-            Self::Park(call, failure, due_at) => store::park(connection, call, owner, *due_at, failure),
-            Self::Bury(call, failure) => store::bury(connection, call, failure),
-        }?;
+            Self::Remove(call) => store::remove(connection, call)?,
+            Self::GiveBack(call) => store::give_back(connection, call, owner, 0)?,
+            // If this process was taken for dead, the call is another's now.
+            Self::Park(call, failure, due_at) => match store::park(connection, call, owner, *due_at, failure)? {
+                0 => usize::from(store::exists(connection, call)?),
+                parked => parked,
+            },
+            Self::Bury(call, failure) => store::bury(connection, call, failure)?,
+        };
         Ok(changed > 0)
     }
 }
@@ -118,6 +124,7 @@ impl Outbox {
                 unwritten: RefCell::default(),
                 entering: Cell::default(),
                 blocks: Cell::default(),
+                must_mend: Cell::new(true),
                 left: Cell::default(),
                 signs: RefCell::default(),
                 woken: Notify::new(),
@@ -190,9 +197,11 @@ impl Outbox {
         (messages, wait.map(Duration::from_millis))
     }
 
-    /// Makes a dead letter of a call that was claimed.
-    pub(crate) fn bury(&self, call: &ClaimedCall, error: String) {
+    /// Makes a dead letter of a call that was claimed, and can't be read.
+    pub(crate) fn bury(&self, call: &ClaimedCall, error: &serde_json::Error) {
         if let Some(open) = &self.0 {
+            let error = format!("it can't be read: {error}");
+            quietly(|| warn!(id = call.kept.id; "a call in the outbox is a dead letter: {error}"));
             let failure = Failure {
                 error,
                 ..Failure::default()
@@ -208,20 +217,26 @@ impl Outbox {
         open.make_up();
         let (now, time) = (open.clock.instant(), open.now());
         let (owner, scope, mut adopt) = (open.owner, open.scope(), open.adopt());
-        // Later than any wait.
-        let horizon = time.saturating_add(milliseconds_of(LONGEST_WAIT.saturating_mul(2)));
+        // Not while the others are the same: what one of them has written may be right by its own clock.
+        let mends = open.must_mend.get();
+        let longest_wait = milliseconds_of(LONGEST_WAIT.saturating_mul(2));
         let beat = open.writer.run(move |connection| {
             adopt(connection)?;
-            store::mend_due(connection, &scope, time, horizon)?;
+            if mends {
+                store::mend_times(connection, &scope, time, longest_wait)?;
+            }
             store::beat(connection, owner)
         });
         let Ok(signs) = beat.await else { return };
+        open.must_mend.set(false);
         // From now on, what is nobody's yet is not from this process.
         open.worker.borrow_mut().former.remove("");
         let mut gone = Vec::new();
         {
             let mut seen = open.signs.borrow_mut();
+            let before = seen.len();
             seen.retain(|owner, _| signs.iter().any(|(other, _)| other == owner));
+            open.must_mend.set(seen.len() < before);
             for (owner, sign) in signs {
                 let (last, since) = seen.entry(owner).or_insert((sign, now));
                 if *last != sign {

@@ -77,14 +77,16 @@ impl OutboxOptions {
         }
     }
 
-    /// How long a call is kept before it becomes a dead letter, from the moment that it was handed over. Default: 7 days.
+    /// How long a call is tried, from the moment that it was handed over: the first attempt that fails after this time makes
+    /// it a dead letter. Default: 7 days.
     pub fn expires_after(mut self, time: Duration) -> Self {
         self.expires_after = time;
         self
     }
 
     /// How long a parked call waits before it is tried again: so long at first, then twice as long each time, up to
-    /// `max`; each wait is shortened at random by up to a half. Default: 5 s, up to 5 min.
+    /// `max`; each wait is shortened at random by up to a half. A longer pause that the platform asks for counts, up to an
+    /// hour. At least 10 ms. Default: 5 s, up to 5 min.
     pub fn delays(mut self, first: Duration, max: Duration) -> Self {
         self.first_delay = first;
         self.max_delay = max;
@@ -111,8 +113,16 @@ impl OutboxOptions {
         shortened.max(retry_after.unwrap_or_default()).min(LONGEST_WAIT)
     }
 
-    pub(crate) fn lease_is_long_enough(&self) -> bool {
-        self.lease >= Duration::from_millis(10)
+    /// What is wrong with them, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        const LEAST: Duration = Duration::from_millis(10);
+        if self.lease < LEAST {
+            Some("has a lease below 10 ms")
+        } else if self.first_delay.min(self.max_delay) < LEAST {
+            Some("has delays below 10 ms")
+        } else {
+            None
+        }
     }
 
     /// The largest size of the database, in bytes (its log comes to that). What does not fit is not kept, as on a
@@ -140,7 +150,9 @@ pub enum OutboxError {
     #[error("the file can't be written: check the rights of the file and its folder")]
     ReadOnly,
     /// The file is damaged. It was not changed.
-    #[error("the file is damaged ({0}): move it away, and save what is in it with `sqlite3 … .recover`")]
+    #[error(
+        "the file is damaged ({0}): move it away together with the -wal and -shm beside it, and save what is in it with `sqlite3 … .recover`"
+    )]
     Corrupt(String),
     /// The file is something else. It was not changed.
     #[error("the file is not an outbox: name another path")]
@@ -222,7 +234,7 @@ pub struct OutboxEntry {
     pub attempts: u32,
     /// When it was handed over.
     pub created_at: SystemTime,
-    /// When it is tried again, if it is parked.
+    /// When it is tried again, if it is parked; not before those that are parked before it about the same session or issue.
     pub due_at: SystemTime,
     /// When it becomes a dead letter, if it is parked.
     pub expires_at: SystemTime,

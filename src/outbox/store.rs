@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -86,6 +86,9 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }
+    if !may_be_database(path)? {
+        return Err(OutboxError::Foreign);
+    }
     let connection = Connection::open(path)?;
     // Before it is read, which would leave files with its rights beside it.
     if connection.is_readonly(MAIN_DB)? {
@@ -112,6 +115,14 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
     make_private(path)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
+}
+
+/// By its first bytes, since a log that is left beside a file makes a database of whatever that is.
+fn may_be_database(path: &Path) -> io::Result<bool> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let mut start = Vec::new();
+    File::open(path)?.take(16).read_to_end(&mut start)?;
+    Ok(start.is_empty() || start == MAGIC)
 }
 
 fn identity(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
@@ -375,6 +386,13 @@ pub(super) struct Failure {
     pub(super) error: String,
 }
 
+/// Whether it is there, whoever has it now.
+pub(super) fn exists(connection: &Connection, call: &Kept) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM calls WHERE id = ?1 AND idempotency_key = ?2)")?
+        .query_row((call.id, &call.idempotency_key), |row| row.get(0))
+}
+
 /// It waits until `due_at` for whoever may deliver it then, and so does what is parked behind it.
 pub(super) fn park(
     connection: &Connection,
@@ -436,15 +454,26 @@ pub(super) fn bury(connection: &Connection, call: &Kept, failure: &Failure) -> r
     })
 }
 
-/// What is due later than anything can be, by a clock that was wrong, is due now.
-pub(super) fn mend_due(connection: &Connection, scope: &Scope, now: i64, horizon: i64) -> rusqlite::Result<()> {
-    let mut mend = connection.prepare_cached(
+/// What was written by a clock that was wrong: due later than any wait, it is due now; handed over in the future, or a year
+/// before its time was over, it has its time anew.
+pub(super) fn mend_times(connection: &Connection, scope: &Scope, now: i64, longest_wait: i64) -> rusqlite::Result<()> {
+    const YEAR: i64 = 365 * 24 * 60 * 60 * 1000;
+    let horizon = now.saturating_add(longest_wait);
+    let mut due = connection.prepare_cached(
         "UPDATE calls SET due_at = :now
-         WHERE dead = 0 AND owner IS NULL AND due_at > :horizon
-             AND platform = :platform AND worker = :worker",
+         WHERE platform = :platform AND worker = :worker AND dead = 0 AND owner IS NULL AND due_at > :horizon",
     )?;
-    mend.execute(named_params! {
+    due.execute(named_params! {
         ":now": now, ":horizon": horizon, ":platform": scope.platform, ":worker": scope.worker,
+    })?;
+    let mut expires = connection.prepare_cached(
+        "UPDATE calls SET created_at = :now, expires_at = :now + (expires_at - created_at)
+         WHERE platform = :platform AND worker = :worker AND dead = 0 AND owner IS NULL
+             AND (created_at > :horizon OR expires_at < :past)",
+    )?;
+    expires.execute(named_params! {
+        ":now": now, ":horizon": horizon, ":past": now.saturating_sub(YEAR),
+        ":platform": scope.platform, ":worker": scope.worker,
     })?;
     Ok(())
 }
@@ -697,7 +726,7 @@ mod tests {
             assert!(claim(&file, &stranger, MINE, 9, 9).unwrap().0.is_empty());
             assert_eq!(next_due(&file, &stranger, -1).unwrap(), None);
             assert_eq!(next_due(&file, &scope("w"), -1).unwrap(), Some(0));
-            mend_due(&file, &stranger, 7, -1).unwrap();
+            mend_times(&file, &stranger, 7, -8).unwrap();
             assert_eq!(due_at(&file, &call), 0);
             file.execute("UPDATE calls SET owner = ?1", [OTHER]).unwrap();
         }
@@ -762,6 +791,32 @@ mod tests {
             claimed(&file, 20, 9),
             [other.id, first.id, second.id, third.id, fourth.id]
         );
+    }
+
+    #[test]
+    fn times_by_a_clock_that_was_wrong_are_mended() {
+        const NOW: i64 = 2_000_000_000_000;
+        let file = file();
+        let call = keep(&file, MINE, "a");
+        leave(&file, MINE).unwrap();
+        let mended = |created_at, due_at, expires_at| -> (i64, i64, i64) {
+            file.execute(
+                "UPDATE calls SET created_at = ?1, due_at = ?2, expires_at = ?3",
+                (created_at, due_at, expires_at),
+            )
+            .unwrap();
+            mend_times(&file, &scope("w"), NOW, 100).unwrap();
+            let times = "SELECT created_at, due_at, expires_at FROM calls WHERE id = ?1";
+            let times = file.query_row(times, [call.id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            times.unwrap()
+        };
+        // Right as they are, with what has just expired.
+        for times in [(NOW - 50, NOW + 100, NOW + 950), (NOW - 2000, NOW + 100, NOW - 1000)] {
+            assert_eq!(mended(times.0, times.1, times.2), times);
+        }
+        assert_eq!(mended(NOW - 50, NOW + 101, NOW + 950), (NOW - 50, NOW, NOW + 950));
+        assert_eq!(mended(NOW + 101, NOW, NOW + 1101), (NOW, NOW, NOW + 1000));
+        assert_eq!(mended(0, 5, 1000), (NOW, 5, NOW + 1000));
     }
 
     #[test]

@@ -105,6 +105,17 @@ impl OpenFile {
         self.identity.is_some() && identity(&self.path) == self.identity
     }
 
+    /// Opens the one at the path, if this is no longer there.
+    fn put_in_place(&mut self) -> Result<(), OutboxError> {
+        if !self.is_in_place() {
+            quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", self.path));
+            // First without the old one, which saves what it can, and whose locks a second one would share.
+            self.connection = Connection::open_in_memory()?;
+            *self = Self::open(self.path.clone(), self.max_bytes)?;
+        }
+        Ok(())
+    }
+
     /// All of these in one transaction, or none.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), OutboxError> {
         let transaction = self
@@ -120,30 +131,29 @@ impl OpenFile {
 fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = queue.recv() {
         let mut jobs: Vec<_> = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            if !file.is_in_place() {
-                quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", file.path));
-                // First without the old one, which saves what it can, and whose locks a second one would share.
-                file.connection = Connection::open_in_memory()?;
-                file = OpenFile::open(file.path.clone(), file.max_bytes)?;
-            }
-            file.commit(&mut jobs)
-        }));
-        match done.unwrap_or(Err(OutboxError::Stopped)) {
-            Ok(()) => jobs.into_iter().for_each(|job| job.end(Ok(()))),
+        let mut outcome = caught(|| file.put_in_place());
+        if outcome.is_ok() {
+            outcome = caught(|| file.commit(&mut jobs));
             // One that can't be done must not cost the others. (A lock would be waited for again and again.)
-            Err(error) if jobs.len() > 1 && error != OutboxError::Locked => {
+            if outcome.as_ref().is_err_and(|error| *error != OutboxError::Locked) && jobs.len() > 1 {
                 for mut job in jobs {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| file.commit(std::slice::from_mut(&mut job))));
-                    job.end(outcome.unwrap_or(Err(OutboxError::Stopped)));
+                    let outcome = caught(|| file.commit(std::slice::from_mut(&mut job)));
+                    job.end(noted(outcome));
                 }
-            }
-            Err(error) => {
-                quietly(|| error!("the outbox can't be written: {error}"));
-                jobs.into_iter().for_each(|job| job.end(Err(error.clone())));
+                continue;
             }
         }
+        let outcome = noted(outcome);
+        jobs.into_iter().for_each(|job| job.end(outcome.clone()));
     }
+}
+
+fn caught(work: impl FnOnce() -> Result<(), OutboxError>) -> Result<(), OutboxError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(OutboxError::Stopped))
+}
+
+fn noted(outcome: Result<(), OutboxError>) -> Result<(), OutboxError> {
+    outcome.inspect_err(|error| quietly(|| error!("the outbox can't be written: {error}")))
 }
 
 /// What tells the database and its log from others at the same path; `None` if there is none, or it is empty.

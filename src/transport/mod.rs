@@ -394,7 +394,11 @@ fn attempt_error(error: SendRequestError, stage: Stage) -> AttemptError {
         SendRequestError::Connect(ConnectError::Timeout) => {
             io::Error::new(io::ErrorKind::TimedOut, "timed out in the TLS handshake")
         }
-        SendRequestError::Connect(ConnectError::H2(error)) | SendRequestError::H2(error) => io::Error::other(error),
+        SendRequestError::Connect(ConnectError::H2(error)) | SendRequestError::H2(error) => match error.reason() {
+            // Without the words that the platform may put beside it, in which it may repeat the token.
+            Some(reason) => io::Error::other(format!("HTTP/2: {reason}")),
+            None => io::Error::other(error),
+        },
         SendRequestError::Connect(ConnectError::Io(error)) | SendRequestError::Send(error) => error,
         SendRequestError::Response(error) => io::Error::new(io::ErrorKind::InvalidData, error),
         _ => io::Error::other(message),

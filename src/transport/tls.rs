@@ -62,7 +62,8 @@ pub(crate) fn tls_config(
 /// One certificate at least.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|error| format!("is not valid PEM: {error}"))?;
+    // Without the parser's own message, which quotes it: it may be a key, put in the wrong place.
+    let certificates = certificates.map_err(|_| "is not valid PEM")?;
     if certificates.is_empty() {
         return Err("holds no certificate".into());
     }

@@ -312,6 +312,19 @@ async fn a_request_that_is_given_back_was_not_delivered() {
     }
 }
 
+#[actix_rt::test]
+async fn what_the_platform_says_at_the_end_of_a_connection_is_not_repeated() {
+    let words: &[u8; 24] = b"the token was tok-s3cret";
+    let mut go_away = [SETTINGS, b"\0\0\x20\x07\0\0\0\0\0"].concat();
+    // After no stream, with an ENHANCE_YOUR_CALM.
+    go_away.extend([0, 0, 0, 0, 0, 0, 0, 11]);
+    go_away.extend(words);
+    let (error, _) = fault(Step::Raw(go_away)).await;
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(!format!("{error:?} {source}").contains("s3cret"), "{error:?}");
+    assert!(source.to_string().starts_with("HTTP/2: "), "{source}");
+}
+
 /// What a [`Platform`] does with a request.
 #[derive(Clone, Debug)]
 enum Step {

@@ -594,11 +594,18 @@ async fn what_is_kept_behind_a_parked_message_is_durable_too() {
 }
 
 #[test]
-fn a_lease_that_nobody_can_keep_is_refused() {
+fn a_lease_that_nobody_can_keep_and_delays_of_nothing_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let outbox = OutboxOptions::at(folder.path().join("outbox.db")).lease(Duration::from_millis(9));
-    let error = options("https://app.example.com").outbox(outbox).build().unwrap_err();
-    assert_eq!(error.to_string(), "option `outbox` has a lease of less than 10 ms");
+    let outbox = || OutboxOptions::at(folder.path().join("outbox.db"));
+    let short = Duration::from_millis(9);
+    for (outbox, message) in [
+        (outbox().lease(short), "option `outbox` has a lease below 10 ms"),
+        (outbox().delays(short, SOON), "option `outbox` has delays below 10 ms"),
+        (outbox().delays(SOON, short), "option `outbox` has delays below 10 ms"),
+    ] {
+        let error = options("https://app.example.com").outbox(outbox).build().unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
 }
 
 #[actix_rt::test]
@@ -729,4 +736,55 @@ async fn what_a_worker_has_left_is_delivered_by_the_one_that_has_replaced_it() {
             .outbox(soon(scene.path())),
     );
     scene.emptied().await;
+}
+
+#[actix_rt::test]
+async fn what_another_process_has_taken_over_meanwhile_is_kept_by_that() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(503).delay(5 * SOON)]);
+    let poster = start(scene.options_with(late(scene.path())));
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    // As one does that takes this one for dead.
+    let file = rusqlite::Connection::open(scene.path()).unwrap();
+    file.execute("UPDATE calls SET owner = 7", ()).unwrap();
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    assert!(error.transient().unwrap().is_parked() && !error.is_retryable());
+    let owner: i64 = file.query_row("SELECT owner FROM calls", (), |row| row.get(0)).unwrap();
+    assert_eq!(owner, 7);
+}
+
+#[actix_rt::test]
+async fn what_has_no_token_yet_is_parked_and_what_strikes_a_bug_is_a_dead_letter() {
+    let scene = Scene::new();
+    // To another host than this one, nothing is sent without a token.
+    let none = builder("https://platform.invalid").worker_id("wkr_1");
+    let poster = start(none.outbox(late(scene.path())));
+    let error = poster.send(update("i")).await.unwrap().unwrap_err();
+    assert!(error.transient().unwrap().is_parked());
+    assert_eq!(
+        error.transient().unwrap().last.to_string(),
+        "not attempted: there is no token for this platform yet"
+    );
+    shut_down(&poster).await;
+    assert_eq!(calls(&scene.parked()), [("updateIssueStatus", "i")]);
+
+    let cursed = scene.options().customize_client(|_| panic!("a cursed client"));
+    let error = start(cursed).send(update("j")).await.unwrap().unwrap_err();
+    assert!(matches!(error, CallError::Internal { .. }));
+    assert_eq!(calls(&scene.dead_letters()), [("updateIssueStatus", "j")]);
+}
+
+#[actix_rt::test]
+async fn what_is_not_sent_is_not_kept() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())).max_summary_bytes(100));
+    let mut result = completed().with_summary("x".repeat(10_000));
+    result.quality_report = Some("y".repeat(10_000).into());
+    poster.send(PostResult::new("s", result)).await.unwrap().unwrap_err();
+    let sizes: Vec<_> = scene.parked().iter().map(|entry| entry.body.len()).collect();
+    assert!(sizes.len() == 2 && sizes.iter().all(|&size| size < 200), "{sizes:?}");
 }

@@ -344,3 +344,26 @@ fn a_file_that_can_not_be_written_is_refused() {
         drop(build().unwrap());
     });
 }
+
+#[actix_rt::test]
+async fn a_file_that_takes_the_place_of_an_outbox_is_not_made_one_by_the_log_of_that() {
+    let scene = Scene::new();
+    scene.down();
+    let poster = start(scene.options_with(late(scene.path())));
+    post(&poster, "a").await.unwrap_err();
+    // Under another number than before, as an editor or a copy has it.
+    let foreign = scene.folder.path().join("foreign");
+    fs::write(&foreign, "not a database").unwrap();
+    fs::rename(&foreign, scene.path()).unwrap();
+    let replies = join_all((0..5).map(|issue| poster.send(update(&issue.to_string())))).await;
+    for reply in replies {
+        let error = reply.unwrap().unwrap_err();
+        assert_eq!(error.transient().unwrap().outbox_error(), Some(&OutboxError::Foreign));
+    }
+    let error = options("https://app.example.com")
+        .outbox(soon(scene.path()))
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("the file is not an outbox"), "{error}");
+    assert_eq!(fs::read(scene.path()).unwrap(), b"not a database");
+}

@@ -241,3 +241,14 @@ fn a_client_certificate_that_can_not_be_used_is_refused() {
         assert!(!error.contains("s3cret"));
     }
 }
+
+#[test]
+fn what_is_put_in_the_place_of_a_certificate_is_not_repeated() {
+    // A key in one line, as from a variable whose line breaks were lost.
+    let key = "-----BEGIN PRIVATE KEY-----c2VjcmV0-----END PRIVATE KEY-----";
+    let error = options("https://app.example.com")
+        .add_root_certificates_pem(key)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.to_string(), "option `add_root_certificates_pem` is not valid PEM");
+}
