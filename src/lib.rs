@@ -74,6 +74,9 @@
 //! - `outbox`: the durable outbox, by SQLite, built in (it takes a C compiler).
 //! - `testing`: a scripted platform on loopback, a clock to move by hand, and failures on demand, for a runner's own tests.
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod benching;
 mod classify;
 mod clock;
 mod credentials;

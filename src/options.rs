@@ -88,6 +88,13 @@ impl Options {
     }
 
     /// Hands each part what is its.
+    /// For `benches/`.
+    #[cfg(feature = "testing")]
+    pub(crate) fn without_network(mut self) -> Self {
+        self.transport.without_network = true;
+        self
+    }
+
     pub(crate) fn into_parts(self) -> (Courier, Limits) {
         #[cfg(feature = "outbox")]
         let outbox = Outbox::new(
@@ -527,6 +534,8 @@ impl OptionsBuilder {
                 max_connections: self.limits.max_in_flight.saturating_add(1),
                 user_agent: self.user_agent,
                 customize_client: self.customize_client,
+                #[cfg(feature = "testing")]
+                without_network: false,
             },
             retry: self.retry,
             limits: self.limits,
