@@ -81,6 +81,13 @@ impl Scene {
             .unwrap()
     }
 
+    /// As another process that writes, until it is dropped.
+    pub fn hold(&self) -> rusqlite::Connection {
+        let other = rusqlite::Connection::open(self.path()).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        other
+    }
+
     /// Waits until nothing is parked, and nothing on its way.
     pub async fn emptied(&self) {
         wait_until(|| count(&self.path()) == 0).await;
@@ -625,10 +632,7 @@ async fn a_shutdown_does_not_wait_for_a_provider_that_hangs() {
 async fn who_cancels_does_not_wait_for_a_file_that_is_held() {
     let scene = Scene::new();
     let poster = start(scene.options());
-    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
+    let held = scene.hold();
     let token = CancellationToken::new();
     let reply = actix_rt::spawn(poster.send(update("i").with_cancellation(token.clone())));
     actix_rt::time::sleep(SOON).await;
@@ -637,7 +641,7 @@ async fn who_cancels_does_not_wait_for_a_file_that_is_held() {
         .await
         .expect("in time");
     assert_eq!(outcome(&reply.unwrap().unwrap()), "cancelled");
-    held.rollback().unwrap();
+    drop(held);
     // It has been written meanwhile, and is withdrawn.
     poster.send(update("j")).await.unwrap().unwrap();
     scene.emptied().await;

@@ -179,23 +179,18 @@ async fn a_file_that_is_deleted_or_overwritten_while_it_is_used_loses_no_message
 async fn a_file_that_another_process_holds_is_waited_for_and_then_done_without() {
     let scene = Scene::new();
     let poster = start(scene.options());
-    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
+    let held = scene.hold();
     let waiting = actix_rt::spawn(poster.send(update("i")));
     actix_rt::time::sleep(5 * SOON).await;
     assert!(scene.platform.requests().is_empty());
-    held.rollback().unwrap();
+    drop(held);
     let receipt = waiting.await.unwrap().unwrap().unwrap();
     assert_eq!(receipt.outbox_error(), None);
 
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
+    let held = scene.hold();
     let receipt = poster.send(update("i")).await.unwrap().unwrap();
     assert_eq!(receipt.outbox_error(), Some(&OutboxError::Locked));
-    held.rollback().unwrap();
+    drop(held);
 }
 
 #[actix_rt::test]
@@ -223,16 +218,13 @@ async fn a_shutdown_does_not_wait_for_a_file_that_is_held() {
     let scene = Scene::new();
     let poster = start(scene.options());
     post(&poster, "s").await.unwrap();
-    let mut other = rusqlite::Connection::open(scene.path()).unwrap();
-    let held = other
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-        .unwrap();
+    let held = scene.hold();
     let waiting = actix_rt::spawn(poster.send(update("i")));
     // Less than the five seconds that the file is waited for.
     let report = actix_rt::time::timeout(Duration::from_secs(4), poster.send(Shutdown::within(SOON)));
     assert_eq!(report.await.expect("in time").unwrap().cancelled, 1);
     assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled");
-    held.rollback().unwrap();
+    drop(held);
 }
 
 #[actix_rt::test]
