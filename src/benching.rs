@@ -26,7 +26,7 @@ pub fn encode(session_id: &str, result: AgentResult) -> usize {
         organization_id: None,
         max_summary_bytes: 1 << 20,
     };
-    let calls = platform.session_calls(session_id, result);
+    let calls = platform.session_calls(session_id, Box::new(result));
     let length = |body: Vec<u8>| body.len();
     calls
         .iter()

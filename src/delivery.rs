@@ -137,17 +137,17 @@ impl Courier {
         let queued = outgoing.reply_when_durable && entry.is_kept();
         let queued = queued.then(|| std::array::from_fn(|index| Ok(entry.queued(index))));
         let outcomes = match turn {
-            Some(turn) if !entry.is_parked() => {
-                let cancellation = outgoing.cancellation;
-                let work = async move {
-                    self.send_calls(key, calls, turn, &cancellation, &entry, &self.retry)
-                        .await
-                };
+            Some(mut turn) if !entry.is_parked() => {
+                let stop = outgoing.cancellation;
                 if let Some(queued) = queued {
-                    spawn(work);
+                    spawn(async move {
+                        let retry = &self.retry;
+                        self.send_calls(&key, &calls, &mut turn, &stop, &entry, retry).await
+                    });
                     return queued;
                 }
-                work.await
+                self.send_calls(&key, &calls, &mut turn, &stop, &entry, &self.retry)
+                    .await
             }
             _ => {
                 let parked = self.leave_parked(&calls, &entry, reason, cancellation);
@@ -173,20 +173,21 @@ impl Courier {
     }
 
     /// Sends one call after the other. Their place in the lane is theirs until the last is done.
+    ///
+    /// All is lent, since an `async fn` that takes something by value holds it twice.
     pub(crate) async fn send_calls(
         &self,
-        key: Key,
-        calls: impl AsRef<[Call]>,
-        mut turn: Turn,
+        key: &Key,
+        calls: &[Call],
+        turn: &mut Turn,
         cancellation: &CancellationToken,
         entry: &Entry,
         retry: &RetryPolicy,
     ) -> Vec<Outcome> {
-        let calls = calls.as_ref();
         if entry.is_kept() && turn.is_behind() {
             let stop = self.shutdown.run_until_cancelled(turn.come());
-            let came = pin!(cancellation.run_until_cancelled(stop)).await.flatten();
-            let behind = self.shutdown.run_until_cancelled(entry.is_behind(&key));
+            let came = Box::pin(cancellation.run_until_cancelled(stop)).await.flatten();
+            let behind = self.shutdown.run_until_cancelled(entry.is_behind(key));
             if came.is_some() && behind.await == Some(true) {
                 return self.leave_parked(calls, entry, BEHIND, cancellation);
             }
@@ -194,7 +195,7 @@ impl Courier {
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
             // After a cancellation, this one is cancelled before it is sent.
-            let ended = self.call(call, &mut turn, cancellation, retry).await;
+            let ended = self.call(call, turn, cancellation, retry).await;
             let is_over = self.shutdown.is_cancelled() && !cancellation.is_cancelled();
             let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);

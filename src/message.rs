@@ -40,7 +40,8 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 #[must_use]
 pub struct PostResult {
     pub(crate) session_id: String,
-    pub(crate) result: AgentResult,
+    /// Boxed, since a message goes through many hands.
+    pub(crate) result: Box<AgentResult>,
     pub(crate) cancellation: CancellationToken,
     pub(crate) reply_when_durable: bool,
 }
@@ -54,7 +55,7 @@ impl PostResult {
     pub fn new(session_id: impl Into<String>, result: AgentResult) -> Self {
         Self {
             session_id: session_id.into(),
-            result,
+            result: Box::new(result),
             cancellation: CancellationToken::new(),
             reply_when_durable: false,
         }

@@ -4,7 +4,10 @@ use std::{fmt, pin::pin, rc::Rc};
 
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseFuture, Supervised};
 use actix_rt::ArbiterHandle;
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, select},
+};
 
 #[cfg(feature = "outbox")]
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -95,10 +98,8 @@ impl ResultPoster {
             .check()
             .and_then(|()| self.check_outbox(message.reply_when_durable));
         let turn = self.admit(checked, || Key::Session(message.session_id.clone()));
-        Box::pin(async move {
-            let posted = caught(courier.post_result(turn, message)).await;
-            posted.unwrap_or_else(|message| Err(PostError::internal(message)))
-        })
+        let posted = caught(courier.post_result(turn, message));
+        Box::pin(posted.map(|posted| posted.unwrap_or_else(|message| Err(PostError::internal(message)))))
     }
 
     fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
@@ -107,10 +108,8 @@ impl ResultPoster {
             .check()
             .and_then(|()| self.check_outbox(message.reply_when_durable));
         let turn = self.admit(checked, || Key::Issue(message.issue_id.clone()));
-        Box::pin(async move {
-            let called = caught(courier.issue_call(turn, message)).await;
-            called.unwrap_or_else(|message| Err(CallError::Internal { message }))
-        })
+        let called = caught(courier.issue_call(turn, message));
+        Box::pin(called.map(|called| called.unwrap_or_else(|message| Err(CallError::Internal { message }))))
     }
 
     fn check_outbox(&self, reply_when_durable: bool) -> Result<(), InvalidMessage> {

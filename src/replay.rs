@@ -69,7 +69,7 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
     let Some(key) = calls.first().map(Call::key) else {
         return;
     };
-    let Ok(turn) = lanes.admit_anyway(key.clone()) else {
+    let Ok(mut turn) = lanes.admit_anyway(key.clone()) else {
         // The poster is shutting down.
         entry.give_back();
         return;
@@ -78,5 +78,5 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
         courier.journal.accepted(call.subject());
     }
     let (never, once) = (CancellationToken::new(), RetryPolicy::once());
-    courier.send_calls(key, calls, turn, &never, &entry, &once).await;
+    courier.send_calls(&key, &calls, &mut turn, &never, &entry, &once).await;
 }

@@ -90,18 +90,18 @@ impl Platform {
     ///
     /// Their keys come from the session and the whole result, so that a second send of the same
     /// result has the same keys, whoever sends it and with whatever credentials.
-    pub(crate) fn session_calls(&self, session_id: &str, result: AgentResult) -> [Call; 2] {
+    pub(crate) fn session_calls(&self, session_id: &str, mut result: Box<AgentResult>) -> [Call; 2] {
         let digest = digest(session_id, &result);
         let summary = summary(&result, self.max_summary_bytes);
         // What is not sent is not kept either, in memory or in the outbox.
-        let status = AgentResult {
-            provider_session_id: result.provider_session_id,
-            worktree_path: result.worktree_path,
-            error: result.error,
-            cost: result.cost,
+        *result = AgentResult {
+            provider_session_id: result.provider_session_id.take(),
+            worktree_path: result.worktree_path.take(),
+            error: result.error.take(),
+            cost: result.cost.take(),
             ..AgentResult::new(result.status)
         };
-        [Body::Completion { summary }, Body::Status(Box::new(status))].map(|body| {
+        [Body::Completion { summary }, Body::Status(result)].map(|body| {
             let idempotency_key = format!("{digest}-{}", body.name());
             self.call(session_id.to_owned(), idempotency_key, body)
         })
@@ -334,7 +334,7 @@ mod tests {
             ("日", "%E6%97%A5"),
             ("a;b=c&d:e@f", "a%3Bb%3Dc%26d%3Ae%40f"),
         ] {
-            let [completion, status] = platform().session_calls(id, completed());
+            let [completion, status] = platform().session_calls(id, completed().into());
             assert_eq!(
                 completion.url,
                 format!("http://127.0.0.1:1/base/api/sessions/{segment}/completion")
@@ -353,7 +353,7 @@ mod tests {
             .with_worktree_path("")
             .with_error("")
             .with_cost(Cost::default().with_total_cost_usd(-0.0).with_input_tokens(0));
-        let [completion, status] = platform().session_calls("s", result);
+        let [completion, status] = platform().session_calls("s", result.into());
         assert_eq!(body(&completion, ""), json!({"summary": "The session completed."}));
         assert_eq!(body(&status, ""), json!({"workerId": "", "status": "completed"}));
     }
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn a_key_belongs_to_one_step_of_one_result_of_one_session() {
         let keys = |id: &str, result: AgentResult| {
-            let [completion, status] = platform().session_calls(id, result);
+            let [completion, status] = platform().session_calls(id, result.into());
             [completion.idempotency_key, status.idempotency_key]
         };
         let first = keys("s", completed().with_summary("a"));
