@@ -339,23 +339,34 @@ pub(crate) fn skip_empty_lines(bytes: &mut Vec<u8>) {
     bytes.drain(..empty);
 }
 
+/// Whether a line that follows another one is empty.
+fn holds_empty_line(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    // The first may have begun before, and the last has not ended.
+    let (_, _) = (lines.next(), lines.next_back());
+    lines.any(|line| matches!(line, b"" | b"\r"))
+}
+
 /// Looks at the start of an answer, without empty lines before it, whose first `seen` bytes do not hold the head's end. A final head whose body goes on
 /// to the connection's close is made to say so.
 pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
     // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
     let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();
-    if !new.windows(2).any(|pair| pair == b"\n\n") && !new.windows(3).any(|three| three == b"\n\r\n") {
+    if !holds_empty_line(new) {
         return if bytes.len() > HEAD_LIMIT {
             Head::Unknown
         } else {
             Head::Partial
         };
     }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut head = httparse::Response::new(&mut headers);
+    let mut headers = [MaybeUninit::uninit(); MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
     config.allow_spaces_after_header_name_in_responses(true);
-    let (length, status) = match (config.parse_response(&mut head, bytes), head.code) {
+    let (length, status) = match (
+        config.parse_response_with_uninit_headers(&mut head, bytes, &mut headers),
+        head.code,
+    ) {
         (Ok(Status::Complete(length)), Some(status)) => (length, status),
         (Ok(Status::Partial), _) => return Head::Partial,
         (Ok(Status::Complete(_)), None) | (Err(_), _) => return Head::Unknown,
