@@ -3,7 +3,7 @@
 use std::{env, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Addr;
-use awc::ClientBuilder;
+use awc::{ClientBuilder, http::header::HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use url::{ParseError, Url};
@@ -461,11 +461,13 @@ impl OptionsBuilder {
             self.max_summary_bytes >= MIN_SUMMARY_BYTES,
             "is less than 64",
         )?;
-        check(
-            "user_agent",
-            !self.user_agent.trim().is_empty() && self.user_agent.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
-            "can't stand in a header",
-        )?;
+        let header = |option, value: &str| {
+            let is_good = !value.trim().is_empty() && value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+            let header = HeaderValue::try_from(value).ok().filter(|_| is_good);
+            header.ok_or_else(|| OptionsError::new(option, "can't stand in a header"))
+        };
+        let user_agent = header("user_agent", &self.user_agent)?;
+        let authority = header("platform_url", url.authority())?;
         // Read even where they are of no use, so that a bad certificate never waits for its day.
         let tls = if secure || !self.root_certificates.is_empty() || self.client_certificate.is_some() {
             let config = transport::tls_config(&self.root_certificates, self.client_certificate.as_ref())?;
@@ -529,10 +531,10 @@ impl OptionsBuilder {
             token_required: !loopback,
             transport: transport::Settings {
                 route: Arc::new(route),
-                authority: url.authority().to_owned(),
+                authority,
                 timeout: self.timeout,
                 max_connections: self.limits.max_in_flight.saturating_add(1),
-                user_agent: self.user_agent,
+                user_agent,
                 customize_client: self.customize_client,
                 #[cfg(feature = "testing")]
                 without_network: false,

@@ -19,7 +19,7 @@ use std::{
 };
 
 use awc::{
-    Client, ClientBuilder, ClientResponse, Connector, SendClientRequest,
+    Client, ClientBuilder, ClientRequest, ClientResponse, Connector, SendClientRequest,
     body::{BodySize, MessageBody},
     error::{ConnectError, HttpError, SendRequestError},
     http::{
@@ -71,11 +71,11 @@ pub(crate) type CustomizeClient = Arc<dyn Fn(ClientBuilder<Dialer>) -> ClientBui
 pub(crate) struct Settings {
     pub(crate) route: Arc<Route>,
     /// The `Host` header.
-    pub(crate) authority: String,
+    pub(crate) authority: HeaderValue,
     pub(crate) timeout: Duration,
     /// One for each slot, so that no call ever waits inside the client, and one for `RefreshEndpoint`.
     pub(crate) max_connections: usize,
-    pub(crate) user_agent: String,
+    pub(crate) user_agent: HeaderValue,
     pub(crate) customize_client: Option<CustomizeClient>,
     /// Whether each call is answered with 200, and nothing is sent.
     #[cfg(feature = "testing")]
@@ -162,8 +162,8 @@ impl Transport {
             ..Answer::default()
         };
         let chunked = response.headers().contains_key(header::TRANSFER_ENCODING);
-        let length = text(response.headers(), &header::CONTENT_LENGTH).filter(|_| !chunked);
-        if matches!(answer.status, 101 | 204 | 304) || length.as_deref() == Some("0") {
+        let length = response.headers().get(header::CONTENT_LENGTH).filter(|_| !chunked);
+        if matches!(answer.status, 101 | 204 | 304) || length.is_some_and(|length| length == "0") {
             return Ok(answer);
         }
         let left = limit.saturating_sub(started.elapsed());
@@ -224,20 +224,29 @@ impl Transport {
     }
 
     fn start(&self, client: &Client, request: &Request<'_>, protocol: Protocol) -> SendClientRequest {
-        let uri = match self.settings.uri(request.url, protocol) {
-            Ok(uri) => uri,
-            Err(error) => return SendRequestError::from(error).into(),
-        };
-        let mut post = client
-            .post(uri)
-            .insert_header((header::HOST, self.settings.authority.as_str()))
-            .insert_header((header::CONTENT_TYPE, "application/json"))
-            .insert_header((header::USER_AGENT, self.settings.user_agent.as_str()))
-            // Another crate's features may have taught awc to decompress; the limit is on what is sent.
-            .insert_header((header::ACCEPT_ENCODING, "identity"))
-            .no_decompress();
+        match self.prepare(client, request, protocol) {
+            Ok(post) => {
+                request.stage.set(Stage::Connecting);
+                post.send_body(StagedBody {
+                    rest: request.body.clone(),
+                    stage: Rc::clone(&request.stage),
+                })
+            }
+            Err(error) => SendRequestError::from(error).into(),
+        }
+    }
+
+    fn prepare(&self, client: &Client, request: &Request<'_>, protocol: Protocol) -> Result<ClientRequest, HttpError> {
+        let uri = self.settings.uri(request.url, protocol)?;
+        // Another crate's features may have taught awc to decompress; the limit is on what is sent.
+        let mut post = client.post(uri).no_decompress();
+        let headers = post.headers_mut();
+        headers.insert(header::HOST, self.settings.authority.clone());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, self.settings.user_agent.clone());
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(key) = request.idempotency_key {
-            post = post.insert_header(("idempotency-key", key));
+            headers.insert(HeaderName::from_static("idempotency-key"), key.try_into()?);
         }
         let proxy_authorization = self
             .settings
@@ -246,7 +255,7 @@ impl Transport {
         let secrets = [
             (
                 header::AUTHORIZATION,
-                request.token.map(|token| format!("Bearer {token}")),
+                request.token.map(|token| ["Bearer ", token].concat()),
             ),
             (
                 header::PROXY_AUTHORIZATION,
@@ -255,22 +264,13 @@ impl Transport {
         ];
         for (name, secret) in secrets {
             let Some(secret) = secret else { continue };
-            post = match HeaderValue::try_from(secret) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    post.insert_header((name, value))
-                }
-                // awc keeps this error and reports it in place of sending.
-                Err(error) => return SendRequestError::from(HttpError::from(error)).into(),
-            };
+            let mut value = HeaderValue::try_from(secret)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
         }
         // A default header of the user's, whose interim answer awc would wait for in vain.
-        post.headers_mut().remove(header::EXPECT);
-        request.stage.set(Stage::Connecting);
-        post.send_body(StagedBody {
-            rest: request.body.clone(),
-            stage: Rc::clone(&request.stage),
-        })
+        headers.remove(header::EXPECT);
+        Ok(post)
     }
 
     fn client(&self, protocol: Protocol) -> Client {
