@@ -1,5 +1,7 @@
 //! What is sent: paths, bodies and idempotency keys. Pure.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -102,7 +104,7 @@ impl Platform {
             ..AgentResult::new(result.status)
         };
         [Body::Completion { summary }, Body::Status(result)].map(|body| {
-            let idempotency_key = format!("{digest}-{}", body.name());
+            let idempotency_key = [&digest, "-", body.name()].concat();
             self.call(session_id.to_owned(), idempotency_key, body)
         })
     }
@@ -111,8 +113,8 @@ impl Platform {
     fn call(&self, subject: String, idempotency_key: String, body: Body) -> Call {
         let (endpoint, url) = match &body {
             Body::Completion { .. } | Body::Status(_) => {
-                let session_id = utf8_percent_encode(&subject, SEGMENT);
-                let url = format!("{}/api/sessions/{session_id}/{}", self.base, body.name());
+                let session_id = Cow::from(utf8_percent_encode(&subject, SEGMENT));
+                let url = [&self.base, "/api/sessions/", &session_id, "/", body.name()].concat();
                 (Endpoint::Session, url)
             }
             Body::Proxy { .. } => (Endpoint::Proxy, format!("{}/api/issue-tracker-proxy", self.base)),
@@ -297,8 +299,9 @@ fn digest(session_id: &str, result: &AgentResult) -> String {
     // Only a map with keys that are no strings could fail here, and there is none.
     let content = serde_json::to_vec(&(session_id, result)).unwrap_or_default();
     let digits = |byte: u8| [byte >> 4, byte & 0xf].map(|digit| char::from_digit(digit.into(), 16));
-    let hex = Sha256::digest(&content).into_iter().flat_map(digits).flatten();
-    hex.collect()
+    let mut hex = String::with_capacity(64);
+    hex.extend(Sha256::digest(&content).into_iter().flat_map(digits).flatten());
+    hex
 }
 
 #[cfg(test)]
