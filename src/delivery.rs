@@ -117,13 +117,17 @@ impl Courier {
             }
         };
         let calls = calls(&self, key.id());
-        // It may have to wait for the provider, and for whoever holds the file.
         let cancellation = &outgoing.cancellation;
-        let entering = async {
-            cancellation.run_until_cancelled(self.knows_its_worker()).await;
-            self.outbox.enter(&key, &calls, turn.as_ref(), cancellation).await
+        let entry = if self.outbox.is_open() {
+            // It may have to wait for the provider, and for whoever holds the file. Boxed, since few do.
+            let entering = Box::pin(async {
+                cancellation.run_until_cancelled(self.knows_its_worker()).await;
+                self.outbox.enter(&key, &calls, turn.as_ref(), cancellation).await
+            });
+            self.shutdown.run_until_cancelled(entering).await.unwrap_or_default()
+        } else {
+            Entry::default()
         };
-        let entry = self.shutdown.run_until_cancelled(entering).await.unwrap_or_default();
         if turn.is_some() || entry.is_kept() {
             for call in &calls {
                 self.journal.accepted(call.subject());
