@@ -4,6 +4,7 @@ use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
 use actix_rt::spawn;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -119,12 +120,8 @@ impl Courier {
         let calls = calls(&self, key.id());
         let cancellation = &outgoing.cancellation;
         let entry = if self.outbox.is_open() {
-            // It may have to wait for the provider, and for whoever holds the file. Boxed, since few do.
-            let entering = Box::pin(async {
-                cancellation.run_until_cancelled(self.knows_its_worker()).await;
-                self.outbox.enter(&key, &calls, turn.as_ref(), cancellation).await
-            });
-            self.shutdown.run_until_cancelled(entering).await.unwrap_or_default()
+            // Boxed, since most have none.
+            Box::pin(self.enter(&key, &calls, turn.as_ref(), cancellation)).await
         } else {
             Entry::default()
         };
@@ -164,6 +161,21 @@ impl Courier {
         };
         let mut outcomes = outcomes.into_iter();
         std::array::from_fn(|_| outcomes.next().unwrap_or(Err(CallError::ShuttingDown)))
+    }
+
+    /// Keeps a message in the outbox, however long that takes: it may have to wait for the provider, and for whoever holds
+    /// the file.
+    async fn enter(&self, key: &Key, calls: &[Call], turn: Option<&Turn>, cancellation: &CancellationToken) -> Entry {
+        let Some(entering) = self.outbox.begin_entering(turn) else {
+            return Entry::default();
+        };
+        let stop = async {
+            select(pin!(cancellation.cancelled()), pin!(self.shutdown.cancelled())).await;
+        };
+        match select(pin!(self.knows_its_worker()), pin!(stop)).await {
+            Either::Left((_, stop)) => self.outbox.enter(entering, key, calls, turn, stop).await,
+            Either::Right(_) => Entry::default(),
+        }
     }
 
     /// Whether it is known whose calls the outbox is to keep; it is asked for once. (If it can't be told, nobody's.)

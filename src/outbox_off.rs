@@ -28,16 +28,23 @@ impl Outbox {
 
     pub(crate) fn meet(&self, _worker_id: &str) {}
 
+    pub(crate) async fn written(&self) {}
+
     pub(crate) fn leave(&self) -> Ready<()> {
         ready(())
     }
 
+    pub(crate) fn begin_entering(&self, _turn: Option<&Turn>) -> Option<()> {
+        None
+    }
+
     pub(crate) async fn enter(
         &self,
+        (): (),
         _key: &Key,
         _calls: &[Call],
         _turn: Option<&Turn>,
-        _cancellation: &CancellationToken,
+        _stop: impl Future<Output = ()>,
     ) -> Entry {
         Entry
     }

@@ -191,6 +191,7 @@ impl Handler<Shutdown> for ResultPoster {
         Box::pin(async move {
             let drained = pin!(async {
                 lanes.drained().await;
+                courier.outbox.written().await;
                 courier.outbox.leave().await;
             });
             let time_is_over = pin!(courier.clock.sleep(message.within));

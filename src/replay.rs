@@ -34,7 +34,7 @@ pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: Cancell
         let room = max_at_once.saturating_sub(running.len());
         let mut next_due = None;
         // Not one by one, since each look at the file is a transaction.
-        if room > max_at_once / 2 && courier.knows_its_worker().await {
+        if room > max_at_once / 2 && courier.knows_its_worker().await && !stop.is_cancelled() {
             let (claimed, due_in) = courier.outbox.claim(room).await;
             next_due = due_in;
             running.extend(

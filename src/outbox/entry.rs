@@ -10,7 +10,7 @@ use super::{
     DeliveryId, OutboxError,
     ledger::{Change, Open, Outbox, lane},
     milliseconds_of,
-    store::{self, ClaimedCall, Failure, Kept, NOBODY, NewCall, NewMessage},
+    store::{self, ClaimedCall, Failure, Kept, NewCall, NewMessage},
 };
 use crate::{
     error::{AttemptError, CallError, TransientError},
@@ -38,81 +38,57 @@ pub(crate) struct Entry {
 }
 
 impl Outbox {
-    /// Keeps a message before it is sent. Without a turn, it is not to be sent now. What is cancelled
-    /// meanwhile is not waited for, and not kept.
+    /// Whether there is room for one more message on its way to the disk; one that has a place in memory needs none.
+    pub(crate) fn begin_entering(&self, turn: Option<&Turn>) -> Option<Entering> {
+        match (&self.0, turn) {
+            (Some(open), None) => Entering::begin(open),
+            (Some(_) | None, _) => Some(Entering(None)),
+        }
+    }
+
+    /// Keeps a message before it is sent. Without a turn, it is not to be sent now. If `stop` comes first, it
+    /// is not kept.
     pub(crate) async fn enter(
         &self,
+        entering: Entering,
         key: &Key,
         calls: &[Call],
         turn: Option<&Turn>,
-        cancellation: &CancellationToken,
+        stop: impl Future<Output = ()>,
     ) -> Entry {
         let Some(open) = &self.0 else {
             return Entry::default();
         };
-        let (now, scope, owner) = (open.now(), open.scope(), turn.map(|_| open.owner));
+        let (scope, owner) = (open.scope(), turn.map(|_| open.owner));
         let is_first = turn.is_some_and(|turn| !turn.is_behind());
-        let _entering = match turn {
-            Some(_) => None,
-            // Those have no other bound.
-            None => match Entering::begin(open) {
-                Some(entering) => Some(entering),
-                None => return Entry::default(),
-            },
-        };
-        let expires_at = now.saturating_add(milliseconds_of(open.options.expires_after));
-        let keys: Vec<_> = calls.iter().map(|call| call.idempotency_key.clone()).collect();
-        let message = NewMessage {
-            lane: lane(key),
-            calls: calls
-                .iter()
-                .map(|call| NewCall {
-                    name: call.subject().0,
-                    subject: call.subject().1.to_owned(),
-                    idempotency_key: call.idempotency_key.clone(),
-                    body: call.stored_body(),
-                })
-                .collect(),
-            now,
-            expires_at,
-        };
-        let inserted = Box::pin(
-            open.writer
-                .run(move |connection| store::insert(connection, &scope, owner, &message, is_first)),
-        );
-        let open = Rc::clone(open);
-        let entered = move |inserted: Result<(i64, bool), OutboxError>| match inserted {
-            Ok((first, parked)) => {
-                let kept = |(id, idempotency_key)| Kept {
-                    id,
-                    idempotency_key,
-                    attempts: 0,
-                    rounds: 0,
-                    expires_at,
-                };
-                Entry {
-                    open: Some(open),
-                    message: first,
-                    calls: (first..).zip(keys).map(kept).collect(),
-                    parked,
-                    error: None,
-                }
+        let message = open.new_message(key, calls);
+        let kept = (message.calls.iter())
+            .map(|call| (call.idempotency_key.clone(), message.expires_at))
+            .collect();
+        // Whoever wakes a job that has not begun yet need not do it.
+        let unwanted = CancellationToken::new();
+        let wanted = unwanted.clone().drop_guard();
+        let inserted = Box::pin(open.writer.run(move |connection| {
+            if unwanted.is_cancelled() {
+                return Ok(None);
             }
-            Err(error) => Entry {
-                error: Some(error),
-                ..Entry::default()
-            },
-        };
-        match select(inserted, pin!(cancellation.cancelled())).await {
+            store::insert(connection, &scope, owner, &message, is_first).map(Some)
+        }));
+        match select(inserted, pin!(stop)).await {
             Either::Left((inserted, _)) => {
-                let entry = entered(inserted);
-                if let Some(open) = entry.open.as_ref().filter(|_| entry.parked) {
+                let entry = Entry::new(open, kept, inserted);
+                if entry.parked {
                     open.wake_for_blocked();
                 }
                 entry
             }
             Either::Right(((), inserted)) => {
-                spawn(async { entered(inserted.await).withdraw() });
+                drop(wanted);
+                let open = Rc::clone(open);
+                spawn(async move {
+                    Entry::new(&open, kept, inserted.await).withdraw();
+                    drop(entering);
+                });
                 Entry::default()
             }
         }
@@ -129,25 +105,75 @@ impl Outbox {
     }
 }
 
-/// A message without a place in memory, on its way to the disk.
-struct Entering(Rc<Open>);
+/// A message on its way to the disk; it is counted, if it has no place in memory.
+pub(crate) struct Entering(Option<Rc<Open>>);
 
 impl Entering {
     fn begin(open: &Rc<Open>) -> Option<Self> {
         let count = open.entering.get();
+        if count >= MAX_ENTERING {
+            return None;
+        }
         open.entering.set(count.saturating_add(1));
-        // Dropped, and so not counted, if there are too many.
-        Some(Self(Rc::clone(open))).filter(|_| count < MAX_ENTERING)
+        Some(Self(Some(Rc::clone(open))))
     }
 }
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        self.0.entering.set(self.0.entering.get().saturating_sub(1));
+        if let Some(open) = &self.0 {
+            open.entering.set(open.entering.get().saturating_sub(1));
+        }
+    }
+}
+
+impl Open {
+    fn new_message(&self, key: &Key, calls: &[Call]) -> NewMessage {
+        let now = self.now();
+        let new_call = |call: &Call| NewCall {
+            name: call.subject().0,
+            subject: call.subject().1.to_owned(),
+            idempotency_key: call.idempotency_key.clone(),
+            body: call.stored_body(),
+        };
+        NewMessage {
+            lane: lane(key),
+            calls: calls.iter().map(new_call).collect(),
+            now,
+            expires_at: now.saturating_add(milliseconds_of(self.options.expires_after)),
+        }
     }
 }
 
 impl Entry {
+    /// Of calls with these keys, which expire then; as far as they were inserted.
+    fn new(open: &Rc<Open>, calls: Vec<(String, i64)>, inserted: Result<Option<(i64, bool)>, OutboxError>) -> Self {
+        let (message, parked) = match inserted {
+            Ok(Some(inserted)) => inserted,
+            Ok(None) => return Self::default(),
+            Err(error) => {
+                return Self {
+                    error: Some(error),
+                    ..Self::default()
+                };
+            }
+        };
+        let kept = |(id, (idempotency_key, expires_at))| Kept {
+            id,
+            idempotency_key,
+            attempts: 0,
+            rounds: 0,
+            expires_at,
+        };
+        Self {
+            open: Some(Rc::clone(open)),
+            message,
+            calls: (message..).zip(calls).map(kept).collect(),
+            parked,
+            error: None,
+        }
+    }
+
     /// Whether it survives the process.
     pub(crate) fn is_kept(&self) -> bool {
         self.open.is_some()
@@ -174,7 +200,7 @@ impl Entry {
 
     /// Gives its calls back, as they were.
     pub(crate) fn give_back(&self) {
-        self.change_all(Change::GiveBack);
+        self.change_all(|call| Change::GiveBack(call, 0));
     }
 
     /// Nobody wants it delivered any more.
@@ -190,26 +216,27 @@ impl Entry {
         }
     }
 
-    /// Whether an earlier message of its lane has been parked meanwhile: then so is this one.
+    /// Whether an earlier message of its lane has been parked meanwhile, and so is this one then; or another process has it,
+    /// which took this one for dead.
     pub(crate) async fn is_behind(&self, key: &Key) -> bool {
         let Some(open) = &self.open else { return false };
         let (scope, owner, lane, message) = (open.scope(), open.owner, lane(key), self.message);
         let calls = self.calls.clone();
         let behind = open.writer.run(move |connection| {
-            let ahead = store::ahead(connection, &scope, NOBODY, &lane, message)?;
-            if let Some(due_at) = ahead {
-                for call in &calls {
-                    store::give_back(connection, call, owner, due_at)?;
+            for call in &calls {
+                if store::owner(connection, call)?.is_some_and(|other| other != Some(owner)) {
+                    return Ok(Some(0));
                 }
             }
-            Ok(ahead.is_some())
+            store::ahead(connection, &scope, None, &lane, message)
         });
         // If it can't be told, the message is sent: better out of order than not at all.
-        let is_behind = behind.await.unwrap_or(false);
-        if is_behind {
+        let behind = behind.await.unwrap_or_default();
+        if let Some(due_at) = behind {
+            self.change_all(|call| Change::GiveBack(call, due_at));
             open.wake_for_blocked();
         }
-        is_behind
+        behind.is_some()
     }
 
     /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it; `stop`
@@ -233,7 +260,7 @@ impl Entry {
             Err(CallError::Cancelled {
                 may_have_been_delivered,
             }) if is_over => {
-                open.change(Change::GiveBack(call));
+                // It is given back with all the others.
                 Err(not_attempted(
                     "the poster was shut down",
                     may_have_been_delivered,

@@ -64,7 +64,10 @@ impl OutboxFile {
     pub fn requeue(&self, id: DeliveryId) -> Result<bool, OutboxError> {
         let now = milliseconds(Clock::host().now());
         let expires_at = now.saturating_add(milliseconds_of(EXPIRES_AFTER));
-        Ok(store::requeue(&self.0, id.0, now, expires_at)?)
+        let change = self.0.unchecked_transaction()?;
+        let requeued = store::requeue(&change, id.0, expires_at)?;
+        change.commit()?;
+        Ok(requeued)
     }
 
     /// Deletes it for good. `false` if no call that is parked or dead has this number.
@@ -73,7 +76,10 @@ impl OutboxFile {
     ///
     /// If the file can't be written.
     pub fn discard(&self, id: DeliveryId) -> Result<bool, OutboxError> {
-        Ok(store::discard(&self.0, id.0)?)
+        let change = self.0.unchecked_transaction()?;
+        let discarded = store::discard(&change, id.0)?;
+        change.commit()?;
+        Ok(discarded)
     }
 }
 

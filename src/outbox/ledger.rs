@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use actix_rt::{spawn, task::JoinHandle};
+use actix_rt::{
+    spawn,
+    task::{JoinHandle, yield_now},
+};
 use futures_util::future::select;
 use log::{info, warn};
 use rusqlite::Connection;
@@ -65,8 +68,7 @@ pub(super) struct Open {
     must_mend: Cell<bool>,
     /// Whether this process has given back what it had.
     left: Cell<bool>,
-    /// The signs of life of other processes, and since when they are the same.
-    signs: RefCell<BTreeMap<i64, (i64, Instant)>>,
+    signs: RefCell<Signs>,
     woken: Notify,
 }
 
@@ -83,7 +85,8 @@ struct Worker {
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Remove(Kept),
-    GiveBack(Kept),
+    /// Not due before then.
+    GiveBack(Kept, i64),
     /// Until then, in milliseconds since 1970.
     Park(Kept, Failure, i64),
     Bury(Kept, Failure),
@@ -94,10 +97,10 @@ impl Change {
     fn apply(&self, connection: &Connection, owner: i64) -> rusqlite::Result<bool> {
         let changed = match self {
             Self::Remove(call) => store::remove(connection, call)?,
-            Self::GiveBack(call) => store::give_back(connection, call, owner, 0)?,
+            Self::GiveBack(call, due_at) => store::give_back(connection, call, owner, *due_at)?,
             // If this process was taken for dead, the call is another's now.
             Self::Park(call, failure, due_at) => match store::park(connection, call, owner, *due_at, failure)? {
-                0 => usize::from(store::exists(connection, call)?),
+                0 => usize::from(store::owner(connection, call)?.is_some()),
                 parked => parked,
             },
             Self::Bury(call, failure) => store::bury(connection, call, failure)?,
@@ -159,6 +162,35 @@ impl Outbox {
     }
 }
 
+/// The signs of life of other processes: what they were, since when they are so, and how often they were looked at since.
+#[derive(Default)]
+struct Signs(BTreeMap<i64, (i64, Instant, u32)>);
+
+impl Signs {
+    /// How often a sign has to be the same: all may have slept together, and whoever wakes first must not take the others
+    /// for dead.
+    const LOOKS: u32 = 3;
+
+    /// Which processes have shown none for a lease, and whether one that was there has left.
+    fn look(&mut self, signs: &[(i64, i64)], now: Instant, lease: Duration) -> (Vec<i64>, bool) {
+        let before = self.0.len();
+        self.0.retain(|owner, _| signs.iter().any(|(other, _)| other == owner));
+        let have_left = self.0.len() < before;
+        let mut gone = Vec::new();
+        for &(owner, sign) in signs {
+            let (last, since, looks) = self.0.entry(owner).or_insert((sign, now, 0));
+            if *last != sign {
+                (*last, *since, *looks) = (sign, now, 0);
+            }
+            *looks = looks.saturating_add(1);
+            if *looks > Self::LOOKS && now.saturating_duration_since(*since) >= lease {
+                gone.push(owner);
+            }
+        }
+        (gone, have_left)
+    }
+}
+
 pub(super) fn lane(key: &Key) -> String {
     match key {
         Key::Session(id) => format!("session {id}"),
@@ -183,7 +215,7 @@ impl Outbox {
         });
         let (calls, is_blocked, next_due) = claimed.await.unwrap_or_else(|error| {
             quietly(|| warn!("what is parked can't be read: {error}"));
-            Default::default()
+            (Vec::new(), true, None)
         });
         open.blocks.set(is_blocked);
         let mut messages: Vec<Claimed> = Vec::new();
@@ -219,6 +251,7 @@ impl Outbox {
         let (owner, scope, mut adopt) = (open.owner, open.scope(), open.adopt());
         // Not while the others are the same: what one of them has written may be right by its own clock.
         let mends = open.must_mend.get();
+        let meets_nobody = open.worker.borrow().former.contains("");
         let longest_wait = milliseconds_of(LONGEST_WAIT.saturating_mul(2));
         let beat = open.writer.run(move |connection| {
             adopt(connection)?;
@@ -228,24 +261,12 @@ impl Outbox {
             store::beat(connection, owner)
         });
         let Ok(signs) = beat.await else { return };
-        open.must_mend.set(false);
-        // From now on, what is nobody's yet is not from this process.
-        open.worker.borrow_mut().former.remove("");
-        let mut gone = Vec::new();
-        {
-            let mut seen = open.signs.borrow_mut();
-            let before = seen.len();
-            seen.retain(|owner, _| signs.iter().any(|(other, _)| other == owner));
-            open.must_mend.set(seen.len() < before);
-            for (owner, sign) in signs {
-                let (last, since) = seen.entry(owner).or_insert((sign, now));
-                if *last != sign {
-                    (*last, *since) = (sign, now);
-                } else if now.saturating_duration_since(*since) >= open.options.lease {
-                    gone.push(owner);
-                }
-            }
+        if meets_nobody {
+            // From now on, what is nobody's yet is not from this process.
+            open.worker.borrow_mut().former.remove("");
         }
+        let (gone, have_left) = open.signs.borrow_mut().look(&signs, now, open.options.lease);
+        open.must_mend.set(have_left);
         for gone in gone {
             let scope = open.scope();
             let freed = open
@@ -276,13 +297,23 @@ impl Outbox {
         select(pin!(open.woken.notified()), pin!(open.clock.sleep(wait))).await;
     }
 
-    /// Gives back what this process still has, and waits until all is on disk.
+    /// Waits until all that has become of calls so far is on disk, or was tried twice.
+    pub(crate) async fn written(&self) {
+        let Some(open) = &self.0 else { return };
+        for _ in 0..2 {
+            // Behind what is on its way, whose failures are known then.
+            let _ = open.writer.run(|_| Ok(())).await;
+            yield_now().await;
+            open.make_up();
+        }
+    }
+
+    /// Gives back what this process still has.
     ///
     /// It begins with that even if it is not waited for.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + use<> {
         let left = self.0.as_ref().map(|open| {
             open.left.set(true);
-            open.make_up();
             let owner = open.owner;
             open.writer.run(move |connection| store::leave(connection, owner))
         });
@@ -302,11 +333,10 @@ impl Outbox {
 
     pub(crate) async fn requeue(self, id: DeliveryId) -> Result<bool, OutboxError> {
         let open = self.0.ok_or(OutboxError::NotConfigured)?;
-        let now = open.now();
-        let expires_at = now.saturating_add(milliseconds_of(open.options.expires_after));
+        let expires_at = open.now().saturating_add(milliseconds_of(open.options.expires_after));
         let requeued = open
             .writer
-            .run(move |connection| store::requeue(connection, id.0, now, expires_at));
+            .run(move |connection| store::requeue(connection, id.0, expires_at));
         let requeued = requeued.await?;
         open.woken.notify_one();
         Ok(requeued)
@@ -314,9 +344,10 @@ impl Outbox {
 
     pub(crate) async fn discard(self, id: DeliveryId) -> Result<bool, OutboxError> {
         let open = self.0.ok_or(OutboxError::NotConfigured)?;
-        open.writer
-            .run(move |connection| store::discard(connection, id.0))
-            .await
+        let discarded = open.writer.run(move |connection| store::discard(connection, id.0));
+        let discarded = discarded.await?;
+        open.woken.notify_one();
+        Ok(discarded)
     }
 }
 
@@ -361,25 +392,47 @@ impl Open {
         }
     }
 
-    /// Begins to write it down, now. It need not be waited for.
+    /// Begins to write it down, now. It need not be waited for. Tells whether the call is there, or may be.
     pub(super) fn change(self: &Rc<Self>, change: Change) -> JoinHandle<bool> {
         let (open, owner, again) = (Rc::clone(self), self.owner, change.clone());
         let written = self.writer.run(move |connection| change.apply(connection, owner));
         spawn(async move {
-            let wakes = !matches!(again, Change::Remove(_)) || open.blocks.get();
-            match written.await {
-                Ok(was_there) => {
-                    if wakes {
-                        open.woken.notify_one();
-                    }
-                    was_there
-                }
-                // It is there as it was, and this is made up for.
-                Err(_) => {
-                    open.unwritten.borrow_mut().push(again);
-                    true
-                }
+            let written = written.await;
+            if !matches!(again, Change::Remove(_)) || open.blocks.get() {
+                open.woken.notify_one();
             }
+            written.unwrap_or_else(|error| {
+                // It is made up for.
+                open.unwritten.borrow_mut().push(again);
+                // Otherwise it may not even be the same file.
+                matches!(error, OutboxError::Full | OutboxError::Locked | OutboxError::ReadOnly)
+            })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shows_no_sign_for_a_lease_is_gone_unless_nobody_could() {
+        const LEASE: Duration = Duration::from_secs(30);
+        let start = Clock::host().instant();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut signs = Signs::default();
+        let mut look = |beats: &[(i64, i64)], seconds| signs.look(beats, at(seconds), LEASE);
+        assert_eq!(look(&[(1, 5), (2, 5)], 0), (vec![], false));
+        assert_eq!(look(&[(1, 6), (2, 5)], 10), (vec![], false));
+        assert_eq!(look(&[(1, 7), (2, 5)], 20), (vec![], false));
+        assert_eq!(look(&[(1, 8), (2, 5)], 30), (vec![2], false));
+        assert_eq!(look(&[(1, 9)], 40), (vec![], true));
+        // All have slept for an hour, and this one is the first to wake.
+        for (seconds, gone) in [(3640, vec![]), (3650, vec![]), (3660, vec![1])] {
+            assert_eq!(look(&[(1, 9)], seconds), (gone, false));
+        }
+        // One that comes back is there again.
+        assert_eq!(look(&[(1, 10)], 3670), (vec![], false));
+        assert_eq!(look(&[(1, 10), (3, 1)], 3680), (vec![], false));
     }
 }

@@ -38,6 +38,7 @@ const MIGRATIONS: [&str; 1] = ["
         error TEXT
     ) STRICT;
     CREATE INDEX calls_by_lane ON calls (lane, message) WHERE dead = 0;
+    CREATE INDEX calls_by_lane_and_owner ON calls (lane, owner, message) WHERE dead = 0;
     CREATE INDEX calls_by_due ON calls (platform, worker, dead, owner, due_at);
     CREATE INDEX calls_by_owner ON calls (owner) WHERE owner IS NOT NULL;
     CREATE TABLE owners (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL) STRICT;
@@ -131,6 +132,10 @@ fn identity(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), OutboxError> {
+    let (_, version) = identity(connection)?;
+    if usize::try_from(version).is_ok_and(|version| version >= MIGRATIONS.len()) {
+        return Ok(());
+    }
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it since the first look.
     let (_, version) = identity(&change)?;
@@ -227,7 +232,7 @@ pub(super) fn insert(
     is_first: bool,
 ) -> rusqlite::Result<(i64, bool)> {
     // What the first in its lane finds there has been claimed, if it is this process's: it is about to be sent again.
-    let but_of = if is_first { NOBODY } else { owner.unwrap_or(NOBODY) };
+    let but_of = owner.filter(|_| !is_first);
     let ahead = ahead(connection, scope, but_of, &message.lane, i64::MAX)?;
     let owner = owner.filter(|_| ahead.is_none());
     if let Some(owner) = owner {
@@ -271,27 +276,41 @@ fn introduce(connection: &Connection, owner: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// An owner that there never is.
-pub(super) const NOBODY: i64 = 0;
-
-/// When the last call of the lane from before `message` is due, not counting those of this owner; `None` if there is none.
+/// When the last call of the lane from before `message` is due, if there is one, not counting those of this owner.
 pub(super) fn ahead(
     connection: &Connection,
     scope: &Scope,
-    owner: i64,
+    but_of: Option<i64>,
     lane: &str,
     message: i64,
 ) -> rusqlite::Result<Option<i64>> {
-    let mut ahead = connection.prepare_cached(
-        "SELECT due_at FROM calls
-         WHERE lane = :lane AND dead = 0 AND message < :message AND owner IS NOT :owner
-             AND platform = :platform AND worker = :worker
-         ORDER BY message DESC LIMIT 1",
-    )?;
-    let parameters = named_params! {
-        ":lane": lane, ":message": message, ":owner": owner, ":platform": scope.platform, ":worker": scope.worker,
+    let last = |condition: &str| {
+        let mut last = connection.prepare_cached(&format!(
+            "SELECT due_at FROM calls
+             WHERE lane = :lane AND dead = 0 AND message < :message AND {condition}
+                 AND platform = :platform AND worker = :worker
+             ORDER BY message DESC LIMIT 1",
+        ))?;
+        let parameters = named_params! {
+            ":lane": lane, ":message": message, ":owner": but_of, ":platform": scope.platform, ":worker": scope.worker,
+        };
+        last.query_row(parameters, |row| row.get(0)).optional()
     };
-    ahead.query_row(parameters, |row| row.get(0)).optional()
+    // One by one, so that an index leads past the owner's own, of which there may be thousands.
+    let conditions: &[_] = match but_of {
+        None => &[":owner IS NULL"],
+        Some(_) => &[
+            "owner IS NULL AND :owner IS NOT NULL",
+            "owner < :owner",
+            "owner > :owner",
+        ],
+    };
+    for condition in conditions {
+        if let Some(due_at) = last(condition)? {
+            return Ok(Some(due_at));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes calls that are parked and due until there are `limit`, lane by lane, the longest due first: of each the first
@@ -386,11 +405,12 @@ pub(super) struct Failure {
     pub(super) error: String,
 }
 
-/// Whether it is there, whoever has it now.
-pub(super) fn exists(connection: &Connection, call: &Kept) -> rusqlite::Result<bool> {
+/// Who has it, if it is there: nobody, if it is parked.
+pub(super) fn owner(connection: &Connection, call: &Kept) -> rusqlite::Result<Option<Option<i64>>> {
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM calls WHERE id = ?1 AND idempotency_key = ?2)")?
+        .prepare_cached("SELECT owner FROM calls WHERE id = ?1 AND idempotency_key = ?2")?
         .query_row((call.id, &call.idempotency_key), |row| row.get(0))
+        .optional()
 }
 
 /// It waits until `due_at` for whoever may deliver it then, and so does what is parked behind it.
@@ -571,35 +591,43 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
         body: text(row, "body")?,
         attempts: count(row, "attempts")?,
         created_at: time("created_at")?,
-        due_at: time("due_at")?,
+        // 0 is at once.
+        due_at: time("due_at")?.max(time("created_at")?),
         expires_at: time("expires_at")?,
-        status_code: row.get("status_code")?,
+        status_code: row
+            .get::<_, Option<i64>>("status_code")?
+            .and_then(|code| u16::try_from(code).ok()),
         error: text(row, "error")?,
         is_dead: row.get("dead")?,
     })
 }
 
-/// It is parked, due now, with all of its time before it; what is parked of its lane is due too, since they go in order.
-/// `false` if there is none that is parked or dead.
-pub(super) fn requeue(connection: &Connection, id: i64, now: i64, expires_at: i64) -> rusqlite::Result<bool> {
+/// It is parked, due at once, with all of its time before it; what is parked of its lane is due too, since they go in
+/// order. `false` if there is none that is parked or dead.
+pub(super) fn requeue(connection: &Connection, id: i64, expires_at: i64) -> rusqlite::Result<bool> {
     let mut requeue = connection.prepare_cached(
-        "UPDATE calls SET dead = 0, rounds = 0, due_at = :now, expires_at = :expires_at
+        "UPDATE calls SET dead = 0, rounds = 0, due_at = 0, expires_at = :expires_at
          WHERE id = :id AND (dead = 1 OR owner IS NULL)",
     )?;
-    let changed = requeue.execute(named_params! { ":id": id, ":now": now, ":expires_at": expires_at })?;
-    if changed > 0 {
-        let mut release = connection.prepare_cached(
-            "UPDATE calls SET due_at = :now FROM (SELECT * FROM calls WHERE id = :id) AS this
-             WHERE calls.lane = this.lane AND calls.dead = 0 AND calls.owner IS NULL AND calls.due_at > :now
-                 AND calls.platform = this.platform AND calls.worker = this.worker",
-        )?;
-        release.execute(named_params! { ":id": id, ":now": now })?;
-    }
+    let changed = requeue.execute(named_params! { ":id": id, ":expires_at": expires_at })?;
+    release(connection, id)?;
     Ok(changed > 0)
 }
 
-/// It is gone. `false` if there is none that is parked or dead.
+/// What is parked of this call's lane is due at once.
+fn release(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let mut release = connection.prepare_cached(
+        "UPDATE calls SET due_at = 0 FROM (SELECT * FROM calls WHERE id = ?1) AS this
+         WHERE calls.lane = this.lane AND calls.dead = 0 AND calls.owner IS NULL
+             AND calls.platform = this.platform AND calls.worker = this.worker",
+    )?;
+    release.execute([id])?;
+    Ok(())
+}
+
+/// It is gone, and what is parked behind it is due. `false` if there is none that is parked or dead.
 pub(super) fn discard(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    release(connection, id)?;
     let mut discard = connection.prepare_cached("DELETE FROM calls WHERE id = ?1 AND (dead = 1 OR owner IS NULL)")?;
     Ok(discard.execute([id])? > 0)
 }
@@ -777,7 +805,7 @@ mod tests {
         give_back(&file, third, MINE, 0).unwrap();
         park(&file, first, MINE, 50, &Failure::default()).unwrap();
         // One that was on its way, one that was parked, and one that comes only now.
-        let ahead = ahead(&file, &scope("w"), NOBODY, "a", second.id).unwrap();
+        let ahead = ahead(&file, &scope("w"), None, "a", second.id).unwrap();
         give_back(&file, second, MINE, ahead.unwrap()).unwrap();
         let fourth = keep(&file, MINE, "a");
         for call in [first, second, third, &fourth] {
@@ -786,10 +814,10 @@ mod tests {
         assert_eq!(due_at(&file, &other), 0);
         assert_eq!(next_due(&file, &scope("w"), 0).unwrap(), Some(50));
         // They go in order: whichever of them is to go now takes along those before it.
-        assert!(requeue(&file, third.id, 20, 2000).unwrap());
+        assert!(requeue(&file, third.id, 2000).unwrap());
         assert_eq!(
-            claimed(&file, 20, 9),
-            [other.id, first.id, second.id, third.id, fourth.id]
+            claimed(&file, 0, 9),
+            [first.id, second.id, third.id, fourth.id, other.id]
         );
     }
 

@@ -402,6 +402,8 @@ async fn a_shutdown_leaves_what_is_not_delivered_parked() {
         assert_eq!(error.may_have_been_delivered(), index == 0);
     }
     scene.up();
+    // The reply does not wait for the disk, since its time was over.
+    wait_until(|| scene.parked().len() == 4).await;
     let _poster = start(options());
     scene.emptied().await;
     assert_eq!(routes(&scene.platform)[1..].len(), 4);

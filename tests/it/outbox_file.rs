@@ -48,12 +48,8 @@ fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
     };
     // An outbox, in one file whose pages are where they belong.
     let made = |path: &Path| {
-        drop(
-            options("https://app.example.com")
-                .outbox(OutboxOptions::at(path))
-                .build()
-                .unwrap(),
-        );
+        fs::write(path, "").unwrap();
+        drop(OutboxFile::open(path).unwrap());
         let connection = rusqlite::Connection::open(path).unwrap();
         connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
