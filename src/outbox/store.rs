@@ -822,6 +822,61 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_a_call_is_known_until_it_has_none() {
+        let file = file();
+        let owners = || -> Vec<i64> {
+            let mut owners = file.prepare("SELECT id FROM owners ORDER BY id").unwrap();
+            let owners = owners.query_map((), |row| row.get(0)).unwrap();
+            owners.map(Result::unwrap).collect()
+        };
+        let other = keep(&file, OTHER, "a");
+        assert_eq!(owners(), [OTHER]);
+        // It has another worker's calls yet.
+        file.execute("INSERT INTO calls SELECT 9, 9, platform, 'x', 'x', name, subject, 'x', body, 0, owner, 0, 0, 0, 0, 0, 0, ''
+             FROM calls", ()).unwrap();
+        take_over(&file, &scope("w"), OTHER).unwrap();
+        assert_eq!(owners(), [OTHER]);
+        take_over(&file, &scope("x"), OTHER).unwrap();
+        assert!(owners().is_empty());
+        assert_eq!(claimed(&file, 0, 9), [other.id]);
+        assert_eq!(owners(), [MINE]);
+        leave(&file, MINE).unwrap();
+        assert!(owners().is_empty());
+    }
+
+    #[test]
+    fn the_longest_due_goes_first_and_what_is_given_back_is_due_no_sooner() {
+        let file = file();
+        let late = keep(&file, MINE, "late");
+        let soon = keep(&file, MINE, "soon");
+        park(&file, &late, MINE, 50, &Failure::default()).unwrap();
+        park(&file, &soon, MINE, 40, &Failure::default()).unwrap();
+        assert_eq!(claimed(&file, 60, 1), [soon.id]);
+        assert_eq!(claimed(&file, 60, 1), [late.id]);
+        give_back(&file, &late, MINE, 0).unwrap();
+        assert_eq!(due_at(&file, &late), 50);
+    }
+
+    #[test]
+    fn what_is_requeued_has_all_of_its_time_before_it() {
+        let file = file();
+        let call = keep(&file, MINE, "a");
+        let elsewhere = keep(&file, MINE, "a");
+        file.execute("UPDATE calls SET worker = 'x' WHERE id = ?1", [elsewhere.id])
+            .unwrap();
+        leave(&file, MINE).unwrap();
+        claimed(&file, 0, 9);
+        // What waits in the same lane, but is another worker's, waits no longer for that.
+        park(&file, &call, MINE, 50, &Failure::default()).unwrap();
+        assert_eq!(due_at(&file, &elsewhere), 0);
+        bury(&file, &call, &Failure::default()).unwrap();
+        assert!(requeue(&file, call.id, 2000).unwrap());
+        let (calls, _) = claim(&file, &scope("w"), MINE, 0, 9).unwrap();
+        assert_eq!((calls[0].kept.rounds, calls[0].kept.expires_at), (0, 2000));
+        assert!(!requeue(&file, call.id, 3000).unwrap() && !discard(&file, call.id).unwrap());
+    }
+
+    #[test]
     fn times_by_a_clock_that_was_wrong_are_mended() {
         const NOW: i64 = 2_000_000_000_000;
         let file = file();

@@ -794,3 +794,106 @@ async fn what_is_not_sent_is_not_kept() {
     let sizes: Vec<_> = scene.parked().iter().map(|entry| entry.body.len()).collect();
     assert!(sizes.len() == 2 && sizes.iter().all(|&size| size < 200), "{sizes:?}");
 }
+
+#[actix_rt::test]
+async fn what_is_cancelled_on_its_way_to_the_file_is_not_sent_from_there() {
+    let scene = Scene::new();
+    let slow = Reply::ok().delay(25 * SOON);
+    scene.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
+    let poster = start(scene.options().max_in_flight(1).max_queued(0));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    // There is no room for it in memory, and a look at what is parked waits for the file behind it.
+    let held = scene.hold();
+    let token = CancellationToken::new();
+    let reply = actix_rt::spawn(poster.send(update("j").with_cancellation(token.clone())));
+    actix_rt::time::sleep(10 * SOON).await;
+    token.cancel();
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled");
+    drop(held);
+    first.await.unwrap().unwrap().unwrap();
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn what_is_shut_down_on_its_way_to_the_file_is_not_in_it() {
+    let scene = Scene::new();
+    let poster = start(scene.options());
+    let held = scene.hold();
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    actix_rt::time::sleep(SOON).await;
+    poster.send(Shutdown::within(SOON)).await.unwrap();
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled");
+    drop(held);
+    // Behind whatever was to be written.
+    let other = start(scene.options().worker_id("wkr_2"));
+    other.send(update("j")).await.unwrap().unwrap();
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn what_another_process_has_taken_over_while_it_waited_is_not_sent() {
+    let scene = Scene::new();
+    let slow = Reply::ok().delay(10 * SOON);
+    scene.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
+    let poster = start(scene.options_with(late(scene.path())));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    let second = actix_rt::spawn(poster.send(update("i")));
+    wait_until(|| count(&scene.path()) == 2).await;
+    let file = rusqlite::Connection::open(scene.path()).unwrap();
+    file.execute("UPDATE calls SET owner = 7 WHERE id = 2", ()).unwrap();
+    first.await.unwrap().unwrap().unwrap();
+    assert_eq!(outcome(&second.await.unwrap().unwrap()), "transient:0");
+    assert_eq!(scene.platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn what_can_not_be_parked_is_not_overtaken_either() {
+    let scene = Scene::new();
+    let down = Reply::status(503).delay(10 * SOON);
+    scene.platform.script("issue-tracker-proxy", [down, Reply::ok()]);
+    let poster = start(scene.options_with(late(scene.path())));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    let second = actix_rt::spawn(poster.send(update("i")));
+    wait_until(|| count(&scene.path()) == 2).await;
+    // As a full disk does.
+    let file = rusqlite::Connection::open(scene.path()).unwrap();
+    file.execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    assert_eq!(outcome(&first.await.unwrap().unwrap()), "transient:1");
+    assert_eq!(outcome(&second.await.unwrap().unwrap()), "transient:0");
+    assert_eq!(scene.platform.requests().len(), 1);
+}
+
+#[actix_rt::test]
+async fn what_is_behind_a_call_that_is_discarded_is_due() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [503]);
+    let poster = start(scene.options_with(late(scene.path())));
+    for _ in 0..2 {
+        poster.send(update("i")).await.unwrap().unwrap_err();
+    }
+    assert!(poster.send(Discard(scene.parked()[0].id)).await.unwrap().unwrap());
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_call_that_a_tool_requeues_is_due_by_whatever_clock() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [503]);
+    // Behind the tool's, as after the host was suspended.
+    let clock = ManualClock::new();
+    clock.set_time_of_day(std::time::UNIX_EPOCH);
+    let poster = start(scene.options_with(late(scene.path())).clock(clock.clone()));
+    poster.send(update("i")).await.unwrap().unwrap_err();
+    let id = scene.parked()[0].id;
+    assert!(OutboxFile::open(scene.path()).unwrap().requeue(id).unwrap());
+    let before = clock.now();
+    advance_until(&clock, SOON, || count(&scene.path()) == 0).await;
+    assert!(clock.now().duration_since(before).unwrap() < Duration::from_secs(60 * 60));
+}

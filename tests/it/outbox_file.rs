@@ -355,3 +355,39 @@ async fn a_file_that_takes_the_place_of_an_outbox_is_not_made_one_by_the_log_of_
     assert!(error.to_string().contains("the file is not an outbox"), "{error}");
     assert_eq!(fs::read(scene.path()).unwrap(), b"not a database");
 }
+
+#[actix_rt::test]
+async fn what_was_in_a_file_that_is_gone_for_good_is_not_said_to_be_parked() {
+    let scene = Scene::new();
+    let folder = scene.folder.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(503).delay(5 * SOON)]);
+    let poster = start(scene.options_with(late(folder.join("outbox.db"))));
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    fs::remove_dir_all(&folder).unwrap();
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    let transient = error.transient().unwrap();
+    assert_eq!(
+        (transient.is_parked(), transient.outbox_error()),
+        (false, Some(&OutboxError::Gone))
+    );
+}
+
+#[actix_rt::test]
+async fn a_damaged_row_hides_no_other() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [404, 404]);
+    let poster = start(scene.options());
+    for issue in ["a", "b"] {
+        poster.send(update(issue)).await.unwrap().unwrap_err();
+    }
+    let file = rusqlite::Connection::open(scene.path()).unwrap();
+    file.execute_batch("UPDATE calls SET status_code = 70000, attempts = -1, error = CAST(X'ff' AS TEXT) WHERE id = 1")
+        .unwrap();
+    let dead = scene.dead_letters();
+    assert_eq!(calls(&dead), [("updateIssueStatus", "a"), ("updateIssueStatus", "b")]);
+    assert_eq!((dead[0].status_code, dead[0].attempts), (None, 0));
+}
