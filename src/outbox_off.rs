@@ -46,12 +46,12 @@ impl Outbox {
         _turn: Option<&Turn>,
         _stop: impl Future<Output = ()>,
     ) -> Entry {
-        Entry
+        Entry {}
     }
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Entry;
+pub(crate) struct Entry {}
 
 impl Entry {
     pub(crate) fn is_kept(&self) -> bool {
