@@ -135,12 +135,14 @@ impl Courier {
         } else {
             "too many calls are waiting"
         };
-        let queued = outgoing.reply_when_durable && entry.is_kept();
-        let queued = queued.then(|| std::array::from_fn(|index| Ok(entry.queued(index))));
+        // To be on disk may be all that was asked for.
+        let is_enough = outgoing.reply_when_durable && entry.is_kept();
+        let queued = |entry: &Entry| std::array::from_fn(|index| Ok(entry.queued(index)));
         let outcomes = match turn {
             Some(mut turn) if !entry.is_parked() => {
                 let stop = outgoing.cancellation;
-                if let Some(queued) = queued {
+                if is_enough {
+                    let queued = queued(&entry);
                     spawn(async move {
                         let retry = &self.retry;
                         self.send_calls(&key, &calls, &mut turn, &stop, &entry, retry).await
@@ -152,9 +154,8 @@ impl Courier {
             }
             _ => {
                 let parked = self.leave_parked(&calls, &entry, reason, cancellation);
-                // It is on disk, and that may be all that was asked for.
-                if let Some(queued) = queued {
-                    return queued;
+                if is_enough {
+                    return queued(&entry);
                 }
                 parked
             }
