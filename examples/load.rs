@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     env,
     ffi::OsString,
@@ -52,6 +53,8 @@ Options:
   --fail-rate <SHARE>        Share of its answers that are 503, 0 to 1 [default: 0]
   --reset-rate <SHARE>       Share of its answers that are a reset connection
                              [default: 0]
+  --outage-ms <N>            Time that it is down for, half a second after the
+                             first connection
   --base-delay-ms <N>        The wait before a second attempt [default: 10]
   --outbox <FILE>            With an outbox in this file
   --baseline                 The same calls without the poster: a bare awc loop
@@ -89,6 +92,7 @@ struct Faults {
     latency_ms: u64,
     fail_rate: f64,
     reset_rate: f64,
+    outage_ms: u64,
 }
 
 enum Task {
@@ -128,6 +132,7 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Task, String> {
             "--platform-latency-ms" => arguments.faults.latency_ms = number(&option, &value()?)?,
             "--fail-rate" => arguments.faults.fail_rate = share(&option, &value()?)?,
             "--reset-rate" => arguments.faults.reset_rate = share(&option, &value()?)?,
+            "--outage-ms" => arguments.faults.outage_ms = number(&option, &value()?)?,
             "--base-delay-ms" => arguments.base_delay = Duration::from_millis(number(&option, &value()?)?),
             "--outbox" => arguments.outbox = Some(value()?),
             "--baseline" => arguments.baseline = true,
@@ -626,6 +631,7 @@ impl PlatformProcess {
             .args(["--platform-latency-ms".to_owned(), faults.latency_ms.to_string()])
             .args(["--fail-rate".to_owned(), faults.fail_rate.to_string()])
             .args(["--reset-rate".to_owned(), faults.reset_rate.to_string()])
+            .args(["--outage-ms".to_owned(), faults.outage_ms.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -667,14 +673,18 @@ fn serve(faults: Faults) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         say(format!("http://{}", listener.local_addr()?));
         let mut connections: u64 = 0;
+        let is_down = Rc::new(Cell::new(false));
         let ended = actix_rt::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
         tokio::pin!(ended);
         loop {
             tokio::select! {
                 _ = &mut ended => break,
                 accepted = listener.accept() => {
+                    if connections == 0 {
+                        actix_rt::spawn(outage(faults, Rc::clone(&is_down)));
+                    }
                     connections = connections.saturating_add(1);
-                    actix_rt::spawn(answer(accepted?.0, faults));
+                    actix_rt::spawn(answer(accepted?.0, faults, Rc::clone(&is_down)));
                 }
             }
         }
@@ -683,7 +693,14 @@ fn serve(faults: Faults) -> io::Result<()> {
     })
 }
 
-async fn answer(mut stream: TcpStream, faults: Faults) -> io::Result<()> {
+async fn outage(faults: Faults, is_down: Rc<Cell<bool>>) {
+    actix_rt::time::sleep(Duration::from_millis(500)).await;
+    is_down.set(faults.outage_ms > 0);
+    actix_rt::time::sleep(Duration::from_millis(faults.outage_ms)).await;
+    is_down.set(false);
+}
+
+async fn answer(mut stream: TcpStream, faults: Faults, is_down: Rc<Cell<bool>>) -> io::Result<()> {
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 26\r\n\r\n{\"success\":true,\"data\":{}}";
     const LATER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     stream.set_nodelay(true)?;
@@ -704,7 +721,7 @@ async fn answer(mut stream: TcpStream, faults: Faults) -> io::Result<()> {
             actix_rt::time::sleep(Duration::from_millis(faults.latency_ms)).await;
         }
         let dice: f64 = rand::random();
-        if dice < faults.reset_rate {
+        if is_down.get() || dice < faults.reset_rate {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             return SockRef::from(&stream).shutdown(Direction::Both);
         }
