@@ -222,7 +222,7 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
 
     let (started, cpu_before) = (Instant::now(), cpu_time());
     let deadline = started + arguments.time_limit;
-    let next = Rc::new(std::cell::Cell::new(0));
+    let next = Rc::new(Cell::new(0));
     let workers = (0..arguments.concurrency).map(|_| async {
         let mut tally = Tally::default();
         while Instant::now() < deadline {
