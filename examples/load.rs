@@ -10,13 +10,14 @@
 )]
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     env,
     ffi::OsString,
     fmt::{self, Display},
     fs,
     io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _},
+    iter,
     net::{Shutdown as Direction, TcpListener},
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     rc::Rc,
@@ -35,6 +36,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
 const HELP: &str = "\
@@ -222,9 +224,8 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
 
     let (started, cpu_before) = (Instant::now(), cpu_time());
     let deadline = started + arguments.time_limit;
-    let next = Rc::new(Cell::new(0));
+    let (next, tally) = (Cell::new(0), RefCell::new(Tally::default()));
     let workers = (0..arguments.concurrency).map(|_| async {
-        let mut tally = Tally::default();
         while Instant::now() < deadline {
             let number = next.get();
             if number >= arguments.results {
@@ -233,15 +234,15 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
             next.set(number.saturating_add(1));
             let begun = Instant::now();
             let outcome = sender.send(number).await;
+            let mut tally = tally.borrow_mut();
             tally.latencies.push(begun.elapsed());
             if let Err(kind) = outcome {
                 *tally.errors.entry(kind).or_default() += 1;
             }
             progress.show(number);
         }
-        tally
     });
-    let tallies = join_all(workers).await;
+    let in_time = timeout(arguments.time_limit, join_all(workers)).await.is_ok();
     let (elapsed, cpu) = (
         started.elapsed(),
         cpu_before
@@ -250,12 +251,12 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
     );
     progress.clear();
 
-    let mut all = Tally::default();
-    for tally in tallies {
-        all.latencies.extend(tally.latencies);
-        for (kind, count) in tally.errors {
-            *all.errors.entry(kind).or_default() += count;
-        }
+    let mut all = tally.into_inner();
+    if !in_time {
+        let unanswered = usize::try_from(next.get()).unwrap_or(usize::MAX) - all.latencies.len();
+        all.latencies.extend(iter::repeat_n(elapsed, unanswered));
+        all.errors
+            .insert("no answer when the time was over".into(), unanswered as u64);
     }
     all.latencies.sort_unstable();
     let attempts = sender.attempts().await;
