@@ -65,7 +65,7 @@ impl Outbox {
         let kept = (message.calls.iter())
             .map(|call| (call.idempotency_key.clone(), message.expires_at))
             .collect();
-        // Whoever wakes a job that has not begun yet need not do it.
+        // What is withdrawn before its turn in the queue is not even begun.
         let unwanted = CancellationToken::new();
         let wanted = unwanted.clone().drop_guard();
         let inserted = Box::pin(open.writer.run(move |connection| {

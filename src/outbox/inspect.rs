@@ -5,7 +5,7 @@ use std::path::Path;
 use actix::Message;
 use rusqlite::Connection;
 
-use super::{DeliveryId, EXPIRES_AFTER, OutboxEntry, OutboxError, milliseconds, milliseconds_of, store};
+use super::{DeliveryId, EXPIRES_AFTER, OutboxEntry, OutboxError, file, milliseconds, milliseconds_of, store};
 use crate::clock::Clock;
 
 /// An outbox, looked at from outside of a poster: for an operator's tool. Other processes may be using it meanwhile; what a
@@ -26,7 +26,7 @@ impl OutboxFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
         let path = path.as_ref();
         path.metadata()?;
-        store::open(path, None).map(Self)
+        file::open(path, None).map(Self)
     }
 
     /// Calls that are parked, whichever process they are from.

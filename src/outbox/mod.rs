@@ -1,9 +1,10 @@
 //! The durable outbox: a call is on disk before its first attempt, and leaves it when the platform has it.
 //!
 //! Its public types are here. A message's place in it is in `entry`, what the process does by itself in `ledger`, the file in
-//! `store`, the thread that owns that in `writer`.
+//! `file`, what is done in that in `store`, the thread that owns it in `writer`.
 
 mod entry;
+mod file;
 mod inspect;
 mod ledger;
 mod store;
@@ -282,7 +283,7 @@ mod tests {
     #[test]
     fn a_commit_is_on_the_disk_when_it_returns() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = store::open(&folder.path().join("outbox.db"), None).unwrap();
+        let connection = file::open(&folder.path().join("outbox.db"), None).unwrap();
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
         assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
         // FULL

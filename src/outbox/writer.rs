@@ -11,7 +11,7 @@ use log::error;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{OutboxError, store};
+use super::{OutboxError, file};
 use crate::panics::quietly;
 
 /// How many jobs share a transaction at the most.
@@ -91,7 +91,7 @@ struct OpenFile {
 
 impl OpenFile {
     fn open(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
-        let connection = store::open(&path, max_bytes)?;
+        let connection = file::open(&path, max_bytes)?;
         Ok(Self {
             identity: identity(&path),
             connection,
