@@ -736,6 +736,9 @@ fn faults_are_as_documented() {
     } else {
         let rows: Vec<_> = table.lines().collect();
         let documented: Vec<_> = documented.lines().collect();
-        assert_eq!(rows, documented);
+        for (row, documented) in rows.iter().zip(&documented) {
+            assert_eq!(row, documented);
+        }
+        assert_eq!(rows.len(), documented.len());
     }
 }
