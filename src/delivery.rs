@@ -153,6 +153,9 @@ impl Courier {
                     .await
             }
             _ => {
+                if cancellation.is_cancelled() {
+                    entry.withdraw(&self.shutdown).await;
+                }
                 let parked = self.leave_parked(&calls, &entry, reason, cancellation);
                 if is_enough {
                     return queued(&entry);
@@ -230,15 +233,17 @@ impl Courier {
         cancellation: &CancellationToken,
     ) -> Vec<Outcome> {
         let leave = |(index, call): (usize, &Call)| {
-            let outcome = Err(if entry.is_kept() {
-                entry.parked(index, reason)
-            } else if cancellation.is_cancelled() {
-                CallError::Cancelled {
-                    may_have_been_delivered: false,
-                }
-            } else {
-                CallError::Overloaded
-            });
+            let outcome = Err(
+                if cancellation.is_cancelled() || (self.shutdown.is_cancelled() && !entry.is_kept()) {
+                    CallError::Cancelled {
+                        may_have_been_delivered: false,
+                    }
+                } else if entry.is_kept() {
+                    entry.parked(index, reason)
+                } else {
+                    CallError::Overloaded
+                },
+            );
             self.journal.ended(call.subject(), &outcome);
             outcome
         };

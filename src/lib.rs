@@ -67,7 +67,7 @@
 //! has enabled awc's root features, it installs `ring` as the default). Without an outbox, a
 //! result lives in memory until it is delivered: if the process ends before, it is the runner that has it.
 //!
-#![doc = include_str!("docs/tasks.md")]
+#![cfg_attr(all(feature = "outbox", feature = "testing"), doc = include_str!("docs/tasks.md"))]
 //!
 //! # Features
 //!

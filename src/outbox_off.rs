@@ -62,6 +62,8 @@ impl Entry {
         false
     }
 
+    pub(crate) async fn withdraw(&self, _stop: &CancellationToken) {}
+
     pub(crate) async fn is_behind(&self, _key: &Key) -> bool {
         false
     }

@@ -1,8 +1,15 @@
 //! A message's place in the outbox: what has become of its calls, for the file and for their caller.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{
+    pin::pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use actix_rt::spawn;
 use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
@@ -65,33 +72,29 @@ impl Outbox {
         let kept = (message.calls.iter())
             .map(|call| (call.idempotency_key.clone(), message.expires_at))
             .collect();
-        // What is withdrawn before its turn in the queue is not even begun.
-        let unwanted = CancellationToken::new();
-        let wanted = unwanted.clone().drop_guard();
-        let inserted = Box::pin(open.writer.run(move |connection| {
-            if unwanted.is_cancelled() {
+        // Who is first decides: the writer, to begin with it, or `stop`, that it is not to.
+        let decided = Arc::new(AtomicBool::new(false));
+        let (taken, mut begun, mut adopt) = (Arc::clone(&decided), false, open.adopt());
+        let inserted = pin!(open.writer.run(move |connection| {
+            begun = begun || !taken.swap(true, Ordering::Relaxed);
+            if !begun {
                 return Ok(None);
             }
+            adopt(connection)?;
             store::insert(connection, &scope, owner, &message, is_first).map(Some)
         }));
-        match select(inserted, pin!(stop)).await {
-            Either::Left((inserted, _)) => {
-                let entry = Entry::new(open, kept, inserted);
-                if entry.parked {
-                    open.wake_for_blocked();
-                }
-                entry
-            }
-            Either::Right(((), inserted)) => {
-                drop(wanted);
-                let open = Rc::clone(open);
-                spawn(async move {
-                    Entry::new(&open, kept, inserted.await).withdraw();
-                    drop(entering);
-                });
-                Entry::default()
-            }
+        let inserted = match select(inserted, pin!(stop)).await {
+            Either::Left((inserted, _)) => inserted,
+            Either::Right(_) if !decided.swap(true, Ordering::Relaxed) => Ok(None),
+            // It is being written; what then becomes of it is settled like any other's.
+            Either::Right((_, inserted)) => inserted.await,
+        };
+        drop(entering);
+        let entry = Entry::new(open, kept, inserted);
+        if entry.parked {
+            open.wake_for_blocked();
         }
+        entry
     }
 
     /// The place of a message that was claimed, or of what is left of it.
@@ -203,9 +206,14 @@ impl Entry {
         self.change_all(|call| Change::GiveBack(call, 0));
     }
 
-    /// Nobody wants it delivered any more.
-    fn withdraw(&self) {
-        self.change_all(Change::Remove);
+    /// Nobody wants it delivered any more. `stop` ends the wait for the disk.
+    pub(crate) async fn withdraw(&self, stop: &CancellationToken) {
+        if let Some(open) = &self.open {
+            for call in &self.calls {
+                stop.run_until_cancelled(open.change(Change::Remove(call.clone())))
+                    .await;
+            }
+        }
     }
 
     fn change_all(&self, change: impl Fn(Kept) -> Change) {

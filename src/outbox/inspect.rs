@@ -22,7 +22,7 @@ impl OutboxFile {
     ///
     /// # Errors
     ///
-    /// [`OutboxError::Other`] if there is no such file; and all that is wrong with the file, which then is left as it is.
+    /// [`OutboxError::NotFound`] if there is no such file; and all that is wrong with the file, which then is left as it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
         let path = path.as_ref();
         path.metadata()?;

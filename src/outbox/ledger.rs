@@ -171,8 +171,8 @@ impl Signs {
     /// for dead.
     const LOOKS: u32 = 3;
 
-    /// Which processes have shown none for a lease, and whether one that was there has left.
-    fn look(&mut self, signs: &[(i64, i64)], now: Instant, lease: Duration) -> (Vec<i64>, bool) {
+    /// Which processes have shown none for a lease, with their last ones, and whether one that was there has left.
+    fn look(&mut self, signs: &[(i64, i64)], now: Instant, lease: Duration) -> (Vec<(i64, i64)>, bool) {
         let before = self.0.len();
         self.0.retain(|owner, _| signs.iter().any(|(other, _)| other == owner));
         let have_left = self.0.len() < before;
@@ -184,7 +184,7 @@ impl Signs {
             }
             *looks = looks.saturating_add(1);
             if *looks > Self::LOOKS && now.saturating_duration_since(*since) >= lease {
-                gone.push(owner);
+                gone.push((owner, sign));
             }
         }
         (gone, have_left)
@@ -267,13 +267,14 @@ impl Outbox {
         }
         let (gone, have_left) = open.signs.borrow_mut().look(&signs, now, open.options.lease);
         open.must_mend.set(have_left);
-        for gone in gone {
+        for (gone, sign) in gone {
             let scope = open.scope();
             let freed = open
                 .writer
-                .run(move |connection| store::take_over(connection, &scope, gone));
+                .run(move |connection| store::take_over(connection, &scope, gone, sign));
             if let Ok(calls @ 1..) = freed.await {
                 quietly(|| info!(calls; "taking over from a process that is gone"));
+                open.must_mend.set(true);
                 open.woken.notify_one();
             }
         }
@@ -371,7 +372,7 @@ impl Open {
     }
 
     /// What was from former workers is from this one.
-    fn adopt(&self) -> impl FnMut(&Connection) -> rusqlite::Result<()> + Send + use<> {
+    pub(super) fn adopt(&self) -> impl FnMut(&Connection) -> rusqlite::Result<()> + Send + use<> {
         let (scope, former) = (self.scope(), self.worker.borrow().former.clone());
         move |connection| {
             let mut former = former.iter();
@@ -404,8 +405,11 @@ impl Open {
             written.unwrap_or_else(|error| {
                 // It is made up for.
                 open.unwritten.borrow_mut().push(again);
-                // Otherwise it may not even be the same file.
-                matches!(error, OutboxError::Full | OutboxError::Locked | OutboxError::ReadOnly)
+                // Unless it is another file, or none, by now.
+                !matches!(
+                    error,
+                    OutboxError::NotFound | OutboxError::Foreign | OutboxError::TooNew | OutboxError::Corrupt(_)
+                )
             })
         })
     }
@@ -425,10 +429,10 @@ mod tests {
         assert_eq!(look(&[(1, 5), (2, 5)], 0), (vec![], false));
         assert_eq!(look(&[(1, 6), (2, 5)], 10), (vec![], false));
         assert_eq!(look(&[(1, 7), (2, 5)], 20), (vec![], false));
-        assert_eq!(look(&[(1, 8), (2, 5)], 30), (vec![2], false));
+        assert_eq!(look(&[(1, 8), (2, 5)], 30), (vec![(2, 5)], false));
         assert_eq!(look(&[(1, 9)], 40), (vec![], true));
         // All have slept for an hour, and this one is the first to wake.
-        for (seconds, gone) in [(3640, vec![]), (3650, vec![]), (3660, vec![1])] {
+        for (seconds, gone) in [(3640, vec![]), (3650, vec![]), (3660, vec![(1, 9)])] {
             assert_eq!(look(&[(1, 9)], seconds), (gone, false));
         }
         // One that comes back is there again.

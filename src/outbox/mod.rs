@@ -141,6 +141,9 @@ pub enum OutboxError {
     /// The options name none.
     #[error("there is no outbox: set `Options::outbox`")]
     NotConfigured,
+    /// There is no file, or no folder for one.
+    #[error("there is no such file, or no folder for it: make the folder, or name another path")]
+    NotFound,
     /// No room on the disk, or within `max_bytes`.
     #[error("there is no room for it: make some on the disk, or raise `max_bytes`")]
     Full,
@@ -190,6 +193,7 @@ impl From<io::Error> for OutboxError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            io::ErrorKind::NotFound => Self::NotFound,
             _ => Self::Other(error.to_string()),
         }
     }

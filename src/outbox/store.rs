@@ -122,9 +122,9 @@ pub(super) fn ahead(
     lane: &str,
     message: i64,
 ) -> rusqlite::Result<Option<i64>> {
-    let last = |condition: &str| {
+    let last = |calls: &str, condition: &str| {
         let mut last = connection.prepare_cached(&format!(
-            "SELECT due_at FROM calls
+            "SELECT due_at FROM {calls}
              WHERE lane = :lane AND dead = 0 AND message < :message AND {condition}
                  AND platform = :platform AND worker = :worker
              ORDER BY message DESC LIMIT 1",
@@ -134,17 +134,16 @@ pub(super) fn ahead(
         };
         last.query_row(parameters, |row| row.get(0)).optional()
     };
-    // One by one, so that an index leads past the owner's own, of which there may be thousands.
-    let conditions: &[_] = match but_of {
-        None => &[":owner IS NULL"],
-        Some(_) => &[
-            "owner IS NULL AND :owner IS NOT NULL",
-            "owner < :owner",
-            "owner > :owner",
-        ],
-    };
-    for condition in conditions {
-        if let Some(due_at) = last(condition)? {
+    if but_of.is_none() {
+        return last("calls", ":owner IS NULL");
+    }
+    // An index leads past the owner's own, of which there may be thousands.
+    for others in [
+        "owner IS NULL AND :owner IS NOT NULL",
+        "owner < :owner",
+        "owner > :owner",
+    ] {
+        if let Some(due_at) = last("calls INDEXED BY calls_by_lane_and_owner", others)? {
             return Ok(Some(due_at));
         }
     }
@@ -204,15 +203,21 @@ fn first_of_lane(
     let mut rows = first.query(named_params! {
         ":now": now, ":lane": lane, ":platform": scope.platform, ":worker": scope.worker, ":limit": OF_ONE_LANE,
     })?;
-    let mut due_message = None;
+    let mut start = calls.len();
     while let Some(row) = rows.next()? {
         let message: i64 = row.get("message")?;
+        if calls.get(start).is_none_or(|first| first.message != message) {
+            start = calls.len();
+        }
         let (is_due, is_parked): (bool, bool) = (row.get("due")?, row.get("parked")?);
-        let is_with_first = is_parked && due_message == Some(message);
+        let is_with_first = is_parked && start < calls.len();
         if !is_due && !is_with_first {
+            // A message of which some is on its way yet is not to be had either.
+            if !is_parked {
+                calls.truncate(start);
+            }
             break;
         }
-        due_message = due_message.or(Some(message));
         calls.push(ClaimedCall {
             kept: Kept {
                 id: row.get("id")?,
@@ -355,17 +360,20 @@ pub(super) fn beat(connection: &Connection, owner: i64) -> rusqlite::Result<Vec<
         .collect()
 }
 
-/// Frees the calls of an owner that is gone, as far as they are in scope. Returns how many.
-pub(super) fn take_over(connection: &Connection, scope: &Scope, gone: i64) -> rusqlite::Result<usize> {
+/// Frees the calls of an owner that is gone, if this is its last sign of life, and as far as they are in scope. Returns how
+/// many.
+pub(super) fn take_over(connection: &Connection, scope: &Scope, gone: i64, sign: i64) -> rusqlite::Result<usize> {
     let mut free = connection.prepare_cached(
-        "UPDATE calls SET owner = NULL
-         WHERE owner = :gone AND platform = :platform AND worker = :worker",
+        "UPDATE calls INDEXED BY calls_by_owner SET owner = NULL
+         WHERE owner = :gone AND EXISTS (SELECT 1 FROM owners WHERE id = :gone AND beat = :sign) AND platform = :platform AND worker = :worker",
     )?;
-    let parameters = named_params! { ":gone": gone, ":platform": scope.platform, ":worker": scope.worker };
-    let freed = free.execute(parameters)?;
-    let mut forget = connection
-        .prepare_cached("DELETE FROM owners WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM calls WHERE owner = ?1)")?;
-    forget.execute([gone])?;
+    let freed = free.execute(named_params! {
+        ":gone": gone, ":sign": sign, ":platform": scope.platform, ":worker": scope.worker,
+    })?;
+    let mut forget = connection.prepare_cached(
+        "DELETE FROM owners WHERE id = ?1 AND beat = ?2 AND NOT EXISTS (SELECT 1 FROM calls WHERE owner = ?1)",
+    )?;
+    forget.execute([gone, sign])?;
     Ok(freed)
 }
 
@@ -444,18 +452,21 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<OutboxEntry> {
 /// order. `false` if there is none that is parked or dead.
 pub(super) fn requeue(connection: &Connection, id: i64, expires_at: i64) -> rusqlite::Result<bool> {
     let mut requeue = connection.prepare_cached(
-        "UPDATE calls SET dead = 0, rounds = 0, due_at = 0, expires_at = :expires_at
+        "UPDATE calls SET dead = 0, rounds = 0, due_at = 0, expires_at = max(:expires_at, created_at)
          WHERE id = :id AND (dead = 1 OR owner IS NULL)",
     )?;
     let changed = requeue.execute(named_params! { ":id": id, ":expires_at": expires_at })?;
-    release(connection, id)?;
+    if changed > 0 {
+        release(connection, id)?;
+    }
     Ok(changed > 0)
 }
 
-/// What is parked of this call's lane is due at once.
+/// What is parked of this call's lane is due at once, if it is parked itself.
 fn release(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     let mut release = connection.prepare_cached(
-        "UPDATE calls SET due_at = 0 FROM (SELECT * FROM calls WHERE id = ?1) AS this
+        "UPDATE calls INDEXED BY calls_by_lane_and_owner SET due_at = 0
+         FROM (SELECT * FROM calls WHERE id = ?1 AND dead = 0 AND owner IS NULL) AS this
          WHERE calls.lane = this.lane AND calls.dead = 0 AND calls.owner IS NULL
              AND calls.platform = this.platform AND calls.worker = this.worker",
     )?;
@@ -586,17 +597,18 @@ mod tests {
                 ..scope("w")
             },
         ] {
-            assert_eq!(take_over(&file, &stranger, OTHER).unwrap(), 0);
+            assert_eq!(take_over(&file, &stranger, OTHER, 0).unwrap(), 0);
             assert_eq!(owner(&file, &call), Some(OTHER));
-            assert_eq!(take_over(&file, &scope("w"), OTHER).unwrap(), 1);
+            assert_eq!(take_over(&file, &scope("w"), OTHER, 0).unwrap(), 1);
             assert!(claim(&file, &stranger, MINE, 9, 9).unwrap().0.is_empty());
             assert_eq!(next_due(&file, &stranger, -1).unwrap(), None);
             assert_eq!(next_due(&file, &scope("w"), -1).unwrap(), Some(0));
             mend_times(&file, &stranger, 7, -8).unwrap();
             assert_eq!(due_at(&file, &call), 0);
             file.execute("UPDATE calls SET owner = ?1", [OTHER]).unwrap();
+            introduce(&file, OTHER).unwrap();
         }
-        take_over(&file, &scope("w"), OTHER).unwrap();
+        take_over(&file, &scope("w"), OTHER, 0).unwrap();
         assert_eq!(claimed(&file, 0, 9), [call.id]);
     }
 
@@ -672,9 +684,9 @@ mod tests {
         // It has another worker's calls yet.
         file.execute("INSERT INTO calls SELECT 9, 9, platform, 'x', 'x', name, subject, 'x', body, 0, owner, 0, 0, 0, 0, 0, 0, ''
              FROM calls", ()).unwrap();
-        take_over(&file, &scope("w"), OTHER).unwrap();
+        take_over(&file, &scope("w"), OTHER, 0).unwrap();
         assert_eq!(owners(), [OTHER]);
-        take_over(&file, &scope("x"), OTHER).unwrap();
+        take_over(&file, &scope("x"), OTHER, 0).unwrap();
         assert!(owners().is_empty());
         assert_eq!(claimed(&file, 0, 9), [other.id]);
         assert_eq!(owners(), [MINE]);
@@ -741,10 +753,70 @@ mod tests {
     }
 
     #[test]
+    fn who_shows_a_sign_at_the_last_moment_is_not_taken_over() {
+        let file = file();
+        let call = keep(&file, OTHER, "a");
+        assert_eq!(beat(&file, MINE).unwrap(), [(OTHER, 0)]);
+        beat(&file, OTHER).unwrap();
+        assert_eq!(take_over(&file, &scope("w"), OTHER, 0).unwrap(), 0);
+        assert_eq!(owner(&file, &call), Some(OTHER));
+        assert_eq!(take_over(&file, &scope("w"), OTHER, 1).unwrap(), 1);
+    }
+
+    #[test]
+    fn who_discards_what_others_do_not_wait_for_makes_nothing_due() {
+        let file = file();
+        let calls = [(); 3].map(|()| keep(&file, MINE, "a"));
+        let [dead, on_its_way, parked] = &calls;
+        bury(&file, dead, &Failure::default()).unwrap();
+        park(&file, parked, MINE, 50, &Failure::default()).unwrap();
+        assert!(discard(&file, dead.id).unwrap());
+        assert!(!discard(&file, on_its_way.id).unwrap() && !requeue(&file, on_its_way.id, 2000).unwrap());
+        assert_eq!(due_at(&file, parked), 50);
+    }
+
+    #[test]
+    fn what_is_asked_for_often_is_found_by_an_index() {
+        let file = file();
+        let plan = |statement: &str| -> String {
+            let mut plan = file.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+            let steps = plan.query_map((), |row| row.get::<_, String>("detail")).unwrap();
+            steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        };
+        let scope = "platform = 'p' AND worker = 'w'";
+        for (statement, index) in [
+            (
+                format!(
+                    "SELECT lane FROM calls WHERE {scope} AND dead = 0 AND owner IS NULL AND due_at <= 1 ORDER BY due_at"
+                ),
+                "calls_by_due (platform=? AND worker=? AND dead=? AND owner=? AND due_at<?)",
+            ),
+            (
+                format!("SELECT * FROM calls WHERE lane = 'a' AND dead = 0 AND {scope} ORDER BY message, id LIMIT 16"),
+                "calls_by_lane (lane=?)",
+            ),
+            (
+                "UPDATE calls SET worker = 'x' WHERE platform = 'p' AND worker = 'w'".into(),
+                "calls_by_due (platform=? AND worker=?)",
+            ),
+            (
+                "UPDATE calls SET owner = NULL WHERE owner = 1".into(),
+                "calls_by_owner (owner=?)",
+            ),
+        ] {
+            let plan = plan(&statement);
+            assert!(plan.contains(index) && !plan.contains("SCAN"), "{statement}: {plan}");
+        }
+    }
+
+    #[test]
     fn a_message_is_claimed_whole() {
         let file = file();
         let calls = keep_all(&file, MINE, "a", &["completion", "status"]);
         park(&file, &calls[0], MINE, 10, &Failure::default()).unwrap();
+        // The other is on its way yet.
+        let (none, is_blocked) = claim(&file, &scope("w"), MINE, 10, 9).unwrap();
+        assert!(none.is_empty() && is_blocked);
         park(&file, &calls[1], MINE, 20, &Failure::default()).unwrap();
         assert!(claimed(&file, 9, 9).is_empty());
         assert_eq!(claimed(&file, 10, 9), [calls[0].id, calls[1].id]);

@@ -109,7 +109,9 @@ impl OpenFile {
     fn put_in_place(&mut self) -> Result<(), OutboxError> {
         if !self.is_in_place() {
             quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", self.path));
-            // First without the old one, which saves what it can, and whose locks a second one would share.
+            // First without the old one, which saves what it can, and whose locks a second one would share. If there is
+            // none to be had, this is tried again each time, even with what was there before.
+            self.identity = None;
             self.connection = Connection::open_in_memory()?;
             *self = Self::open(self.path.clone(), self.max_bytes)?;
         }
@@ -218,6 +220,21 @@ mod tests {
         // A transaction writes each page that it has changed once, and 4 KiB is the least.
         let written = size().saturating_sub(before);
         assert!(written < 10 * 4096, "{written}");
+    }
+
+    #[actix_rt::test]
+    async fn a_file_that_comes_back_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, away) = (folder.path().join("here"), folder.path().join("away"));
+        fs::create_dir(&here).unwrap();
+        let writer = Writer::start(here.join("outbox.db"), None).unwrap();
+        assert_eq!(writer.run(introduce(1)).await, Ok(()));
+        fs::rename(&here, &away).unwrap();
+        assert_eq!(writer.run(introduce(2)).await, Err(OutboxError::NotFound));
+        fs::rename(&away, &here).unwrap();
+        assert_eq!(writer.run(introduce(3)).await, Ok(()));
+        let count = writer.run(|connection| connection.query_row("SELECT count(*) FROM owners", (), |row| row.get(0)));
+        assert_eq!(count.await, Ok(2));
     }
 
     #[actix_rt::test]

@@ -858,11 +858,13 @@ async fn what_can_not_be_parked_is_not_overtaken_either() {
     scene.platform.wait_for_requests(1).await;
     let second = actix_rt::spawn(poster.send(update("i")));
     wait_until(|| count(&scene.path()) == 2).await;
-    // As a full disk does.
+    // As a disk that fails.
     let file = rusqlite::Connection::open(scene.path()).unwrap();
     file.execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
         .unwrap();
-    assert_eq!(outcome(&first.await.unwrap().unwrap()), "transient:1");
+    // It is in the file yet, and is parked at the next sign of life.
+    let error = first.await.unwrap().unwrap().unwrap_err();
+    assert!(error.transient().unwrap().is_parked());
     assert_eq!(outcome(&second.await.unwrap().unwrap()), "transient:0");
     assert_eq!(scene.platform.requests().len(), 1);
 }
