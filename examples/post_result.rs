@@ -28,8 +28,9 @@ Arguments:
 Options:
   --platform <URL>  The platform to post to. Without it, one is started here,
                     and what it received is shown
-  --outbox <FILE>   Keeps the result in this file until it is delivered; what is
-                    left there by an earlier call is delivered too
+  --outbox <FILE>   Keeps the result in this file until it is delivered; what an
+                    earlier call left there for the same platform and worker
+                    is delivered too
   --session <ID>    The session that the result belongs to [default: sess-1]
   -h, --help        Shows this text
 

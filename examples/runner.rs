@@ -239,6 +239,19 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        None => {}
+        Some(word) if word == "--help" || word == "-h" => {
+            say(
+                "Works through a few sessions, against a platform that it starts itself. Takes no arguments;\nRUST_LOG shows log lines, such as result_poster=debug.",
+            );
+            return ExitCode::SUCCESS;
+        }
+        Some(word) => {
+            let _ = writeln!(io::stderr(), "runner: {} is too much; see --help", word.display());
+            return ExitCode::from(2);
+        }
+    }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     match actix_rt::System::new().block_on(run()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -58,6 +58,16 @@ impl Clock {
             Source::Manual(clock) => clock.sleep(duration).await,
         }
     }
+
+    /// As [`sleep`](Self::sleep), between one look of a poster's own and the next, which no test waits for.
+    #[cfg(feature = "outbox")]
+    pub(crate) async fn idle(&self, duration: Duration) {
+        match &self.0 {
+            Source::Host => actix_rt::time::sleep(duration).await,
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.idle(duration).await,
+        }
+    }
 }
 
 #[cfg(feature = "testing")]

@@ -511,8 +511,9 @@ impl OptionsBuilder {
                 if let Some(fault) = options.fault() {
                     return Err(OptionsError::new("outbox", fault));
                 }
+                let refused = format!("can't be used, {}", options.path().display());
                 let opened = outbox::Settings::open(options);
-                Some(opened.map_err(|error| OptionsError::new("outbox", format!("can't be used: {error}")))?)
+                Some(opened.map_err(|error| OptionsError::new("outbox", format!("{refused}: {error}")))?)
             }
             None => None,
         };

@@ -282,7 +282,7 @@ impl Outbox {
 
     pub(crate) async fn until_next_beat(&self) {
         if let Some(open) = &self.0 {
-            open.clock.sleep(open.beat_interval()).await;
+            open.clock.idle(open.beat_interval()).await;
         }
     }
 
@@ -295,7 +295,7 @@ impl Outbox {
         let Some(open) = &self.0 else { return pending().await };
         let beat = open.beat_interval();
         let wait = next_due.unwrap_or(beat).clamp(SHORTEST_WAIT, beat);
-        select(pin!(open.woken.notified()), pin!(open.clock.sleep(wait))).await;
+        select(pin!(open.woken.notified()), pin!(open.clock.idle(wait))).await;
     }
 
     /// Waits until all that has become of calls so far is on disk, or was tried twice.

@@ -13,7 +13,7 @@ mod writer;
 use std::{
     fmt, io,
     num::ParseIntError,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -112,6 +112,10 @@ impl OutboxOptions {
         let delay = delays.wait_after(rounds.saturating_add(1), None, 0.0);
         let shortened = delay.unwrap_or(self.max_delay).mul_f64(1.0 - random / 2.0);
         shortened.max(retry_after.unwrap_or_default()).min(LONGEST_WAIT)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What is wrong with them, if anything.

@@ -85,7 +85,8 @@ impl ManualClock {
     /// Waits until at least `count` sleep, and says how long each has still to sleep, ascending.
     ///
     /// Those whose time has come do not count, so that a test may wait for the next round of
-    /// sleepers right after [`advance`](Self::advance). After ten seconds of real time it returns whatever there is.
+    /// sleepers right after [`advance`](Self::advance). Nor does what a poster does by itself, for its outbox. After ten
+    /// seconds of real time it returns whatever there is.
     pub async fn sleepers(&self, count: usize) -> Vec<Duration> {
         let mut changes = self.state.subscribe();
         let enough = changes.wait_for(|state| state.asleep().len() >= count);
@@ -117,15 +118,20 @@ impl ManualClock {
     }
 
     pub(crate) async fn sleep(&self, duration: Duration) {
-        let mut changes = self.state.subscribe();
         let mut sleeper = Sleeper { clock: self, number: 0 };
-        let mut wake = Duration::ZERO;
         self.state.send_modify(|state| {
             sleeper.number = state.next_number;
             state.next_number = state.next_number.wrapping_add(1);
-            wake = state.elapsed.saturating_add(duration);
+            let wake = state.elapsed.saturating_add(duration);
             state.wakes.insert(sleeper.number, wake);
         });
+        self.idle(duration).await;
+    }
+
+    /// As [`sleep`](Self::sleep), but no sleeper that counts.
+    pub(crate) async fn idle(&self, duration: Duration) {
+        let mut changes = self.state.subscribe();
+        let wake = self.state.borrow().elapsed.saturating_add(duration);
         // An error would mean that the clock is gone, and `self` holds it.
         let _ = changes.wait_for(|state| state.elapsed >= wake).await;
     }

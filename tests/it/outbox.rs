@@ -897,3 +897,20 @@ async fn a_call_that_a_tool_requeues_is_due_by_whatever_clock() {
     advance_until(&clock, SOON, || count(&scene.path()) == 0).await;
     assert!(clock.now().duration_since(before).unwrap() < Duration::from_secs(60 * 60));
 }
+
+#[actix_rt::test]
+async fn a_backoff_is_the_only_sleeper_of_a_clock_that_a_test_moves() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [503]);
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
+    let options = scene
+        .options_with(late(scene.path()))
+        .max_attempts(2)
+        .base_delay(second);
+    let poster = start(options.clock(clock.clone()));
+    let reply = actix_rt::spawn(poster.send(update("i")));
+    assert_eq!(clock.sleepers(1).await, [second]);
+    clock.advance(second);
+    assert_eq!(reply.await.unwrap().unwrap().unwrap().attempts, 2);
+}

@@ -85,7 +85,7 @@ fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
         let before = fs::read(&path).unwrap();
         let error = open();
         assert!(
-            error.starts_with(&format!("option `outbox` can't be used: {message}")),
+            error.starts_with(&format!("option `outbox` can't be used, {}: {message}", path.display())),
             "{error}"
         );
         assert!(fs::read(&path).unwrap() == before, "{message}");
@@ -316,8 +316,10 @@ fn a_file_that_can_not_be_written_is_refused() {
                 .build()
         };
         let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        let refusal =
-            "option `outbox` can't be used: the file can't be written: check the rights of the file and its folder";
+        let refusal = format!(
+            "option `outbox` can't be used, {}: the file can't be written: check the rights of the file and its folder",
+            path.display()
+        );
         set_mode(folder.path(), 0o500);
         assert_eq!(build().unwrap_err().to_string(), refusal);
         set_mode(folder.path(), 0o700);
