@@ -71,7 +71,8 @@ Environment: RESULT_POSTER_TOKEN, the token for --platform
 The latency and the rates are those of the platform that is started here. CPU time and memory are this
 process's, without the platform's; they are read from /proc, and missing elsewhere.
 
-Exit status: 0 all were delivered, 1 some were not, 2 the arguments are wrong";
+Exit status: 0 all were delivered, 1 some were not, 2 the arguments or the
+settings are wrong";
 
 #[derive(Clone)]
 struct Arguments {
@@ -197,7 +198,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "load: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }
