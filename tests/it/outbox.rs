@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix::Addr;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use result_poster::{
     AttemptError, CallError, CancellationToken, Cost, CreateComment, Discard, ListDeadLetters, ListParked,
     OptionsBuilder, OutboxEntry, OutboxError, OutboxFile, OutboxOptions, Page, PostResult, ProviderError, Requeue,
@@ -913,4 +913,45 @@ async fn a_backoff_is_the_only_sleeper_of_a_clock_that_a_test_moves() {
     assert_eq!(clock.sleepers(1).await, [second]);
     clock.advance(second);
     assert_eq!(reply.await.unwrap().unwrap().unwrap().attempts, 2);
+}
+
+#[actix_rt::test]
+async fn a_parked_call_waits_longer_each_time() {
+    let scene = Scene::new();
+    scene.script("issue-tracker-proxy", [503, 503, 503]);
+    let clock = ManualClock::new();
+    let seconds = Duration::from_secs;
+    let outbox = OutboxOptions::at(scene.path()).delays(seconds(8), seconds(100));
+    let poster = start(scene.options_with(outbox).clock(clock.clone()));
+    poster.send(update("i")).await.unwrap().unwrap_err();
+    for longest in [8, 16, 32] {
+        wait_until(|| !scene.parked().is_empty()).await;
+        let due_at = scene.parked()[0].due_at;
+        let wait = due_at.duration_since(clock.now()).unwrap();
+        // Shortened by up to a half, and what has passed since.
+        assert!(wait > seconds(longest / 2 - 2) && wait <= seconds(longest), "{wait:?}");
+        let before = scene.platform.requests().len();
+        advance_until(&clock, seconds(1), || scene.platform.requests().len() > before).await;
+    }
+    scene.emptied().await;
+}
+
+#[actix_rt::test]
+async fn what_is_on_its_way_to_the_file_is_bounded_too() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::ok().delay(Duration::from_secs(60))]);
+    let poster = start(scene.options().max_in_flight(1).max_queued(0));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    let held = scene.hold();
+    let mut replies: FuturesUnordered<_> = (0..10_001)
+        .map(|issue| poster.send(update(&issue.to_string())))
+        .collect();
+    // The one too many; the others wait for the file.
+    let reply = replies.next().await.unwrap();
+    assert_eq!(outcome(&reply.unwrap()), "overloaded");
+    drop((held, replies));
+    first.abort();
 }
