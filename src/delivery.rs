@@ -153,11 +153,8 @@ impl Courier {
                     .await
             }
             _ => {
-                if cancellation.is_cancelled() {
-                    entry.withdraw(&self.shutdown).await;
-                }
-                let parked = self.leave_parked(&calls, &entry, reason, cancellation);
-                if is_enough {
+                let parked = self.leave_parked(&calls, &entry, reason, cancellation).await;
+                if is_enough && !matches!(parked.first(), Some(Err(CallError::Cancelled { .. }))) {
                     return queued(&entry);
                 }
                 parked
@@ -209,7 +206,7 @@ impl Courier {
             let came = Box::pin(cancellation.run_until_cancelled(stop)).await.flatten();
             let behind = self.shutdown.run_until_cancelled(entry.is_behind(key));
             if came.is_some() && behind.await == Some(true) {
-                return self.leave_parked(calls, entry, BEHIND, cancellation);
+                return self.leave_parked(calls, entry, BEHIND, cancellation).await;
             }
         }
         let mut outcomes = Vec::with_capacity(calls.len());
@@ -224,26 +221,28 @@ impl Courier {
         outcomes
     }
 
-    /// What the outbox has, and delivers later; if it has.
-    fn leave_parked(
+    /// What the outbox has, and delivers later; if it has, and nobody has cancelled it by now.
+    async fn leave_parked(
         &self,
         calls: &[Call],
         entry: &Entry,
         reason: &'static str,
         cancellation: &CancellationToken,
     ) -> Vec<Outcome> {
+        let is_withdrawn = cancellation.is_cancelled();
+        if is_withdrawn {
+            entry.withdraw(&self.shutdown).await;
+        }
         let leave = |(index, call): (usize, &Call)| {
-            let outcome = Err(
-                if cancellation.is_cancelled() || (self.shutdown.is_cancelled() && !entry.is_kept()) {
-                    CallError::Cancelled {
-                        may_have_been_delivered: false,
-                    }
-                } else if entry.is_kept() {
-                    entry.parked(index, reason)
-                } else {
-                    CallError::Overloaded
-                },
-            );
+            let outcome = Err(if entry.is_kept() && !is_withdrawn {
+                entry.parked(index, reason)
+            } else if is_withdrawn || self.shutdown.is_cancelled() {
+                CallError::Cancelled {
+                    may_have_been_delivered: false,
+                }
+            } else {
+                CallError::Overloaded
+            });
             self.journal.ended(call.subject(), &outcome);
             outcome
         };

@@ -955,3 +955,21 @@ async fn what_is_on_its_way_to_the_file_is_bounded_too() {
     drop((held, replies));
     first.abort();
 }
+
+#[actix_rt::test]
+async fn who_has_cancelled_a_message_is_never_told_that_it_is_kept() {
+    let scene = Scene::new();
+    scene
+        .platform
+        .script("issue-tracker-proxy", [Reply::ok().delay(10 * SOON), Reply::ok()]);
+    let poster = start(scene.options().max_in_flight(1).max_queued(0));
+    let first = actix_rt::spawn(poster.send(update("i")));
+    scene.platform.wait_for_requests(1).await;
+    let token = CancellationToken::new();
+    token.cancel();
+    let message = update("j").with_cancellation(token).reply_when_durable();
+    assert_eq!(outcome(&poster.send(message).await.unwrap()), "cancelled");
+    first.await.unwrap().unwrap().unwrap();
+    scene.emptied().await;
+    assert_eq!(scene.platform.requests().len(), 1);
+}
