@@ -49,8 +49,7 @@ Options:
                              of its own, on loopback
   --results <N>              Results to post, two calls each [default: 20000]
   --concurrency <C>          Results that are on their way at once [default: 64]
-  --max-in-flight <N>        The poster's option [default: its own, or C if that
-                             is less]
+  --max-in-flight <N>        The poster's option [default: its own]
   --platform-latency-ms <N>  Time that the platform takes for an answer [default: 0]
   --fail-rate <SHARE>        Share of its answers that are 503, 0 to 1 [default: 0]
   --reset-rate <SHARE>       Share of its answers that are a reset connection
@@ -71,8 +70,8 @@ Environment: RESULT_POSTER_TOKEN, the token for --platform
 The latency and the rates are those of the platform that is started here. CPU time and memory are this
 process's, without the platform's; they are read from /proc, and missing elsewhere.
 
-Exit status: 0 all were delivered, 1 some were not, 2 the arguments or the
-settings are wrong";
+Exit status: 0 all were delivered (with --compare: all rounds have ended), 1 some
+were not, 2 the arguments or the settings are wrong";
 
 #[derive(Clone)]
 struct Arguments {
@@ -311,8 +310,8 @@ impl Sender {
             .auth_token(token)
             .base_delay(arguments.base_delay)
             .max_queued(arguments.concurrency.saturating_mul(2));
-        if let Some(attempts) = arguments.max_in_flight {
-            options = options.max_in_flight(attempts);
+        if let Some(limit) = arguments.max_in_flight {
+            options = options.max_in_flight(limit);
         }
         if let Some(path) = &arguments.outbox {
             options = options.outbox(OutboxOptions::at(path));

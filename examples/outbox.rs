@@ -1,6 +1,6 @@
 //! Looks into an outbox: lists, shows, re-queues and discards what is in it, while others are using it.
 //!
-//! `cargo run --example outbox --features outbox -- outbox.db list`
+//! `cargo run --example outbox -- outbox.db list`
 
 use std::{
     env,

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 #[cfg(feature = "testing")]
 use crate::testing::ManualClock;
 
-/// The time that backoff, `Retry-After` dates, the expiry of tokens, receipts and the outbox go by; set by
-/// [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
+/// The time that backoff, `Retry-After` dates, the expiry of tokens, receipts, a [`Shutdown`](crate::Shutdown) and the
+/// outbox go by; set by [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
 ///
-/// An attempt's deadline always runs in real time, since its sockets do.
+/// An attempt's deadline, a new connection's and a fetch of credentials' always run in real time, as does the window of
+/// a [`Supervisor`](crate::Supervisor).
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Source);
 
@@ -28,7 +29,10 @@ impl Clock {
     }
 
     /// The time of day, which may jump.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the host's clocks; deadlines in real time go by tokio's"
+    )]
     pub(crate) fn now(&self) -> SystemTime {
         match &self.0 {
             Source::Host => SystemTime::now(),
@@ -38,7 +42,10 @@ impl Clock {
     }
 
     /// A point in time to measure from, which never goes back.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the host's clocks; deadlines in real time go by tokio's"
+    )]
     pub(crate) fn instant(&self) -> Instant {
         match &self.0 {
             Source::Host => Instant::now(),

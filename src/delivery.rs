@@ -133,7 +133,7 @@ impl Courier {
         let reason = if turn.is_some() {
             BEHIND
         } else {
-            "too many calls are waiting"
+            "too many messages are waiting"
         };
         // To be on disk may be all that was asked for.
         let is_enough = outgoing.reply_when_durable && entry.is_kept();
@@ -161,11 +161,16 @@ impl Courier {
             }
         };
         let mut outcomes = outcomes.into_iter();
-        std::array::from_fn(|_| outcomes.next().unwrap_or(Err(CallError::ShuttingDown)))
+        // There is one for each call.
+        let missing = || {
+            let message = "a call without an outcome".to_owned();
+            Err(CallError::Internal { message })
+        };
+        std::array::from_fn(|_| outcomes.next().unwrap_or_else(missing))
     }
 
-    /// Keeps a message in the outbox, however long that takes: it may have to wait for the provider, and for whoever holds
-    /// the file.
+    /// Keeps a message in the outbox, however long that takes: it may have to wait for the provider, and for whoever
+    /// holds the file.
     async fn enter(&self, key: &Key, calls: &[Call], turn: Option<&Turn>, cancellation: &CancellationToken) -> Entry {
         let Some(entering) = self.outbox.begin_entering(turn) else {
             return Entry::default();
@@ -173,14 +178,15 @@ impl Courier {
         let stop = async {
             select(pin!(cancellation.cancelled()), pin!(self.shutdown.cancelled())).await;
         };
-        match select(pin!(self.knows_its_worker()), pin!(stop)).await {
+        match select(pin!(self.learn_its_worker()), pin!(stop)).await {
             Either::Left((_, stop)) => self.outbox.enter(entering, key, calls, turn, stop).await,
             Either::Right(_) => Entry::default(),
         }
     }
 
-    /// Whether it is known whose calls the outbox is to keep; it is asked for once. (If it can't be told, nobody's.)
-    pub(crate) async fn knows_its_worker(&self) -> bool {
+    /// Finds out whose calls the outbox is to keep, if that is not known yet. `false` if it can't be told: then they
+    /// are nobody's, and the next one asks again.
+    pub(crate) async fn learn_its_worker(&self) -> bool {
         if self.outbox.needs_worker()
             && let Ok(lease) = self.credentials.get(GetCredentials::default()).await
         {
@@ -221,7 +227,8 @@ impl Courier {
         outcomes
     }
 
-    /// What the outbox has, and delivers later; if it has, and nobody has cancelled it by now.
+    /// Ends the calls of a message that is not sent now: as parked if the outbox has it, else as overloaded; as
+    /// cancelled if somebody has cancelled it by now.
     async fn leave_parked(
         &self,
         calls: &[Call],

@@ -60,7 +60,7 @@ pub struct PermanentError {
     pub body: String,
     /// Attempts that were made, with the one that was rejected.
     pub attempts: u32,
-    /// By an earlier attempt, whose answer never came.
+    /// By an earlier attempt, whose answer never came or did not say.
     pub(crate) may_have_been_delivered: bool,
 }
 
@@ -95,13 +95,13 @@ impl PermanentError {
     }
 }
 
-/// The call's attempts are spent, or the platform asked for a longer pause than
-/// `max_retry_after` allows. [`source`](std::error::Error::source) is the last attempt's own error.
+/// The call's attempts are spent, the platform asked for a longer pause than `max_retry_after` allows, or the call was
+/// left to the outbox. [`source`](std::error::Error::source) is the last attempt's own error.
 #[derive(Debug, Error)]
 #[error("gave up after {attempts} attempt{}; {}", if *.attempts == 1 { "" } else { "s" }, self.what_next())]
 #[non_exhaustive]
 pub struct TransientError {
-    /// Attempts that were made: at least one, unless the call went to the outbox without any.
+    /// Attempts that were made: at least one, or 0 if the call was left to the outbox at once or by a shutdown.
     pub attempts: u32,
     /// Why the last attempt failed.
     #[source]
@@ -147,7 +147,8 @@ impl TransientError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AttemptError {
-    /// There was no attempt: the call was left to the outbox at once.
+    /// The call was left to the outbox: at once, or by a shutdown, which may have broken off its attempts (see
+    /// [`CallError::may_have_been_delivered`]).
     #[error("not attempted: {reason}")]
     NotAttempted {
         /// Why.
@@ -173,7 +174,8 @@ pub enum AttemptError {
     /// was not HTTP.
     #[error("the connection failed before an answer came, the platform may have taken the request")]
     Disconnected(#[source] io::Error),
-    /// The platform gave the request back untouched, as HTTP/2 lets it (a refused stream, or the end of the connection).
+    /// The platform gave the request back untouched, as HTTP/2 lets it (a refused stream, or the end of the
+    /// connection).
     #[error("the platform gave the request back, nothing was done")]
     Refused(#[source] io::Error),
     /// The platform answered that it can't now: a 5xx, a 4xx that asks for a retry, or the
@@ -278,18 +280,19 @@ pub enum CallError {
     /// The platform said no.
     #[error(transparent)]
     Permanent(#[from] PermanentError),
-    /// The attempts are spent.
+    /// The attempts are spent, or the call was left to the outbox.
     #[error(transparent)]
     Transient(#[from] TransientError),
-    /// The message's cancellation token was cancelled, or the time of a [`Shutdown`](crate::Shutdown) was over, before the
-    /// call was done.
+    /// The message's cancellation token was cancelled, or the time of a [`Shutdown`](crate::Shutdown) was over, before
+    /// the call was done.
     #[error("cancelled{}", if *.may_have_been_delivered { ", the platform may have taken the request" } else { ", nothing was sent" })]
     Cancelled {
         /// Whether an attempt had been started that the platform may have acted upon.
         may_have_been_delivered: bool,
     },
-    /// `max_queued` calls wait already, and there is no outbox to take it; nothing was sent. Send it again when some have ended.
-    #[error("too many calls are waiting, nothing was sent: send it again later")]
+    /// `max_queued` messages wait already, and there is no outbox to take it; nothing was sent. Send it again when some
+    /// have ended.
+    #[error("too many messages are waiting, nothing was sent: send it again later")]
     Overloaded,
     /// The poster was told to shut down before it had the message; nothing was sent.
     #[error("the poster is shutting down, nothing was sent")]
@@ -323,8 +326,9 @@ impl CallError {
         }
     }
 
-    /// Whether the same message (a clone of it), sent again later to the same poster, may succeed: after `Transient`, unless
-    /// it is parked, and `Overloaded`. What was `Cancelled` by a shutdown, or came too late (`ShuttingDown`), is for the next poster.
+    /// Whether the same message (a clone of it), sent again later to the same poster, may succeed: after `Transient`,
+    /// unless it is parked, and `Overloaded`. What was `Cancelled` by a shutdown, or came too late (`ShuttingDown`), is
+    /// for the next poster.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -358,6 +362,7 @@ impl CallError {
     pub(crate) fn without_body(&self) -> String {
         match self {
             Self::Permanent(error) => format!("rejected with status {} ({})", error.status_code, error.advice()),
+            Self::Transient(error) if error.attempts == 0 => error.last.without_body(),
             Self::Transient(error) => format!("attempts spent: {}", error.last.without_body()),
             Self::Invalid(_)
             | Self::NoCredentials

@@ -60,7 +60,8 @@ pub fn envelope(body: &[u8]) {
     }
 }
 
-/// Lines with the status, the content type, the `Retry-After` and the token, each of which may be empty; and then the body.
+/// Lines with the status, the content type, the `Retry-After` and the token, each of which may be empty; and then the
+/// body.
 pub fn classify(data: &[u8]) {
     let mut fields = data.splitn(5, |&byte| byte == b'\n');
     let mut line = || {
@@ -123,8 +124,8 @@ pub fn classify(data: &[u8]) {
     }
 }
 
-/// A call in the outbox, its lane, subject and key in lines of their own, and then its body: whatever a disk has made of it,
-/// it is found, and either says what it said or is known to be damaged.
+/// A call in the outbox, its lane, subject and key in lines of their own, and then its body: whatever a disk has made
+/// of it, it is found, and either says what it said or is known to be damaged.
 #[cfg(feature = "outbox")]
 pub fn row(data: &[u8]) {
     let mut fields = data.splitn(4, |&byte| byte == b'\n');
@@ -154,7 +155,8 @@ pub fn row(data: &[u8]) {
     assert!(serde_json::from_str::<Value>(&call.stored_body()).is_ok());
 }
 
-/// The start of what a connection brings. However it is split, it is judged alike, and awc gets what came, but for a digit.
+/// The start of what a connection brings. In two pieces, it is judged as in one; and awc gets what came, but for the
+/// version's digit and the first letter of an upgrade that is only offered.
 pub fn head(data: &[u8]) {
     let mut whole = data.to_vec();
     skip_empty_lines(&mut whole);
@@ -245,7 +247,8 @@ pub fn token_file(data: &[u8]) {
     }
 }
 
-/// A line with the value of `Retry-After`; and then numbers, of eight bytes each: the time of day and what a policy goes by.
+/// A line with the value of `Retry-After`; and then numbers, of eight bytes each: the time of day and what a policy
+/// goes by.
 pub fn retry_after(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let value = String::from_utf8_lossy(parts.next().unwrap_or_default());
@@ -294,7 +297,8 @@ pub fn retry_after(data: &[u8]) {
         };
         assert!(attempt < max_attempts && asked <= max_retry_after);
         assert!(asked <= wait && wait <= max_delay.max(asked));
-        // Shorter than the first wait only by the cap and the jitter, and longer than the doubled one only by the jitter.
+        // Shorter than the first wait only by the cap and the jitter, and longer than the doubled one only by the
+        // jitter.
         let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
         let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);

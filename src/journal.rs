@@ -27,7 +27,8 @@ impl Message for DeliveryEvent {
     type Result = ();
 }
 
-/// What happened to a call. It begins with `Accepted` and ends with `Delivered` or `Failed`; one that is refused only fails.
+/// What happened to a call. It begins with `Accepted` and ends with `Delivered` or `Failed`; one that is refused only
+/// fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeliveryEventKind {
@@ -97,7 +98,8 @@ pub enum Failure {
 /// and counted in [`PosterStats::events_missed`] (actix's mailboxes hold 16 by default, see
 /// [`Context::set_mailbox_capacity`](actix::Context::set_mailbox_capacity)), and one that is gone is forgotten.
 ///
-/// The poster keeps the address: an actor that subscribes and holds the poster's ends only by a [`Shutdown`](crate::Shutdown).
+/// The poster keeps the address: an actor that subscribes and holds the poster's ends only by a
+/// [`Shutdown`](crate::Shutdown).
 #[derive(Debug)]
 pub struct Subscribe(pub Recipient<DeliveryEvent>);
 
@@ -115,8 +117,8 @@ impl Message for GetStats {
 
 /// What a poster has done since it was started, restarts included, and what it is doing.
 ///
-/// The unit is the call: a result is two. An accepted call ends as exactly one of `delivered`, `permanent`, `transient`,
-/// `parked`, `cancelled` and `panics`. What comes back from the outbox is accepted anew.
+/// The unit is the call: a result is two. An accepted call ends as exactly one of `delivered`, `permanent`,
+/// `transient`, `parked`, `cancelled` and `panics`. What comes back from the outbox is accepted anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PosterStats {
@@ -140,8 +142,8 @@ pub struct PosterStats {
     pub attempts: u64,
     /// Attempts after the first of a call.
     pub retries: u64,
-    /// Times that the provider was asked for credentials, by the poster's own actor: for every attempt, if they may not be
-    /// cached. 0 with [`credential_actor`](crate::OptionsBuilder::credential_actor).
+    /// Times that the provider was asked for credentials, by the poster's own actor: for every attempt, if they may not
+    /// be cached. 0 with [`credential_actor`](crate::OptionsBuilder::credential_actor).
     pub refreshes: u64,
     /// Restarts of the poster.
     pub restarts: u64,

@@ -50,7 +50,7 @@
 //! - **Restart**: an actor that fails keeps its address, its mail and its running calls; see [`Supervisor`].
 //! - **Fresh credentials**: whoever is rejected gets new ones, once, and all who were rejected together cause one
 //!   fetch; see [`CredentialActor`].
-//! - **Nothing is lost**, with the feature `outbox` and `Options::outbox`: what was handed over is on
+//! - **Nothing is lost**, with the feature `outbox` and `OptionsBuilder::outbox`: what was handed over is on
 //!   disk before it is sent, and is delivered at least once, although the platform is down for days or the process is
 //!   killed.
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no
@@ -72,7 +72,8 @@
 //! # Features
 //!
 //! - `outbox`: the durable outbox, by SQLite, built in (it takes a C compiler).
-//! - `testing`: a scripted platform on loopback, a clock to move by hand, and failures on demand, for a runner's own tests.
+//! - `testing`: a scripted platform on loopback, a clock to move by hand, and failures on demand, for a runner's own
+//!   tests.
 
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -130,7 +131,8 @@ pub use retry::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS};
 pub use supervise::Supervisor;
 pub use transport::{DEFAULT_TIMEOUT, Dialer};
 
-// The type of tokens, and the trait to look at one; awc's own builder, for the closure of `OptionsBuilder::customize_client`, and the token that cancels a message.
+// The type of tokens, and the trait to look at one; awc's own builder, for the closure of
+// `OptionsBuilder::customize_client`, and the token that cancels a message.
 pub use awc::ClientBuilder;
 pub use secrecy::{ExposeSecret, SecretString};
 pub use tokio_util::sync::CancellationToken;

@@ -224,8 +224,8 @@ fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessage> {
 /// Shuts a [`ResultPoster`](crate::ResultPoster) down: what it has taken goes on until the platform has acknowledged
 /// it, new messages are refused with [`CallError::ShuttingDown`], and when all is done the actor stops for good.
 ///
-/// When the time is over, what is not done is cancelled: each message gets its reply, [`CallError::Cancelled`], or if it is in an
-/// outbox, where it stays, [`CallError::Transient`] that is parked. The reply to
+/// When the time is over, what is not done is cancelled: each message gets its reply, [`CallError::Cancelled`], or if
+/// it is in an outbox, where it stays, [`CallError::Transient`] that is parked. The reply to
 /// this message comes after all of theirs. Another one meanwhile does no harm; the shortest time counts.
 ///
 /// Under a [`Supervisor`](crate::Supervisor) the actor is not restarted after it, and senders get
@@ -247,7 +247,8 @@ impl Message for Shutdown {
     type Result = ShutdownReport;
 }
 
-/// What became of the calls that a poster had taken and not finished when it was told to shut down. A result is two calls.
+/// What became of the calls that a poster had taken and not finished when it was told to shut down. A result is two
+/// calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -270,14 +271,15 @@ impl Message for GetCredentialActor {
     type Result = Addr<CredentialActor>;
 }
 
-/// A call was delivered.
+/// A call was delivered; or, with `reply_when_durable`, is on disk and yet to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallReceipt {
-    /// Attempts that it took, at least one. Being sent once more with new credentials is part of an attempt.
+    /// Attempts that it took, at least one; 0 if it is only on disk yet. Being sent once more with new credentials is
+    /// part of an attempt.
     pub attempts: u32,
     /// Time that it took from its first step to the platform's answer, waits included; not the
-    /// time that it waited behind other calls of its key.
+    /// time that it waited behind other calls of its key. Zero if it is only on disk yet.
     pub elapsed: Duration,
     pub(crate) outbox: Note,
 }
@@ -299,7 +301,7 @@ impl CallReceipt {
     }
 }
 
-/// A result was delivered whole.
+/// A result was delivered whole; or, with `reply_when_durable`, both of its calls are on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostReceipt {

@@ -87,14 +87,14 @@ impl Options {
         }
     }
 
-    /// Hands each part what is its.
-    /// For `benches/`.
+    /// For `benches/`: each call is answered with 200 at once.
     #[cfg(feature = "testing")]
     pub(crate) fn without_network(mut self) -> Self {
         self.transport.without_network = true;
         self
     }
 
+    /// Hands each part what is its.
     pub(crate) fn into_parts(self) -> (Courier, Limits) {
         #[cfg(feature = "outbox")]
         let outbox = Outbox::new(
@@ -187,7 +187,8 @@ impl OptionsBuilder {
     }
 
     /// The worker's bearer token. An empty one is none. Default: none, which without a provider only a platform on
-    /// loopback accepts: to any other, every call fails with [`CallError::NoCredentials`](crate::CallError::NoCredentials).
+    /// loopback accepts: to any other, every call fails with
+    /// [`CallError::NoCredentials`](crate::CallError::NoCredentials).
     pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
         self.credentials.fixed.auth_token = auth_token.into();
         self
@@ -203,18 +204,20 @@ impl OptionsBuilder {
     }
 
     /// Gets runtime tokens from the platform itself, with the worker's registration token:
-    /// `POST {base}/api/workers/{worker_id}/refresh-token`, for the [`worker_id`](Self::worker_id), which must then be set.
+    /// `POST {base}/api/workers/{worker_id}/refresh-token`, for the [`worker_id`](Self::worker_id), which must then be
+    /// set.
     ///
     /// The request goes through the poster's own client, once for each fetch, and takes no slot. It
-    /// never registers a new worker: an answer of 404 or 405 is an error that says that the worker is gone. Default: none.
+    /// never registers a new worker: an answer of 404 or 405 is an error that says that the worker is gone. Default:
+    /// none.
     pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
         self.source = Source::Endpoint(registration_token.into());
         self
     }
 
     /// Shares the credentials of an actor that runs already, in place of a child of the poster's own. It has its own
-    /// fixed pair, margin, time limit and [clock](CredentialActor::with_clock): `worker_id` and `auth_token` must not be set
-    /// here. Default: none.
+    /// fixed pair, margin, time limit and [clock](CredentialActor::with_clock): `worker_id` and `auth_token` must not
+    /// be set here. Default: none.
     pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
         self.source = Source::Actor(actor);
         self
@@ -258,8 +261,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time limit on a new connection: name service, TCP (each of the name's addresses gets its share), proxy and TLS. (With
-    /// a platform that speaks nothing but HTTP/2, the TLS handshake has as much again.) Default: 5 s.
+    /// The time limit on a new connection: name service, TCP (each of the name's addresses gets its share), proxy and
+    /// TLS. (With a platform that speaks nothing but HTTP/2, the TLS handshake has as much again.) Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -299,14 +302,16 @@ impl OptionsBuilder {
         self
     }
 
-    /// Attempts that run at once, and connections that are open, at least 1. Default: 256.
+    /// Attempts that run at once, 1 to 1,000,000; as many connections, and one more for credentials, may be open.
+    /// Default: 256.
     pub fn max_in_flight(mut self, attempts: usize) -> Self {
         self.limits.max_in_flight = attempts;
         self
     }
 
     /// Messages that wait at the most: for their turn, for a slot, or for their next attempt. One more
-    /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded), or with an outbox parked there. Default: 10,000.
+    /// is refused with [`CallError::Overloaded`](crate::CallError::Overloaded), or with an outbox parked there.
+    /// Default: 10,000.
     pub fn max_queued(mut self, messages: usize) -> Self {
         self.limits.max_queued = messages;
         self
@@ -330,8 +335,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// What is reached without a proxy, between commas: names (`example.com` stands for `app.example.com` too), addresses,
-    /// networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the environment.
+    /// What is reached without a proxy, between commas: names (`example.com` stands for `app.example.com` too),
+    /// addresses, networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the environment.
     pub fn no_proxy(mut self, list: impl Into<String>) -> Self {
         self.no_proxy = Some(list.into());
         self
@@ -344,8 +349,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Shows this certificate chain, in PEM, to a platform that asks for one (mutual TLS), with its private key, in PEM too.
-    /// Default: none.
+    /// Shows this certificate chain, in PEM, to a platform that asks for one (mutual TLS), with its private key, in PEM
+    /// too. Default: none.
     pub fn client_certificate_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<SecretString>) -> Self {
         self.client_certificate = Some(ClientCertificate {
             chain: chain.into(),
@@ -384,8 +389,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Keeps each call on disk until the platform has it: see [`OutboxOptions`]. [`build`](Self::build) opens the file, and looks
-    /// through it for damage. Default: none, a call lives in memory.
+    /// Keeps each call on disk until the platform has it: see [`OutboxOptions`]. [`build`](Self::build) opens the file,
+    /// and looks through it for damage. Default: none, a call lives in memory.
     #[cfg(feature = "outbox")]
     pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
         self.outbox = Some(outbox);
@@ -400,11 +405,11 @@ impl OptionsBuilder {
     /// a host, with a port out of range, or with credentials, a query or a fragment; one by plain http that is not on
     /// loopback, with a token or a provider and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
     /// `auth_token`, registration token or `user_agent` that can't be a header; a `worker_id` that is missing for
-    /// `refresh_endpoint`, or set beside a `credential_actor`; a zero `timeout`, `connect_timeout` or `credential_timeout`; a
-    /// `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a `max_summary_bytes` under 64; a `proxy`, or
-    /// a variable of the environment in its place, that can't be used; a bad certificate in `add_root_certificates_pem` or
-    /// `client_certificate_pem`, or no root certificates at all; an `outbox` with a lease or delays below 10 ms, or whose
-    /// file can't be opened.
+    /// `refresh_endpoint`, or set beside a `credential_actor`; a zero `timeout`, `connect_timeout` or
+    /// `credential_timeout`; a `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a
+    /// `max_summary_bytes` under 64; a `proxy`, or a variable of the environment in its place, that can't be used; a
+    /// bad certificate in `add_root_certificates_pem` or `client_certificate_pem`, or no root certificates at all; an
+    /// `outbox` with a lease or delays below 10 ms, or whose file can't be opened.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";

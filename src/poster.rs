@@ -44,7 +44,7 @@ use crate::{
 pub struct ResultPoster {
     courier: Rc<Courier>,
     lanes: Rc<Lanes>,
-    /// Ends what is sent again from the outbox, with the actor or when that is shut down.
+    /// Stops the replay when it is dropped: with the actor, or at a shutdown.
     #[cfg(feature = "outbox")]
     replay: Option<DropGuard>,
 }
@@ -116,7 +116,7 @@ impl ResultPoster {
         if reply_when_durable && !self.courier.outbox.is_open() {
             return Err(InvalidMessage {
                 field: "reply_when_durable",
-                reason: "needs an outbox: set `Options::outbox`",
+                reason: "needs an outbox: set `OptionsBuilder::outbox`",
             });
         }
         Ok(())
@@ -132,6 +132,7 @@ impl Actor for ResultPoster {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Context<Self>) {
+        // So that the child is there for whoever asks for it.
         self.courier.credentials.actor();
         #[cfg(feature = "outbox")]
         self.start_replay();

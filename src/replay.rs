@@ -17,7 +17,8 @@ use crate::{
     wire::Call,
 };
 
-/// Shows signs of life for as long as there may be a call on its way: until the courier is gone, or has left the outbox.
+/// Shows signs of life for as long as there may be a call on its way: until the courier is gone, or has left the
+/// outbox.
 pub(crate) async fn beat(outbox: Outbox, courier: Weak<Courier>) {
     while courier.strong_count() > 0 && !outbox.has_left() {
         outbox.beat().await;
@@ -34,7 +35,7 @@ pub(crate) async fn replay(courier: Rc<Courier>, lanes: Rc<Lanes>, stop: Cancell
         let room = max_at_once.saturating_sub(running.len());
         let mut next_due = None;
         // Not one by one, since each look at the file is a transaction.
-        if room > max_at_once / 2 && courier.knows_its_worker().await && !stop.is_cancelled() {
+        if room > max_at_once / 2 && courier.learn_its_worker().await && !stop.is_cancelled() {
             let (claimed, due_in) = courier.outbox.claim(room).await;
             next_due = due_in;
             running.extend(

@@ -37,7 +37,8 @@ pub struct AgentResult {
     /// Where the agent worked, on the runner's host. Sent with the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worktree_path: Option<String>,
-    /// The pull request that came of it. Sent only where there is no summary, as part of the sentence in its place.
+    /// The pull request that came of it. Sent only where a completed session has no summary, as part of the sentence in its
+    /// place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request_url: Option<String>,
     /// The last commit. Not sent.
@@ -55,7 +56,7 @@ pub struct AgentResult {
     /// The runner's name for the kind of failure. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_mode: Option<String>,
-    /// What went wrong. Sent with the status.
+    /// What went wrong. Sent with the status; where a failed session has no summary, also in the comment in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The runner's report of its backstop, as it is. Not sent.

@@ -18,8 +18,8 @@ use crate::{lanes::Key, outbox::ClaimedCall};
 /// What may stand in a path segment as it is (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Whether `id`, percent-encoded, is one segment of a path wherever it is decoded: not so `.` and `..`, which no encoding
-/// keeps from being taken for directories.
+/// Whether `id`, percent-encoded, is one segment of a path wherever it is decoded: not so `.` and `..`, which no
+/// encoding keeps from being taken for directories.
 pub(crate) fn is_segment(id: &str) -> bool {
     !matches!(id, "" | "." | "..")
 }

@@ -317,7 +317,8 @@ impl Keeper {
         Ok((fetched, expires_at))
     }
 
-    /// What there is when a fetch failed: the last token while it is valid, then the fixed pair; neither once it was rejected.
+    /// What there is when a fetch failed: the last token while it is valid, then the fixed pair; neither once it was
+    /// rejected.
     fn fallback(&self, state: &State) -> Option<CredentialLease> {
         let now = self.settings.clock.now();
         let fixed = || (!state.fixed_rejected && self.fixed.token().is_some()).then_some(&self.fixed);

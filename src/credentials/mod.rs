@@ -126,7 +126,8 @@ pub type ProviderError = Box<dyn Error + Send + Sync>;
 /// again within the same fetch. If it fails, hangs, panics, or returns what can't be used, the calls
 /// go on with the last token while that is valid, then with the fixed pair of the
 /// options; without either, they fail with
-/// [`AttemptError::Credentials`](crate::AttemptError::Credentials) and are tried again like after any other transient failure.
+/// [`AttemptError::Credentials`](crate::AttemptError::Credentials) and are tried again like after any other transient
+/// failure.
 pub trait CredentialProvider: Send + Sync + 'static {
     /// The freshest credentials known. The future runs on the actor's arbiter, and must not block it.
     ///

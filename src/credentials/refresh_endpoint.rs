@@ -31,7 +31,7 @@ struct Renewed {
 #[derive(Debug, Error)]
 enum RefreshError {
     #[error("the refresh endpoint gave no answer")]
-    NoAnswer(#[from] AttemptError),
+    NoAnswer(#[source] AttemptError),
     #[error(
         "the refresh endpoint answered {0}: the worker is gone, or the platform has no such endpoint; register it anew"
     )]

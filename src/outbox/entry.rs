@@ -224,8 +224,8 @@ impl Entry {
         }
     }
 
-    /// Whether an earlier message of its lane has been parked meanwhile, and so is this one then; or another process has it,
-    /// which took this one for dead.
+    /// Whether an earlier message of its lane has been parked meanwhile, and so is this one then; or another process
+    /// has it, which took this one for dead.
     pub(crate) async fn is_behind(&self, key: &Key) -> bool {
         let Some(open) = &self.open else { return false };
         let (scope, owner, lane, message) = (open.scope(), open.owner, lane(key), self.message);
@@ -247,8 +247,8 @@ impl Entry {
         behind.is_some()
     }
 
-    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it; `stop`
-    /// ends the wait for the disk, not the writing.
+    /// Writes down what has become of a call. `is_over` says that it was the end of the poster that cancelled it;
+    /// `stop` ends the wait for the disk, not the writing.
     pub(crate) async fn settle(
         &self,
         index: usize,

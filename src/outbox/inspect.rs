@@ -8,12 +8,12 @@ use rusqlite::Connection;
 use super::{DeliveryId, EXPIRES_AFTER, OutboxEntry, OutboxError, file, milliseconds, milliseconds_of, store};
 use crate::clock::Clock;
 
-/// An outbox, looked at from outside of a poster: for an operator's tool. Other processes may be using it meanwhile; what a
-/// poster is sending at the moment is not shown, and can't be changed.
+/// An outbox, looked at from outside of a poster: for an operator's tool. Other processes may be using it meanwhile;
+/// what a poster is sending at the moment is not shown, and can't be changed.
 ///
 /// Its methods wait for the disk, and up to 5 s for other processes: do not call them on an actix arbiter, where the
-/// messages [`ListParked`], [`ListDeadLetters`], [`Requeue`] and
-/// [`Discard`] do the same.
+/// messages [`ListParked`], [`ListDeadLetters`], [`Requeue`] and [`Discard`] do the same, but that a requeued call has
+/// the time of [`OutboxOptions::expires_after`](super::OutboxOptions::expires_after).
 #[derive(Debug)]
 pub struct OutboxFile(Connection);
 
@@ -22,7 +22,8 @@ impl OutboxFile {
     ///
     /// # Errors
     ///
-    /// [`OutboxError::NotFound`] if there is no such file; and all that is wrong with the file, which then is left as it is.
+    /// [`OutboxError::NotFound`] if there is no such file; and all that is wrong with the file, which then is left as
+    /// it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
         let path = path.as_ref();
         path.metadata()?;
@@ -103,7 +104,8 @@ impl Page {
     }
 }
 
-/// Asks a [`ResultPoster`](crate::ResultPoster) for calls that are parked in its outbox, whichever process they are from.
+/// Asks a [`ResultPoster`](crate::ResultPoster) for calls that are parked in its outbox, whichever process they are
+/// from.
 ///
 /// # Errors
 ///
@@ -116,6 +118,10 @@ impl Message for ListParked {
 }
 
 /// As [`ListParked`], for dead letters: calls that were refused by the platform, or have expired.
+///
+/// # Errors
+///
+/// As of that.
 #[derive(Debug, Clone, Copy)]
 pub struct ListDeadLetters(pub Page);
 
@@ -123,8 +129,8 @@ impl Message for ListDeadLetters {
     type Result = Result<Vec<OutboxEntry>, OutboxError>;
 }
 
-/// Lets a call that is parked or dead be tried again, at once, with all of its time before it. The reply is whether there is
-/// such a call.
+/// Lets a call that is parked or dead be tried again, at once, with all of its time before it. The reply is whether
+/// there is such a call.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! What this process knows of the outbox, and what it does by itself: claims what is due, shows that it is alive, takes over
-//! from those that are gone.
+//! What this process knows of the outbox, and what it does by itself: claims what is due, shows that it is alive, takes
+//! over from those that are gone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{clock::Clock, lanes::Key, panics::quietly};
 
-/// How often the file is looked at, at the most.
+/// The least time between two looks at the file.
 const SHORTEST_WAIT: Duration = Duration::from_millis(3);
 
 /// What [`Options`](crate::Options) hold of it.
@@ -144,7 +144,8 @@ impl Outbox {
         self.0.as_ref().is_some_and(|open| !open.worker.borrow().is_known)
     }
 
-    /// This is who the worker is now: what was from an earlier one of this process, or from nobody yet, is from this one.
+    /// This is who the worker is now: what was from an earlier one of this process, or from nobody yet, is from this
+    /// one.
     pub(crate) fn meet(&self, worker_id: &str) {
         let Some(open) = &self.0 else { return };
         {
@@ -162,13 +163,14 @@ impl Outbox {
     }
 }
 
-/// The signs of life of other processes: what they were, since when they are so, and how often they were looked at since.
+/// The signs of life of other processes: what they were, since when they are so, and how often they were looked at
+/// since.
 #[derive(Default)]
 struct Signs(BTreeMap<i64, (i64, Instant, u32)>);
 
 impl Signs {
-    /// How often a sign has to be the same: all may have slept together, and whoever wakes first must not take the others
-    /// for dead.
+    /// How often a sign has to be the same: all may have slept together, and whoever wakes first must not take the
+    /// others for dead.
     const LOOKS: u32 = 3;
 
     /// Which processes have shown none for a lease, with their last ones, and whether one that was there has left.
@@ -203,7 +205,8 @@ pub(crate) type Claimed = Vec<ClaimedCall>;
 
 // What the replay asks for.
 impl Outbox {
-    /// Takes about `limit` calls that are due, the oldest first, message by message, and tells when the next one will be.
+    /// Takes about `limit` calls that are due, the oldest first, message by message, and tells when the next one will
+    /// be.
     pub(crate) async fn claim(&self, limit: usize) -> (Vec<Claimed>, Option<Duration>) {
         let Some(open) = &self.0 else {
             return Default::default();
@@ -380,7 +383,7 @@ impl Open {
         }
     }
 
-    /// Has it looked at what is parked, as soon as something that is on its way may be out of its way.
+    /// Makes the replay look again now, and whenever a call on its way is done: something is parked behind one.
     pub(super) fn wake_for_blocked(&self) {
         self.blocks.set(true);
         self.woken.notify_one();

@@ -1,7 +1,7 @@
 //! The durable outbox: a call is on disk before its first attempt, and leaves it when the platform has it.
 //!
-//! Its public types are here. A message's place in it is in `entry`, what the process does by itself in `ledger`, the file in
-//! `file`, what is done in that in `store`, the thread that owns it in `writer`.
+//! Its public types are here. A message's place in it is in `entry`, what the process does by itself in `ledger`, the
+//! file in `file`, what is done in that in `store`, the thread that owns it in `writer`.
 
 mod entry;
 mod file;
@@ -35,7 +35,7 @@ use crate::retry::RetryPolicy;
 /// How long a call is tried, by default.
 const EXPIRES_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The longest time that a parked call waits, whatever the platform asks for.
+/// The longest time that a parked call waits, whatever the options say or the platform asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Where the outbox is, and how long it tries.
@@ -65,8 +65,8 @@ pub struct OutboxOptions {
 }
 
 impl OutboxOptions {
-    /// An SQLite database at this path, made with mode 0600 if there is none. Several processes may share it, on one host; the
-    /// folder must not be on a network's file system.
+    /// An SQLite database at this path, made with mode 0600 if there is none. Several processes may share it, on one
+    /// host; the folder must not be on a network's file system.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -78,24 +78,24 @@ impl OutboxOptions {
         }
     }
 
-    /// How long a call is tried, from the moment that it was handed over: the first attempt that fails after this time makes
-    /// it a dead letter. Default: 7 days.
+    /// How long a call is tried, from the moment that it was handed over: the first attempt that fails after this time
+    /// makes it a dead letter. Default: 7 days.
     pub fn expires_after(mut self, time: Duration) -> Self {
         self.expires_after = time;
         self
     }
 
     /// How long a parked call waits before it is tried again: so long at first, then twice as long each time, up to
-    /// `max`; each wait is shortened at random by up to a half. A longer pause that the platform asks for counts, up to an
-    /// hour. At least 10 ms. Default: 5 s, up to 5 min.
+    /// `max`, and never more than an hour; each wait is shortened at random by up to a half. A longer pause that the
+    /// platform asks for counts, within that hour. Both at least 10 ms. Default: 5 s, up to 5 min.
     pub fn delays(mut self, first: Duration, max: Duration) -> Self {
         self.first_delay = first;
         self.max_delay = max;
         self
     }
 
-    /// How long a process that shares the file must have shown no sign of life before its calls are taken over, at least
-    /// 10 ms. It shows one three times as often. Default: 30 s.
+    /// How long a process that shares the file must have shown no sign of life before its calls are taken over, at
+    /// least 10 ms. It shows one three times as often. Default: 30 s.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
         self
@@ -130,8 +130,8 @@ impl OutboxOptions {
         }
     }
 
-    /// The largest size of the database, in bytes (its log comes to that). What does not fit is not kept, as on a
-    /// disk that is full. Default: none.
+    /// The largest size of the database, in bytes (its log comes on top of that). What does not fit is not kept, as on
+    /// a disk that is full. Default: none.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
@@ -143,7 +143,7 @@ impl OutboxOptions {
 #[non_exhaustive]
 pub enum OutboxError {
     /// The options name none.
-    #[error("there is no outbox: set `Options::outbox`")]
+    #[error("there is no outbox: set `OptionsBuilder::outbox`")]
     NotConfigured,
     /// There is no file, or no folder for one.
     #[error("there is no such file, or no folder for it: make the folder, or name another path")]
@@ -243,13 +243,14 @@ pub struct OutboxEntry {
     pub attempts: u32,
     /// When it was handed over.
     pub created_at: SystemTime,
-    /// When it is tried again, if it is parked; not before those that are parked before it about the same session or issue.
+    /// When it is tried again, if it is parked; not before those that are parked before it about the same session or
+    /// issue.
     pub due_at: SystemTime,
-    /// When it becomes a dead letter, if it is parked.
+    /// When its time is over, if it is parked: the first attempt that fails after that makes it a dead letter.
     pub expires_at: SystemTime,
     /// The HTTP status that the platform refused it with.
     pub status_code: Option<u16>,
-    /// Why it was not delivered, without the body of an answer.
+    /// Why it was not delivered, without the body of an answer. Empty if it was not attempted yet.
     pub error: String,
     /// Whether it is never sent again by itself.
     pub is_dead: bool,

@@ -100,8 +100,8 @@ pub(super) fn insert(
         })?;
         if first.is_none() {
             first = Some(id);
-            let mut name = connection.prepare_cached("UPDATE calls SET message = id WHERE id = ?1")?;
-            name.execute([id])?;
+            let mut number = connection.prepare_cached("UPDATE calls SET message = id WHERE id = ?1")?;
+            number.execute([id])?;
         }
     }
     Ok((first.unwrap_or_default(), owner.is_none()))
@@ -293,11 +293,11 @@ pub(super) fn park(
 
 /// It is given back as it was, for whoever may deliver it, from `due_at` on.
 pub(super) fn give_back(connection: &Connection, call: &Kept, owner: i64, due_at: i64) -> rusqlite::Result<usize> {
-    let mut release = connection.prepare_cached(
+    let mut give_back = connection.prepare_cached(
         "UPDATE calls SET owner = NULL, due_at = max(due_at, ?4)
          WHERE id = ?1 AND idempotency_key = ?2 AND owner = ?3",
     )?;
-    release.execute((call.id, &call.idempotency_key, owner, due_at))
+    give_back.execute((call.id, &call.idempotency_key, owner, due_at))
 }
 
 /// It is never sent again by itself.
@@ -317,8 +317,8 @@ pub(super) fn bury(connection: &Connection, call: &Kept, failure: &Failure) -> r
     })
 }
 
-/// What was written by a clock that was wrong: due later than any wait, it is due now; handed over in the future, or a year
-/// before its time was over, it has its time anew.
+/// What was written by a clock that was wrong: due later than any wait, it is due now; handed over later than that, or
+/// over for more than a year, it has its time anew.
 pub(super) fn mend_times(connection: &Connection, scope: &Scope, now: i64, longest_wait: i64) -> rusqlite::Result<()> {
     const YEAR: i64 = 365 * 24 * 60 * 60 * 1000;
     let horizon = now.saturating_add(longest_wait);
@@ -360,8 +360,8 @@ pub(super) fn beat(connection: &Connection, owner: i64) -> rusqlite::Result<Vec<
         .collect()
 }
 
-/// Frees the calls of an owner that is gone, if this is its last sign of life, and as far as they are in scope. Returns how
-/// many.
+/// Frees the calls of an owner that is gone, if this is its last sign of life, and as far as they are in scope. Returns
+/// how many.
 pub(super) fn take_over(connection: &Connection, scope: &Scope, gone: i64, sign: i64) -> rusqlite::Result<usize> {
     let mut free = connection.prepare_cached(
         "UPDATE calls INDEXED BY calls_by_owner SET owner = NULL

@@ -85,8 +85,8 @@ impl ManualClock {
     /// Waits until at least `count` sleep, and says how long each has still to sleep, ascending.
     ///
     /// Those whose time has come do not count, so that a test may wait for the next round of
-    /// sleepers right after [`advance`](Self::advance). Nor does what a poster does by itself, for its outbox. After ten
-    /// seconds of real time it returns whatever there is.
+    /// sleepers right after [`advance`](Self::advance). Nor does what a poster does by itself, for its outbox. After
+    /// ten seconds of real time it returns whatever there is.
     pub async fn sleepers(&self, count: usize) -> Vec<Duration> {
         let mut changes = self.state.subscribe();
         let enough = changes.wait_for(|state| state.asleep().len() >= count);

@@ -158,7 +158,7 @@ impl Drop for FakePlatform {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            // It catches nothing, so that a panic in it has been printed already.
+            // An error is a panic of the thread's, which was printed when it happened.
             let _ = thread.join();
         }
     }

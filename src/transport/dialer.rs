@@ -1,4 +1,5 @@
-//! From the platform's name to a connection that is ready for a request: name service, TCP, proxy, TLS, in one deadline.
+//! From the platform's name to a connection that is ready for a request: name service, TCP, proxy, TLS, in one
+//! deadline.
 
 use std::{cell::Cell, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -266,11 +267,11 @@ async fn connect(addresses: &[SocketAddr], limit: Duration, connecting: impl Fn(
     let started = Instant::now();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (address, others) in addresses.iter().zip((0..addresses.len()).rev()) {
-        connecting(*address);
         let left = limit.saturating_sub(started.elapsed());
         if left.is_zero() {
-            break;
+            return Err(timed_out());
         }
+        connecting(*address);
         let share = if others > 0 {
             left.checked_div(2).unwrap_or_default()
         } else {
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_platform_itself_turns_down_protocol() {
+    fn only_the_platform_turns_a_protocol_down() {
         for (stage, alert, expected) in [
             (Stage::Handshake, AlertDescription::NoApplicationProtocol, true),
             (Stage::Handshake, AlertDescription::HandshakeFailure, false),

@@ -5,8 +5,8 @@
 //! - A body that is ended by the connection's close is announced as one of HTTP/1.0, which awc knows to read so.
 //! - A refusal that comes before the request was read ends the sending, so that it is seen.
 //! - An upgrade that is only offered is hidden: awc would read no body then, and take that for the next answer.
-//! - A connection on which something came that nobody asked for, or which the platform has closed, fails the next request
-//!   before a byte of it is sent, by [`Stale`].
+//! - A connection on which something came that nobody asked for, or which the platform has closed, fails the next
+//!   request before a byte of it is sent, by [`Stale`].
 
 use std::{
     fmt, io,
@@ -82,7 +82,7 @@ enum Sent {
 pub(crate) enum Left {
     /// After so many bytes.
     Bytes(u64),
-    /// After these bytes, which are kept up to date.
+    /// In chunks: after `0\r\n\r\n`. The last bytes that were read.
     Chunks([u8; 5]),
     /// Nobody knows.
     Unknown,
@@ -347,8 +347,8 @@ fn holds_empty_line(bytes: &[u8]) -> bool {
     lines.any(|line| matches!(line, b"" | b"\r"))
 }
 
-/// Looks at the start of an answer, without empty lines before it, whose first `seen` bytes do not hold the head's end. A final head whose body goes on
-/// to the connection's close is made to say so.
+/// Looks at the start of an answer, without empty lines before it, whose first `seen` bytes do not hold the head's end.
+/// A final head whose body goes on to the connection's close is made to say so.
 pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
     // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
     let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();

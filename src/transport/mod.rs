@@ -139,9 +139,8 @@ impl Transport {
     pub(crate) async fn post(&self, request: Request<'_>) -> Result<Answer, AttemptError> {
         #[cfg(feature = "testing")]
         if self.settings.without_network {
-            let status = 200;
             return Ok(Answer {
-                status,
+                status: 200,
                 ..Answer::default()
             });
         }
@@ -378,8 +377,9 @@ fn is_stale(error: &SendRequestError) -> bool {
     matches!(error, SendRequestError::Send(error) if error.get_ref().is_some_and(|error| error.is::<Stale>()))
 }
 
-/// Whether the platform says that it has not begun with the request (RFC 9113, 8.7): by the code of the reset, or because
-/// the request came after the last one that it takes on this connection. Others are not told of its end.
+/// Whether the platform says that it has not begun with the request (RFC 9113, 8.7): by the code of the reset, or
+/// because the request came after the last one that it takes on this connection. The requests up to that one do not
+/// fail with this error.
 fn is_refused(error: &SendRequestError) -> bool {
     const REFUSED_STREAM: u32 = 7;
     let SendRequestError::H2(error) = error else {

@@ -55,7 +55,8 @@ impl Records {
     }
 }
 
-/// Where in a record the next byte belongs. A record is a type, a version, a length, in 1, 2 and 2 bytes, and so many more.
+/// Where in a record the next byte belongs. A record is a type, a version, a length, in 1, 2 and 2 bytes, and so many
+/// more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Position {
     /// Bytes of the header that were read, less than 5.
