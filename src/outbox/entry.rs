@@ -45,7 +45,7 @@ pub(crate) struct Entry {
 }
 
 impl Outbox {
-    /// Whether there is room for one more message on its way to the disk; one that has a place in memory needs none.
+    /// Counts a message on its way to the disk, unless it has a place in memory; `None` if there are too many.
     pub(crate) fn begin_entering(&self, turn: Option<&Turn>) -> Option<Entering> {
         match (&self.0, turn) {
             (Some(open), None) => Entering::begin(open),
