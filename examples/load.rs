@@ -219,47 +219,37 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
         .clone()
         .or_else(|| platform.as_ref().map(|platform| platform.url.clone()));
     let url = url.unwrap_or_default();
-    let sender = Sender::new(arguments, &url)?;
-    let progress = Progress::new(arguments);
+    let run = Rc::new(Run {
+        sender: Sender::new(arguments, &url)?,
+        results: arguments.results,
+        next: Cell::new(0),
+        tally: RefCell::default(),
+        progress: Progress::new(arguments),
+    });
 
     let (started, cpu_before) = (Instant::now(), cpu_time());
-    let deadline = started + arguments.time_limit;
-    let (next, tally) = (Cell::new(0), RefCell::new(Tally::default()));
-    let workers = (0..arguments.concurrency).map(|_| async {
-        while Instant::now() < deadline {
-            let number = next.get();
-            if number >= arguments.results {
-                break;
-            }
-            next.set(number.saturating_add(1));
-            let begun = Instant::now();
-            let outcome = sender.send(number).await;
-            let mut tally = tally.borrow_mut();
-            tally.latencies.push(begun.elapsed());
-            if let Err(kind) = outcome {
-                *tally.errors.entry(kind).or_default() += 1;
-            }
-            progress.show(number);
-        }
-    });
-    let in_time = timeout(arguments.time_limit, join_all(workers)).await.is_ok();
+    // A task for each, as a runner has for its sessions.
+    let callers: Vec<_> = (0..arguments.concurrency)
+        .map(|_| actix_rt::spawn(Rc::clone(&run).call()))
+        .collect();
+    let in_time = timeout(arguments.time_limit, join_all(callers)).await.is_ok();
     let (elapsed, cpu) = (
         started.elapsed(),
         cpu_before
             .zip(cpu_time())
             .map(|(before, after)| after.saturating_sub(before)),
     );
-    progress.clear();
+    run.progress.clear();
 
-    let mut all = tally.into_inner();
+    let mut all = run.tally.take();
     if !in_time {
-        let unanswered = usize::try_from(next.get()).unwrap_or(usize::MAX) - all.latencies.len();
+        let unanswered = usize::try_from(run.next.get()).unwrap_or(usize::MAX) - all.latencies.len();
         all.latencies.extend(iter::repeat_n(elapsed, unanswered));
         all.errors
             .insert("no answer when the time was over".into(), unanswered as u64);
     }
     all.latencies.sort_unstable();
-    let attempts = sender.attempts().await;
+    let attempts = run.sender.attempts().await;
     let figures = Figures {
         elapsed,
         cpu,
@@ -276,7 +266,38 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
     Ok(figures.failed() == 0)
 }
 
-/// What a worker saw.
+/// What the callers share.
+struct Run {
+    sender: Sender,
+    results: u64,
+    /// The number of the next result.
+    next: Cell<u64>,
+    tally: RefCell<Tally>,
+    progress: Progress,
+}
+
+impl Run {
+    /// Posts one result after another, until there are no more.
+    async fn call(self: Rc<Self>) {
+        loop {
+            let number = self.next.get();
+            if number >= self.results {
+                break;
+            }
+            self.next.set(number.saturating_add(1));
+            let begun = Instant::now();
+            let outcome = self.sender.send(number).await;
+            let mut tally = self.tally.borrow_mut();
+            tally.latencies.push(begun.elapsed());
+            if let Err(kind) = outcome {
+                *tally.errors.entry(kind).or_default() += 1;
+            }
+            self.progress.show(number);
+        }
+    }
+}
+
+/// What the callers saw.
 #[derive(Default)]
 struct Tally {
     /// From handing over a result to its reply.
