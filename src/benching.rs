@@ -26,7 +26,7 @@ pub fn encode(session_id: &str, result: AgentResult) -> usize {
         organization_id: None,
         max_summary_bytes: 1 << 20,
     };
-    let calls = platform.session_calls(session_id, Box::new(result));
+    let calls = platform.session_calls(&session_id.into(), Box::new(result));
     let length = |body: Vec<u8>| body.len();
     calls
         .iter()
@@ -76,7 +76,7 @@ impl BusyLanes {
         let session = self.next;
         if let Some(turn) = self.turns.get_mut(session) {
             *turn = None;
-            *turn = self.lanes.admit(Key::Session(format!("session-{session}"))).ok();
+            *turn = self.lanes.admit(Key::Session(format!("session-{session}").into())).ok();
         }
         self.next = session
             .wrapping_add(1)

@@ -1,10 +1,18 @@
 //! One call from message to reply: the only retry loop.
 
-use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
 use actix_rt::spawn;
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, FusedFuture, select},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,16 +22,20 @@ use crate::{
     error::{AttemptError, CallError, InvalidMessage, PermanentError, PostError, Stage, TransientError},
     journal::{Journal, Subject},
     lanes::{Key, Refusal, Turn},
-    message::{CallReceipt, IssueCall, PostReceipt, PostResult},
+    message::{CallReceipt, PostReceipt},
     outbox::{Entry, Note, Outbox},
     panics::caught,
+    result::AgentResult,
     retry::RetryPolicy,
     transport::{Request, Transport},
-    wire::{Call, Platform},
+    wire::{Call, Method, Platform},
 };
 
 /// Why a message is left to the outbox although it has a place.
 const BEHIND: &str = "an earlier message about its session or issue is parked";
+
+/// Why a message that has none is.
+const NO_ROOM: &str = "too many messages are waiting";
 
 /// All that a call needs on its way. It outlives a restart of the actor, and so do the calls.
 pub(crate) struct Courier {
@@ -40,40 +52,64 @@ pub(crate) struct Courier {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// A message on its way, its calls apart.
+/// A message on its way: all of it in one place, since an `async fn` holds twice what it is given.
 pub(crate) struct Outgoing {
+    pub(crate) key: Key,
     /// Its place in its lane, if it got one.
     pub(crate) turn: Result<Turn, Unsent>,
-    pub(crate) cancellation: CancellationToken,
+    pub(crate) stop: Stop,
     pub(crate) reply_when_durable: bool,
+    /// What it says; none before it is accepted.
+    pub(crate) calls: Vec<Call>,
+    /// Its place in the outbox.
+    pub(crate) entry: Entry,
+}
+
+/// What ends a message before its time.
+pub(crate) struct Stop {
+    /// Its own token.
+    cancellation: Option<CancellationToken>,
+    /// The poster's.
+    shutdown: CancellationToken,
+}
+
+impl Stop {
+    /// Whether nobody wants it delivered any more.
+    fn is_withdrawn(&self) -> bool {
+        self.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    fn has_come(&self) -> bool {
+        self.is_withdrawn() || self.shutdown.is_cancelled()
+    }
+
+    async fn come(&self) {
+        let Some(cancellation) = &self.cancellation else {
+            return self.shutdown.cancelled().await;
+        };
+        // Boxed, since most have none.
+        Box::pin(self.shutdown.run_until_cancelled(cancellation.cancelled())).await;
+    }
 }
 
 pub(crate) type Outcome = Result<CallReceipt, CallError>;
 
 impl Courier {
+    /// What ends a message with this token.
+    pub(crate) fn stop(&self, cancellation: Option<CancellationToken>) -> Stop {
+        let shutdown = self.shutdown.clone();
+        Stop { cancellation, shutdown }
+    }
+
     /// Delivers a result: the completion, then the status, whatever became of the completion.
     pub(crate) async fn post_result(
         self: Rc<Self>,
-        turn: Result<Turn, Unsent>,
-        message: PostResult,
+        message: Box<Outgoing>,
+        result: Box<AgentResult>,
     ) -> Result<PostReceipt, PostError> {
-        let PostResult {
-            session_id,
-            result,
-            cancellation,
-            reply_when_durable,
-        } = message;
-        let outgoing = Outgoing {
-            turn,
-            cancellation,
-            reply_when_durable,
-        };
         let names = ["completion", "status"];
-        let calls = |courier: &Self, session_id: &str| courier.platform.session_calls(session_id, result);
-        match self
-            .send_message(Key::Session(session_id), names, calls, outgoing)
-            .await
-        {
+        let calls = |courier: &Self, session_id: &Rc<str>| courier.platform.session_calls(session_id, result);
+        match self.send_message(message, names, calls).await {
             [Ok(completion), Ok(status)] => Ok(PostReceipt { completion, status }),
             [Err(CallError::Invalid(error)), _] => Err(PostError::Invalid(error)),
             [Err(error), Ok(_)] => Err(PostError::Completion(error)),
@@ -83,83 +119,63 @@ impl Courier {
     }
 
     /// Delivers a call to the issue-tracker proxy.
-    pub(crate) async fn issue_call(self: Rc<Self>, turn: Result<Turn, Unsent>, message: IssueCall) -> Outcome {
-        let outgoing = Outgoing {
-            turn,
-            cancellation: message.cancellation,
-            reply_when_durable: message.reply_when_durable,
-        };
-        let (method, text, key) = (message.method, message.text, message.idempotency_key);
-        let calls =
-            |courier: &Self, issue_id: &str| [courier.platform.proxy_call(method, issue_id.to_owned(), text, key)];
-        let key = Key::Issue(message.issue_id);
-        let [outcome] = self.send_message(key, [method.name()], calls, outgoing).await;
+    pub(crate) async fn issue_call(
+        self: Rc<Self>,
+        message: Box<Outgoing>,
+        (method, text, idempotency_key): (Method, String, String),
+    ) -> Outcome {
+        let call =
+            |courier: &Self, issue_id: &Rc<str>| [courier.platform.proxy_call(method, issue_id, text, idempotency_key)];
+        let [outcome] = self.send_message(message, [method.name()], call).await;
         outcome
     }
 
     /// From its place in its lane, or none, to the outcome of each of its calls.
     async fn send_message<const N: usize>(
         self: Rc<Self>,
-        key: Key,
+        mut message: Box<Outgoing>,
         names: [&'static str; N],
-        calls: impl FnOnce(&Self, &str) -> [Call; N],
-        outgoing: Outgoing,
+        calls: impl FnOnce(&Self, &Rc<str>) -> [Call; N],
     ) -> [Outcome; N] {
-        let turn = match outgoing.turn {
-            Ok(turn) => Some(turn),
+        match &message.turn {
+            Ok(_) => {}
             // What there is no room for in memory may have its place on the disk.
-            Err(Unsent::Refused(Refusal::Full)) if self.outbox.is_open() => None,
+            Err(Unsent::Refused(Refusal::Full)) if self.outbox.is_open() => {}
             Err(unsent) => {
                 return names.map(|name| {
                     let outcome = Err(CallError::from(unsent.clone()));
-                    self.journal.ended(Subject(name, key.id()), &outcome);
+                    self.journal.ended(Subject(name, message.key.id()), &outcome);
                     outcome
                 });
             }
-        };
-        let calls = calls(&self, key.id());
-        let cancellation = &outgoing.cancellation;
-        let entry = if self.outbox.is_open() {
+        }
+        message.calls = calls(&self, message.key.id()).into();
+        if self.outbox.is_open() {
             // Boxed, since most have none.
-            Box::pin(self.enter(&key, &calls, turn.as_ref(), cancellation)).await
-        } else {
-            Entry::default()
-        };
-        if turn.is_some() || entry.is_kept() {
-            for call in &calls {
+            message.entry = Box::pin(self.enter(&message)).await;
+        }
+        if message.turn.is_ok() || message.entry.is_kept() {
+            for call in &message.calls {
                 self.journal.accepted(call.subject());
             }
         }
-        let reason = if turn.is_some() {
-            BEHIND
-        } else {
-            "too many messages are waiting"
-        };
+        let queued = |message: &Outgoing| std::array::from_fn(|index| Ok(message.entry.queued(index)));
         // To be on disk may be all that was asked for.
-        let is_enough = outgoing.reply_when_durable && entry.is_kept();
-        let queued = |entry: &Entry| std::array::from_fn(|index| Ok(entry.queued(index)));
-        let outcomes = match turn {
-            Some(mut turn) if !entry.is_parked() => {
-                let stop = outgoing.cancellation;
-                if is_enough {
-                    let queued = queued(&entry);
-                    spawn(async move {
-                        let retry = &self.retry;
-                        self.send_calls(&key, &calls, &mut turn, &stop, &entry, retry).await
-                    });
-                    return queued;
-                }
-                self.send_calls(&key, &calls, &mut turn, &stop, &entry, &self.retry)
-                    .await
-            }
-            _ => {
-                let parked = self.leave_parked(&calls, &entry, reason, cancellation).await;
-                if is_enough && !matches!(parked.first(), Some(Err(CallError::Cancelled { .. }))) {
-                    return queued(&entry);
-                }
-                parked
-            }
-        };
+        let is_enough = message.reply_when_durable && message.entry.is_kept();
+        if is_enough && message.turn.is_ok() && !message.entry.is_parked() {
+            let queued = queued(&message);
+            spawn(async move { self.send_calls(&mut message, &self.retry).await });
+            return queued;
+        }
+        let Outgoing { turn, stop, entry, .. } = &mut *message;
+        if let (Ok(turn), false) = (turn, entry.is_kept()) {
+            // Here, where it takes little room.
+            select(pin!(stop.come()), pin!(turn.ready())).await;
+        }
+        let outcomes = Box::pin(self.send_calls(&mut message, &self.retry)).await;
+        if is_enough && !matches!(outcomes.first(), Some(Err(CallError::Cancelled { .. }))) {
+            return queued(&message);
+        }
         let mut outcomes = outcomes.into_iter();
         // There is one for each call.
         let missing = || {
@@ -171,15 +187,17 @@ impl Courier {
 
     /// Keeps a message in the outbox, however long that takes: it may have to wait for the provider, and for whoever
     /// holds the file.
-    async fn enter(&self, key: &Key, calls: &[Call], turn: Option<&Turn>, cancellation: &CancellationToken) -> Entry {
+    async fn enter(&self, message: &Outgoing) -> Entry {
+        let turn = message.turn.as_ref().ok();
         let Some(entering) = self.outbox.begin_entering(turn) else {
             return Entry::default();
         };
-        let stop = async {
-            select(pin!(cancellation.cancelled()), pin!(self.shutdown.cancelled())).await;
-        };
-        match select(pin!(self.learn_its_worker()), pin!(stop)).await {
-            Either::Left((_, stop)) => self.outbox.enter(entering, key, calls, turn, stop).await,
+        match select(pin!(self.learn_its_worker()), pin!(message.stop.come())).await {
+            Either::Left((_, stop)) => {
+                self.outbox
+                    .enter(entering, &message.key, &message.calls, turn, stop)
+                    .await
+            }
             Either::Right(_) => Entry::default(),
         }
     }
@@ -196,30 +214,32 @@ impl Courier {
     }
 
     /// Sends one call after the other. Their place in the lane is theirs until the last is done.
-    ///
-    /// All is lent, since an `async fn` that takes something by value holds it twice.
-    pub(crate) async fn send_calls(
-        &self,
-        key: &Key,
-        calls: &[Call],
-        turn: &mut Turn,
-        cancellation: &CancellationToken,
-        entry: &Entry,
-        retry: &RetryPolicy,
-    ) -> Vec<Outcome> {
+    pub(crate) async fn send_calls(&self, message: &mut Outgoing, retry: &RetryPolicy) -> Vec<Outcome> {
+        let Outgoing {
+            key,
+            turn,
+            stop,
+            calls,
+            entry,
+            ..
+        } = message;
+        let turn = match turn {
+            Ok(turn) if !entry.is_parked() => turn,
+            Ok(_) => return self.leave_parked(calls, stop, entry, BEHIND).await,
+            Err(_) => return self.leave_parked(calls, stop, entry, NO_ROOM).await,
+        };
+        let mut stopped = pin!(stop.come().fuse());
         if entry.is_kept() && turn.is_behind() {
-            let stop = self.shutdown.run_until_cancelled(turn.come());
-            let came = Box::pin(cancellation.run_until_cancelled(stop)).await.flatten();
+            let came = matches!(select(stopped.as_mut(), pin!(turn.come())).await, Either::Right(_));
             let behind = self.shutdown.run_until_cancelled(entry.is_behind(key));
-            if came.is_some() && behind.await == Some(true) {
-                return self.leave_parked(calls, entry, BEHIND, cancellation).await;
+            if came && behind.await == Some(true) {
+                return self.leave_parked(calls, stop, entry, BEHIND).await;
             }
         }
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
-            // After a cancellation, this one is cancelled before it is sent.
-            let ended = self.call(call, turn, cancellation, retry).await;
-            let is_over = self.shutdown.is_cancelled() && !cancellation.is_cancelled();
+            let ended = self.call(call, turn, stop, stopped.as_mut(), retry).await;
+            let is_over = self.shutdown.is_cancelled() && !stop.is_withdrawn();
             let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);
             outcomes.push(ended);
@@ -229,21 +249,15 @@ impl Courier {
 
     /// Ends the calls of a message that is not sent now: as parked if the outbox has it, else as overloaded; as
     /// cancelled if somebody has cancelled it by now.
-    async fn leave_parked(
-        &self,
-        calls: &[Call],
-        entry: &Entry,
-        reason: &'static str,
-        cancellation: &CancellationToken,
-    ) -> Vec<Outcome> {
-        let is_withdrawn = cancellation.is_cancelled();
+    async fn leave_parked(&self, calls: &[Call], stop: &Stop, entry: &Entry, reason: &'static str) -> Vec<Outcome> {
+        let is_withdrawn = stop.is_withdrawn();
         if is_withdrawn {
             entry.withdraw(&self.shutdown).await;
         }
         let leave = |(index, call): (usize, &Call)| {
             let outcome = Err(if entry.is_kept() && !is_withdrawn {
                 entry.parked(index, reason)
-            } else if is_withdrawn || self.shutdown.is_cancelled() {
+            } else if stop.has_come() {
                 CallError::Cancelled {
                     may_have_been_delivered: false,
                 }
@@ -261,21 +275,24 @@ impl Courier {
         &self,
         call: &Call,
         turn: &mut Turn,
-        cancellation: &CancellationToken,
+        stop: &Stop,
+        stopped: Pin<&mut impl FusedFuture>,
         retry: &RetryPolicy,
     ) -> Outcome {
         let progress = Progress {
-            stops: [cancellation, &self.shutdown],
+            stop,
             may_have_been_delivered: Cell::new(false),
             stage: Rc::new(Cell::new(Stage::Connecting)),
             reauthenticated: Cell::new(false),
         };
+        if stop.has_come() {
+            return Err(progress.cancelled());
+        }
         // Pinned, since an `async fn` that takes a future by value holds it twice.
         let work = pin!(caught(self.deliver(call, turn, retry, &progress)));
-        let work = pin!(cancellation.run_until_cancelled(work));
-        match self.shutdown.run_until_cancelled(work).await.flatten() {
-            None => Err(progress.cancelled()),
-            Some(outcome) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
+        match select(stopped, work).await {
+            Either::Left(_) => Err(progress.cancelled()),
+            Either::Right((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
         }
     }
 
@@ -366,7 +383,7 @@ impl Courier {
     /// Sends the call and judges the answer. An error here ends the call unsent.
     async fn send(&self, call: &Call, lease: &CredentialLease, progress: &Progress<'_>) -> Result<Verdict, CallError> {
         // What it waited for last may have come with a cancellation, which then is still to be seen.
-        if progress.stops.iter().any(|stop| stop.is_cancelled()) {
+        if progress.stop.has_come() {
             return Err(progress.cancelled());
         }
         self.outbox.meet(lease.worker_id());
@@ -385,7 +402,7 @@ impl Courier {
             head_says_all: call.endpoint == Endpoint::Session,
             stage: Rc::clone(&progress.stage),
         };
-        let verdict = match self.transport.post(request).await {
+        let verdict = match self.transport.post(&request).await {
             Ok(answer) => {
                 let secrets: Vec<_> = token.into_iter().chain(self.transport.proxy_credentials()).collect();
                 classify(call.endpoint, &answer, &secrets, self.clock.now())
@@ -411,8 +428,7 @@ impl Courier {
 
 /// What has to be known of a call wherever it is broken off.
 struct Progress<'a> {
-    /// The message's own token, and the shutdown's.
-    stops: [&'a CancellationToken; 2],
+    stop: &'a Stop,
     /// By the attempts that have ended.
     may_have_been_delivered: Cell<bool>,
     /// How far the one that has not ended has got.

@@ -16,16 +16,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 /// Lanes that there is room for even when there are none.
 const KEPT_CAPACITY: usize = 1024;
 
-/// Whose calls run one after another.
+/// Whose calls run one after another. Shared, since a message is spoken of in many places.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
-    Session(String),
-    Issue(String),
+    Session(Rc<str>),
+    Issue(Rc<str>),
 }
 
 impl Key {
     /// The id of the session or issue.
-    pub(crate) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &Rc<str> {
         match self {
             Self::Session(id) | Self::Issue(id) => id,
         }
@@ -107,18 +107,18 @@ impl Lanes {
             return Err(Refusal::Closed);
         }
         let mut lanes = self.lanes.borrow_mut();
+        let lane = lanes.entry(key.clone());
         // A call that can send at once does not wait; but it will, if its first attempt fails.
-        let slot = if lanes.contains_key(&key) {
-            None
-        } else {
-            self.try_slot()
+        let slot = match lane {
+            Entry::Vacant(_) => self.try_slot(),
+            Entry::Occupied(_) => None,
         };
         let capacity = self.limits.max_in_flight.saturating_add(self.limits.max_queued);
         let no_room = slot.is_none() && self.waiting() >= self.limits.max_queued;
         if !is_welcome(no_room || self.admitted.get() >= capacity) {
             return Err(Refusal::Full);
         }
-        let place = match lanes.entry(key.clone()) {
+        let place = match lane {
             Entry::Vacant(entry) => {
                 entry.insert(VecDeque::new());
                 Place::First
@@ -190,17 +190,17 @@ impl Lanes {
     /// Lets the next in the lane go, or closes the lane.
     fn pass_on(&self, key: &Key) {
         let mut lanes = self.lanes.borrow_mut();
-        if let Some(lane) = lanes.get_mut(key) {
-            while let Some(next) = lane.pop_front() {
+        if let Entry::Occupied(mut lane) = lanes.entry(key.clone()) {
+            while let Some(next) = lane.get_mut().pop_front() {
                 if next.go.send(()).is_ok() {
                     return;
                 }
             }
-            lanes.remove(key);
-            // A rush leaves its room behind otherwise.
-            if lanes.is_empty() && lanes.capacity() > KEPT_CAPACITY {
-                lanes.shrink_to_fit();
-            }
+            lane.remove();
+        }
+        // A rush leaves its room behind otherwise.
+        if lanes.is_empty() && lanes.capacity() > KEPT_CAPACITY {
+            lanes.shrink_to_fit();
         }
     }
 
@@ -242,6 +242,12 @@ impl Turn {
             let _ = turn.await;
             self.place = Place::First;
         }
+    }
+
+    /// Waits until the call may be sent, and has a slot for it.
+    pub(crate) async fn ready(&mut self) {
+        self.come().await;
+        self.take_slot().await;
     }
 
     /// Takes a slot, unless the call has one.

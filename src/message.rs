@@ -42,7 +42,7 @@ pub struct PostResult {
     pub(crate) session_id: String,
     /// Boxed, since a message goes through many hands.
     pub(crate) result: Box<AgentResult>,
-    pub(crate) cancellation: CancellationToken,
+    pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) reply_when_durable: bool,
 }
 
@@ -56,7 +56,7 @@ impl PostResult {
         Self {
             session_id: session_id.into(),
             result: Box::new(result),
-            cancellation: CancellationToken::new(),
+            cancellation: None,
             reply_when_durable: false,
         }
     }
@@ -65,7 +65,7 @@ impl PostResult {
     /// [`CallError::Cancelled`] for each call that was not done. One token may go with many messages. A clone
     /// of the message has the same token, so give it another one to repeat what was cancelled.
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
-        self.cancellation = token;
+        self.cancellation = Some(token);
         self
     }
 
@@ -127,7 +127,7 @@ impl UpdateIssueStatus {
 
     /// As [`PostResult::with_cancellation`].
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
-        self.0.cancellation = token;
+        self.0.cancellation = Some(token);
         self
     }
 
@@ -167,7 +167,7 @@ impl CreateComment {
 
     /// As [`PostResult::with_cancellation`].
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
-        self.0.cancellation = token;
+        self.0.cancellation = Some(token);
         self
     }
 
@@ -188,7 +188,7 @@ pub(crate) struct IssueCall {
     pub(crate) issue_id: String,
     pub(crate) text: String,
     pub(crate) idempotency_key: String,
-    pub(crate) cancellation: CancellationToken,
+    pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) reply_when_durable: bool,
 }
 
@@ -200,7 +200,7 @@ impl IssueCall {
             issue_id,
             text,
             idempotency_key: format!("{:032x}", rand::random::<u128>()),
-            cancellation: CancellationToken::new(),
+            cancellation: None,
             reply_when_durable: false,
         }
     }

@@ -9,22 +9,24 @@ use futures_util::{
     future::{Either, select},
 };
 
+use tokio_util::sync::CancellationToken;
 #[cfg(feature = "outbox")]
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 #[cfg(feature = "testing")]
 use crate::testing::Crash;
 use crate::{
     credentials::CredentialActor,
-    delivery::{Courier, Unsent},
+    delivery::{Courier, Outgoing, Unsent},
     error::{CallError, InvalidMessage, PostError},
     journal::{GetStats, PosterStats, Subscribe},
-    lanes::{Gauges, Key, Lanes, Turn},
+    lanes::{Gauges, Key, Lanes},
     message::{
         CallReceipt, CreateComment, GetCredentialActor, IssueCall, PostReceipt, PostResult, Shutdown, ShutdownReport,
         UpdateIssueStatus,
     },
     options::Options,
+    outbox::Entry,
     panics::caught,
     supervise::Supervisor,
 };
@@ -90,26 +92,39 @@ impl ResultPoster {
         Supervisor::start_in_arbiter(arbiter, |_| Self::new(options))
     }
 
-    // In both, the place is taken now, so that the order of the mailbox is the order of the lane.
-
     fn post_result(&self, message: PostResult) -> ResponseFuture<Result<PostReceipt, PostError>> {
-        let courier = Rc::clone(&self.courier);
-        let checked = message
-            .check()
-            .and_then(|()| self.check_outbox(message.reply_when_durable));
-        let turn = self.admit(checked, || Key::Session(message.session_id.clone()));
-        let posted = caught(courier.post_result(turn, message));
+        let (checked, key) = (message.check(), Key::Session(message.session_id.into()));
+        let outgoing = self.take(checked, key, message.cancellation, message.reply_when_durable);
+        let posted = caught(Rc::clone(&self.courier).post_result(outgoing, message.result));
         Box::pin(posted.map(|posted| posted.unwrap_or_else(|message| Err(PostError::internal(message)))))
     }
 
     fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
-        let courier = Rc::clone(&self.courier);
-        let checked = message
-            .check()
-            .and_then(|()| self.check_outbox(message.reply_when_durable));
-        let turn = self.admit(checked, || Key::Issue(message.issue_id.clone()));
-        let called = caught(courier.issue_call(turn, message));
+        let (checked, key) = (message.check(), Key::Issue(message.issue_id.into()));
+        let outgoing = self.take(checked, key, message.cancellation, message.reply_when_durable);
+        let call = (message.method, message.text, message.idempotency_key);
+        let called = caught(Rc::clone(&self.courier).issue_call(outgoing, call));
         Box::pin(called.map(|called| called.unwrap_or_else(|message| Err(CallError::Internal { message }))))
+    }
+
+    /// Gives a message its place, now, so that the order of the mailbox is the order of the lane.
+    fn take(
+        &self,
+        checked: Result<(), InvalidMessage>,
+        key: Key,
+        cancellation: Option<CancellationToken>,
+        reply_when_durable: bool,
+    ) -> Box<Outgoing> {
+        let checked = checked.and_then(|()| self.check_outbox(reply_when_durable));
+        let admit = |()| self.lanes.admit(key.clone()).map_err(Unsent::Refused);
+        Box::new(Outgoing {
+            turn: checked.map_err(Unsent::Invalid).and_then(admit),
+            key,
+            stop: self.courier.stop(cancellation),
+            reply_when_durable,
+            calls: Vec::new(),
+            entry: Entry::default(),
+        })
     }
 
     fn check_outbox(&self, reply_when_durable: bool) -> Result<(), InvalidMessage> {
@@ -120,11 +135,6 @@ impl ResultPoster {
             });
         }
         Ok(())
-    }
-
-    fn admit(&self, checked: Result<(), InvalidMessage>, key: impl FnOnce() -> Key) -> Result<Turn, Unsent> {
-        checked.map_err(Unsent::Invalid)?;
-        self.lanes.admit(key()).map_err(Unsent::Refused)
     }
 }
 

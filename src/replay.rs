@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, future::select, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    delivery::Courier,
+    delivery::{Courier, Outgoing},
     lanes::Lanes,
     outbox::{Claimed, Outbox},
     retry::RetryPolicy,
@@ -70,7 +70,7 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
     let Some(key) = calls.first().map(Call::key) else {
         return;
     };
-    let Ok(mut turn) = lanes.admit_anyway(key.clone()) else {
+    let Ok(turn) = lanes.admit_anyway(key.clone()) else {
         // The poster is shutting down.
         entry.give_back();
         return;
@@ -78,6 +78,13 @@ async fn deliver(courier: Rc<Courier>, lanes: Rc<Lanes>, message: Claimed) {
     for call in &calls {
         courier.journal.accepted(call.subject());
     }
-    let (never, once) = (CancellationToken::new(), RetryPolicy::once());
-    courier.send_calls(&key, &calls, &mut turn, &never, &entry, &once).await;
+    let mut message = Outgoing {
+        key,
+        turn: Ok(turn),
+        stop: courier.stop(None),
+        reply_when_durable: false,
+        calls,
+        entry,
+    };
+    courier.send_calls(&mut message, &RetryPolicy::once()).await;
 }

@@ -1,6 +1,6 @@
 //! What is sent: paths, bodies and idempotency keys. Pure.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, rc::Rc};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub(crate) struct Platform {
 #[derive(Debug)]
 pub(crate) struct Call {
     /// The id of the session or issue that it is about.
-    subject: String,
+    subject: Rc<str>,
     pub(crate) endpoint: Endpoint,
     pub(crate) url: String,
     /// The same on every attempt.
@@ -92,7 +92,7 @@ impl Platform {
     ///
     /// Their keys come from the session and the whole result, so that a second send of the same
     /// result has the same keys, whoever sends it and with whatever credentials.
-    pub(crate) fn session_calls(&self, session_id: &str, mut result: Box<AgentResult>) -> [Call; 2] {
+    pub(crate) fn session_calls(&self, session_id: &Rc<str>, mut result: Box<AgentResult>) -> [Call; 2] {
         let digest = digest(session_id, &result);
         let summary = summary(&result, self.max_summary_bytes);
         // What is not sent is not kept either, in memory or in the outbox.
@@ -105,12 +105,12 @@ impl Platform {
         };
         [Body::Completion { summary }, Body::Status(result)].map(|body| {
             let idempotency_key = [&digest, "-", body.name()].concat();
-            self.call(session_id.to_owned(), idempotency_key, body)
+            self.call(Rc::clone(session_id), idempotency_key, body)
         })
     }
 
     /// A call, wherever it comes from.
-    fn call(&self, subject: String, idempotency_key: String, body: Body) -> Call {
+    fn call(&self, subject: Rc<str>, idempotency_key: String, body: Body) -> Call {
         let (endpoint, url) = match &body {
             Body::Completion { .. } | Body::Status(_) => {
                 let session_id = Cow::from(utf8_percent_encode(&subject, SEGMENT));
@@ -135,13 +135,13 @@ impl Platform {
     }
 
     /// A call to the issue-tracker proxy.
-    pub(crate) fn proxy_call(&self, method: Method, issue_id: String, text: String, idempotency_key: String) -> Call {
+    pub(crate) fn proxy_call(&self, method: Method, issue_id: &Rc<str>, text: String, idempotency_key: String) -> Call {
         let body = Body::Proxy {
             method,
-            args: [issue_id.clone(), text],
+            args: [issue_id.to_string(), text],
             organization_id: self.organization_id.clone(),
         };
-        self.call(issue_id, idempotency_key, body)
+        self.call(Rc::clone(issue_id), idempotency_key, body)
     }
 }
 
@@ -150,7 +150,7 @@ impl Platform {
     /// A call that the outbox has kept.
     pub(crate) fn restore(&self, kept: &ClaimedCall) -> serde_json::Result<Call> {
         let body = serde_json::from_slice(&kept.body)?;
-        Ok(self.call(kept.subject.clone(), kept.idempotency_key().to_owned(), body))
+        Ok(self.call(kept.subject.as_str().into(), kept.idempotency_key().to_owned(), body))
     }
 }
 
@@ -337,7 +337,7 @@ mod tests {
             ("日", "%E6%97%A5"),
             ("a;b=c&d:e@f", "a%3Bb%3Dc%26d%3Ae%40f"),
         ] {
-            let [completion, status] = platform().session_calls(id, completed().into());
+            let [completion, status] = platform().session_calls(&id.into(), completed().into());
             assert_eq!(
                 completion.url,
                 format!("http://127.0.0.1:1/base/api/sessions/{segment}/completion")
@@ -356,7 +356,7 @@ mod tests {
             .with_worktree_path("")
             .with_error("")
             .with_cost(Cost::default().with_total_cost_usd(-0.0).with_input_tokens(0));
-        let [completion, status] = platform().session_calls("s", result.into());
+        let [completion, status] = platform().session_calls(&"s".into(), result.into());
         assert_eq!(body(&completion, ""), json!({"summary": "The session completed."}));
         assert_eq!(body(&status, ""), json!({"workerId": "", "status": "completed"}));
     }
@@ -367,7 +367,7 @@ mod tests {
             organization_id: Some("org-1".into()),
             ..platform()
         };
-        let call = platform.proxy_call(Method::CreateComment, "i-1".into(), "hi".into(), "key".into());
+        let call = platform.proxy_call(Method::CreateComment, &"i-1".into(), "hi".into(), "key".into());
         assert_eq!(
             body(&call, "wkr_1"),
             json!({"method": "createComment", "args": ["i-1", "hi"], "organizationId": "org-1"})
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn a_key_belongs_to_one_step_of_one_result_of_one_session() {
         let keys = |id: &str, result: AgentResult| {
-            let [completion, status] = platform().session_calls(id, result.into());
+            let [completion, status] = platform().session_calls(&id.into(), result.into());
             [completion.idempotency_key, status.idempotency_key]
         };
         let first = keys("s", completed().with_summary("a"));

@@ -55,7 +55,7 @@ impl RefreshEndpoint {
             head_says_all: false,
             stage: Rc::new(Cell::new(Stage::Connecting)),
         };
-        let answer = self.transport.post(request).await.map_err(RefreshError::NoAnswer)?;
+        let answer = self.transport.post(&request).await.map_err(RefreshError::NoAnswer)?;
         match answer.status {
             200..=299 => {
                 let renewed: Renewed = parse_object(&answer.body).ok_or(RefreshError::Unrecognized)?;

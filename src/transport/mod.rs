@@ -136,7 +136,7 @@ impl Transport {
     /// Sends the request and reads the answer's head and the start of its body.
     ///
     /// Once there is a head, there is an answer, with as much of the body as came in time.
-    pub(crate) async fn post(&self, request: Request<'_>) -> Result<Answer, AttemptError> {
+    pub(crate) async fn post(&self, request: &Request<'_>) -> Result<Answer, AttemptError> {
         #[cfg(feature = "testing")]
         if self.settings.without_network {
             return Ok(Answer {
@@ -148,7 +148,7 @@ impl Transport {
         let started = Instant::now();
         // An HTTP/2 client lives as long as its request.
         let (_client, mut response) =
-            timeout(limit, self.send(&request))
+            timeout(limit, self.send(request))
                 .await
                 .map_err(|_| AttemptError::Timeout {
                     limit,
