@@ -62,7 +62,7 @@ impl Clock {
         match &self.0 {
             Source::Host => actix_rt::time::sleep(duration).await,
             #[cfg(feature = "testing")]
-            Source::Manual(clock) => clock.sleep(duration).await,
+            Source::Manual(clock) => Box::pin(clock.sleep(duration)).await,
         }
     }
 

@@ -239,7 +239,7 @@ impl Courier {
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
             let ended = self.call(call, turn, stop, stopped.as_mut(), retry).await;
-            let is_over = self.shutdown.is_cancelled() && !stop.is_withdrawn();
+            let is_over = ended.is_err() && self.shutdown.is_cancelled() && !stop.is_withdrawn();
             let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);
             outcomes.push(ended);
@@ -288,9 +288,9 @@ impl Courier {
         if stop.has_come() {
             return Err(progress.cancelled());
         }
-        // Pinned, since an `async fn` that takes a future by value holds it twice.
-        let work = pin!(caught(self.deliver(call, turn, retry, &progress)));
-        match select(stopped, work).await {
+        // Pinned first, since to hand on a future is to copy it.
+        let work = pin!(self.deliver(call, turn, retry, &progress));
+        match select(stopped, pin!(caught(work))).await {
             Either::Left(_) => Err(progress.cancelled()),
             Either::Right((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
         }
@@ -305,8 +305,7 @@ impl Courier {
             turn.take_slot().await;
             attempts = attempts.saturating_add(1);
             self.journal.attempt(attempts);
-            // Boxed, so that a call that waits does not hold the room of one that sends.
-            let (last, retry_after) = match Box::pin(self.attempt(call, progress)).await? {
+            let (last, retry_after) = match self.attempt(call, progress).await? {
                 Verdict::Delivered => {
                     let elapsed = self.clock.instant().saturating_duration_since(started);
                     return Ok(CallReceipt {
@@ -402,7 +401,7 @@ impl Courier {
             head_says_all: call.endpoint == Endpoint::Session,
             stage: Rc::clone(&progress.stage),
         };
-        let verdict = match self.transport.post(&request).await {
+        let verdict = match Box::pin(self.transport.post(&request)).await {
             Ok(answer) => {
                 let secrets: Vec<_> = token.into_iter().chain(self.transport.proxy_credentials()).collect();
                 classify(call.endpoint, &answer, &secrets, self.clock.now())

@@ -77,7 +77,8 @@ impl fmt::Debug for Dialer {
 }
 
 impl Service<ConnectInfo<Uri>> for Dialer {
-    type Response = Connection<Uri, Link>;
+    // Boxed, since awc moves a connection from hand to hand.
+    type Response = Connection<Uri, Box<Link>>;
     type Error = DialError;
     type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -91,7 +92,8 @@ impl Service<ConnectInfo<Uri>> for Dialer {
                 Protocol::Http1 => route.open(route.tls.as_ref()).await.map(Link::http1),
                 Protocol::Http2 => route.open(None).await.map(Link::opaque),
             };
-            opened.map(|link| Connection::new(uri, link)).map_err(DialError::Io)
+            let linked = opened.map(|link| Connection::new(uri, Box::new(link)));
+            linked.map_err(DialError::Io)
         })
     }
 }

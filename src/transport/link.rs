@@ -350,14 +350,15 @@ fn holds_empty_line(bytes: &[u8]) -> bool {
 /// Looks at the start of an answer, without empty lines before it, whose first `seen` bytes do not hold the head's end.
 /// A final head whose body goes on to the connection's close is made to say so.
 pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
+    let partial = if bytes.len() > HEAD_LIMIT {
+        Head::Unknown
+    } else {
+        Head::Partial
+    };
     // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
     let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();
-    if !holds_empty_line(new) {
-        return if bytes.len() > HEAD_LIMIT {
-            Head::Unknown
-        } else {
-            Head::Partial
-        };
+    if seen > 0 && !holds_empty_line(new) {
+        return partial;
     }
     let mut headers = [MaybeUninit::uninit(); MAX_HEADERS];
     let mut head = httparse::Response::new(&mut []);
@@ -368,7 +369,7 @@ pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
         head.code,
     ) {
         (Ok(Status::Complete(length)), Some(status)) => (length, status),
-        (Ok(Status::Partial), _) => return Head::Partial,
+        (Ok(Status::Partial), _) => return partial,
         (Ok(Status::Complete(_)), None) | (Err(_), _) => return Head::Unknown,
     };
     if (100..=199).contains(&status) && status != 101 {

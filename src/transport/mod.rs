@@ -179,7 +179,7 @@ impl Transport {
                     return Some("its body broke off");
                 };
                 let room = BODY_LIMIT.saturating_sub(answer.body.len());
-                answer.body.extend(chunk.iter().take(room));
+                answer.body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
                 if chunk.len() > room {
                     return Some("its body is too long");
                 }
