@@ -403,7 +403,7 @@ impl Courier {
         };
         let verdict = match Box::pin(self.transport.post(&request)).await {
             Ok(answer) => {
-                let secrets: Vec<_> = token.into_iter().chain(self.transport.proxy_credentials()).collect();
+                let secrets = [token, self.transport.proxy_credentials()].map(Option::unwrap_or_default);
                 classify(call.endpoint, &answer, &secrets, self.clock.now())
             }
             // No answer, no verdict of the platform's: whatever it was, it may pass.
