@@ -78,7 +78,7 @@ impl Options {
             customize_client: None,
             retry: RetryPolicy::default(),
             limits: Limits {
-                max_in_flight: 256,
+                max_in_flight: 64,
                 max_queued: 10_000,
             },
             clock: Clock::default(),
@@ -303,7 +303,7 @@ impl OptionsBuilder {
     }
 
     /// Attempts that run at once, 1 to 1,000,000; as many connections, and one more for credentials, may be open.
-    /// Default: 256.
+    /// Default: 64.
     pub fn max_in_flight(mut self, attempts: usize) -> Self {
         self.limits.max_in_flight = attempts;
         self
