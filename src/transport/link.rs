@@ -355,7 +355,7 @@ pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
     } else {
         Head::Partial
     };
-    // The end is an empty line. It is looked for in what is new, so that a drip costs no more than a flood.
+    // The end is an empty line. Unless all is new, it is looked for first, so that a drip costs no more than a flood.
     let new = bytes.get(seen.saturating_sub(2)..).unwrap_or_default();
     if seen > 0 && !holds_empty_line(new) {
         return partial;
@@ -370,6 +370,8 @@ pub(crate) fn inspect(bytes: &mut [u8], seen: usize) -> Head {
     ) {
         (Ok(Status::Complete(length)), Some(status)) => (length, status),
         (Ok(Status::Partial), _) => return partial,
+        // However the bytes are split, they are judged by the whole head.
+        (Err(_), _) if !holds_empty_line(new) => return partial,
         (Ok(Status::Complete(_)), None) | (Err(_), _) => return Head::Unknown,
     };
     if (100..=199).contains(&status) && status != 101 {
