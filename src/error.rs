@@ -285,7 +285,7 @@ pub enum CallError {
     Transient(#[from] TransientError),
     /// The message's cancellation token was cancelled, or the time of a [`Shutdown`](crate::Shutdown) was over, before
     /// the call was done.
-    #[error("cancelled{}", if *.may_have_been_delivered { ", the platform may have taken the request" } else { ", nothing was sent" })]
+    #[error("cancelled{}", if *.may_have_been_delivered { ", the platform may have taken the request" } else { ", the platform has not taken it" })]
     Cancelled {
         /// Whether an attempt had been started that the platform may have acted upon.
         may_have_been_delivered: bool,

@@ -20,6 +20,7 @@ use super::{
     store::{self, ClaimedCall, Failure, Kept, NewCall, NewMessage},
 };
 use crate::{
+    delivery::Outcome,
     error::{AttemptError, CallError, TransientError},
     lanes::{Key, Turn},
     message::CallReceipt,
@@ -384,5 +385,3 @@ impl Note {
         }
     }
 }
-
-type Outcome = Result<CallReceipt, CallError>;

@@ -9,7 +9,7 @@ use std::{
 
 use rusqlite::{Connection, MAIN_DB, TransactionBehavior};
 
-use super::OutboxError;
+use super::{Fault, OutboxError};
 
 /// "rPob": whose file it is.
 const APPLICATION_ID: i32 = 0x7250_6f62;
@@ -47,7 +47,7 @@ const MIGRATIONS: [&str; 1] = ["
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the outbox at `path`, and makes it if there is none. What is not an outbox is not touched.
-pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Connection, OutboxError> {
+pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Connection, Fault> {
     let mut connection = open_checked(path)?;
     // After the checks, since it writes.
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -73,7 +73,7 @@ pub(super) fn open(path: &Path, max_bytes: Option<u64>) -> Result<Connection, Ou
     Ok(connection)
 }
 
-fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
+fn open_checked(path: &Path) -> Result<Connection, Fault> {
     let mut private = OpenOptions::new();
     private.read(true).write(true).create_new(true);
     #[cfg(unix)]
@@ -84,30 +84,30 @@ fn open_checked(path: &Path) -> Result<Connection, OutboxError> {
         Err(error) => return Err(error.into()),
     }
     if !may_be_database(path)? {
-        return Err(OutboxError::Foreign);
+        return Err(OutboxError::Foreign.into());
     }
     let connection = Connection::open(path)?;
     // Before it is read, which would leave files with its rights beside it.
     if connection.is_readonly(MAIN_DB)? {
-        return Err(OutboxError::ReadOnly);
+        return Err(OutboxError::ReadOnly.into());
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let (id, version) = identity(&connection).map_err(|error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => OutboxError::Foreign,
-        _ => error.into(),
+        Some(rusqlite::ErrorCode::NotADatabase) => OutboxError::Foreign.into(),
+        _ => Fault::from(error),
     })?;
     let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
     if id != APPLICATION_ID && (id != 0 || tables > 0) {
-        return Err(OutboxError::Foreign);
+        return Err(OutboxError::Foreign.into());
     }
     if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
-        return Err(OutboxError::TooNew);
+        return Err(OutboxError::TooNew.into());
     }
     let health: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
     if health != "ok" {
-        return Err(OutboxError::Corrupt(health));
+        return Err(OutboxError::Corrupt(health).into());
     }
     make_private(path)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -127,7 +127,7 @@ fn identity(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
     Ok((value("application_id")?, value("user_version")?))
 }
 
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), OutboxError> {
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {
     let (_, version) = identity(connection)?;
     if usize::try_from(version).is_ok_and(|version| version >= MIGRATIONS.len()) {
         return Ok(());

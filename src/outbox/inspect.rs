@@ -5,7 +5,7 @@ use std::path::Path;
 use actix::Message;
 use rusqlite::Connection;
 
-use super::{DeliveryId, EXPIRES_AFTER, OutboxEntry, OutboxError, file, milliseconds, milliseconds_of, store};
+use super::{DeliveryId, EXPIRES_AFTER, Fault, OutboxEntry, OutboxError, file, milliseconds, milliseconds_of, store};
 use crate::clock::Clock;
 
 /// An outbox, looked at from outside of a poster: for an operator's tool. Other processes may be using it meanwhile;
@@ -26,8 +26,8 @@ impl OutboxFile {
     /// it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
         let path = path.as_ref();
-        path.metadata()?;
-        file::open(path, None).map(Self)
+        path.metadata().map_err(Fault::from)?;
+        Ok(Self(file::open(path, None)?))
     }
 
     /// Calls that are parked, whichever process they are from.
@@ -36,7 +36,7 @@ impl OutboxFile {
     ///
     /// If the file can't be read.
     pub fn parked(&self, page: Page) -> Result<Vec<OutboxEntry>, OutboxError> {
-        Ok(store::list(&self.0, false, page)?)
+        Ok(store::list(&self.0, false, page).map_err(Fault::from)?)
     }
 
     /// Dead letters: calls that were refused by the platform, or have expired.
@@ -45,7 +45,7 @@ impl OutboxFile {
     ///
     /// If the file can't be read.
     pub fn dead_letters(&self, page: Page) -> Result<Vec<OutboxEntry>, OutboxError> {
-        Ok(store::list(&self.0, true, page)?)
+        Ok(store::list(&self.0, true, page).map_err(Fault::from)?)
     }
 
     /// The call with this number, if it is parked or dead.
@@ -54,7 +54,7 @@ impl OutboxFile {
     ///
     /// If the file can't be read.
     pub fn get(&self, id: DeliveryId) -> Result<Option<OutboxEntry>, OutboxError> {
-        Ok(store::get(&self.0, id.0)?)
+        Ok(store::get(&self.0, id.0).map_err(Fault::from)?)
     }
 
     /// Lets it be tried again, at once and for seven days. `false` if no call that is parked or dead has this number.
@@ -65,9 +65,9 @@ impl OutboxFile {
     pub fn requeue(&self, id: DeliveryId) -> Result<bool, OutboxError> {
         let now = milliseconds(Clock::host().now());
         let expires_at = now.saturating_add(milliseconds_of(EXPIRES_AFTER));
-        let change = self.0.unchecked_transaction()?;
-        let requeued = store::requeue(&change, id.0, expires_at)?;
-        change.commit()?;
+        let change = self.0.unchecked_transaction().map_err(Fault::from)?;
+        let requeued = store::requeue(&change, id.0, expires_at).map_err(Fault::from)?;
+        change.commit().map_err(Fault::from)?;
         Ok(requeued)
     }
 
@@ -77,9 +77,9 @@ impl OutboxFile {
     ///
     /// If the file can't be written.
     pub fn discard(&self, id: DeliveryId) -> Result<bool, OutboxError> {
-        let change = self.0.unchecked_transaction()?;
-        let discarded = store::discard(&change, id.0)?;
-        change.commit()?;
+        let change = self.0.unchecked_transaction().map_err(Fault::from)?;
+        let discarded = store::discard(&change, id.0).map_err(Fault::from)?;
+        change.commit().map_err(Fault::from)?;
         Ok(discarded)
     }
 }

@@ -179,27 +179,43 @@ pub enum OutboxError {
     Other(String),
 }
 
-impl From<rusqlite::Error> for OutboxError {
+/// An [`OutboxError`] within this module: SQLite's errors become one by `?`, and are no part of the public interface.
+#[derive(Debug)]
+pub(crate) struct Fault(OutboxError);
+
+impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::ReadOnly,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error.to_string()),
-            _ => Self::Other(error.to_string()),
-        }
+        Self(match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => OutboxError::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OutboxError::Locked,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => OutboxError::ReadOnly,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OutboxError::Corrupt(error.to_string()),
+            _ => OutboxError::Other(error.to_string()),
+        })
     }
 }
 
-impl From<io::Error> for OutboxError {
+impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         #[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds say enough themselves")]
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            io::ErrorKind::NotFound => Self::NotFound,
-            _ => Self::Other(error.to_string()),
-        }
+        Self(match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OutboxError::Full,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OutboxError::ReadOnly,
+            io::ErrorKind::NotFound => OutboxError::NotFound,
+            _ => OutboxError::Other(error.to_string()),
+        })
+    }
+}
+
+impl From<OutboxError> for Fault {
+    fn from(error: OutboxError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Fault> for OutboxError {
+    fn from(Fault(error): Fault) -> Self {
+        error
     }
 }
 

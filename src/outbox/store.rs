@@ -485,7 +485,7 @@ pub(super) fn discard(connection: &Connection, id: i64) -> rusqlite::Result<bool
 #[cfg(any(test, fuzzing))]
 pub(crate) fn written_and_read(
     [lane, subject, key, body]: [&[u8]; 4],
-) -> Result<(Vec<ClaimedCall>, Vec<OutboxEntry>), super::OutboxError> {
+) -> Result<(Vec<ClaimedCall>, Vec<OutboxEntry>), super::Fault> {
     let mut connection = Connection::open_in_memory()?;
     super::file::migrate(&mut connection)?;
     connection.execute(

@@ -11,7 +11,7 @@ use log::error;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{OutboxError, file};
+use super::{Fault, OutboxError, file};
 use crate::panics::quietly;
 
 /// How many jobs share a transaction at the most.
@@ -53,7 +53,7 @@ where
 
 impl Writer {
     /// Opens the file, and starts its thread.
-    pub(super) fn start(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
+    pub(super) fn start(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, Fault> {
         let file = OpenFile::open(path, max_bytes)?;
         let (jobs, queue) = channel();
         thread::Builder::new()
@@ -90,7 +90,7 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, OutboxError> {
+    fn open(path: PathBuf, max_bytes: Option<u64>) -> Result<Self, Fault> {
         let connection = file::open(&path, max_bytes)?;
         Ok(Self {
             identity: identity(&path),
@@ -106,7 +106,7 @@ impl OpenFile {
     }
 
     /// Opens the one at the path, if this is no longer there.
-    fn put_in_place(&mut self) -> Result<(), OutboxError> {
+    fn put_in_place(&mut self) -> Result<(), Fault> {
         if !self.is_in_place() {
             quietly(|| error!("the outbox is no longer at {:?}: what was in it is gone", self.path));
             // First without the old one, which saves what it can, and whose locks a second one would share. If there is
@@ -119,7 +119,7 @@ impl OpenFile {
     }
 
     /// All of these in one transaction, or none.
-    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), OutboxError> {
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), Fault> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -150,8 +150,9 @@ fn serve(mut file: OpenFile, queue: &Receiver<Box<dyn Job>>) {
     }
 }
 
-fn caught(work: impl FnOnce() -> Result<(), OutboxError>) -> Result<(), OutboxError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(OutboxError::Stopped))
+fn caught(work: impl FnOnce() -> Result<(), Fault>) -> Result<(), OutboxError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.map_or(Err(OutboxError::Stopped), |outcome| Ok(outcome?))
 }
 
 fn noted(outcome: Result<(), OutboxError>) -> Result<(), OutboxError> {
