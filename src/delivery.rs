@@ -298,7 +298,7 @@ impl Courier {
 
     /// Tries until the platform has taken the call, has refused it, or the attempts are spent.
     async fn deliver(&self, call: &Call, turn: &mut Turn, retry: &RetryPolicy, progress: &Progress<'_>) -> Outcome {
-        turn.come().await;
+        turn.ready().await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         loop {

@@ -278,8 +278,9 @@ pub struct CallReceipt {
     /// Attempts that it took, at least one; 0 if it is only on disk yet. Being sent once more with new credentials is
     /// part of an attempt.
     pub attempts: u32,
-    /// Time that it took from its first step to the platform's answer, waits included; not the
-    /// time that it waited behind other calls of its key. Zero if it is only on disk yet.
+    /// Time that it took from its first step to the platform's answer, waits between attempts included; not the
+    /// time that it waited behind other calls of its key, or for one of `max_in_flight` slots to begin with. Zero if it
+    /// is only on disk yet.
     pub elapsed: Duration,
     pub(crate) outbox: Note,
 }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{CredentialProvider, ProviderError, RuntimeCredentials, parse_object, parse_timestamp};
+use crate::error::chain;
 
 /// A larger file is no cache file.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -110,7 +111,7 @@ impl TokenFile {
             (Err(error), None) => Err(error.into()),
             (Err(error), Some(last_good)) => {
                 if !seen.broken {
-                    warn!("{error}: going on with the last token that it held");
+                    warn!("{}: going on with the last token that it held", chain(&error));
                 }
                 let credentials = last_good.clone();
                 seen.broken = true;
