@@ -361,6 +361,15 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn who_is_out_of_time_tries_no_more_addresses() {
+        let good = listen();
+        let tried = Cell::new(0);
+        let connected = connect(&[address(&good)], Duration::ZERO, |_| tried.set(tried.get() + 1)).await;
+        assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(tried.get(), 0);
+    }
+
+    #[actix_rt::test]
     async fn a_slow_name_service_is_given_up_by_the_limit_on_connecting() {
         let route = Route {
             host: Host::Domain("platform.test".into()),
@@ -380,6 +389,7 @@ mod tests {
         let addresses = vec![address(&listen()), address(&good)];
         let stream = route.open_with(async |_, _| Ok(addresses.clone()), None).await.unwrap();
         assert_eq!(stream.tcp().peer_addr().unwrap(), address(&good));
+        assert!(stream.tcp().nodelay().unwrap());
     }
 
     #[test]

@@ -421,3 +421,38 @@ fn attempt_error(error: SendRequestError, stage: Stage) -> AttemptError {
         Stage::Sending | Stage::Waiting => AttemptError::Disconnected(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    /// What awc prints of a request, into logs and panics.
+    #[actix_rt::test]
+    async fn a_request_shows_no_token() {
+        let options = Options::builder("http://platform.test").allow_plaintext_http(true);
+        let options = options.proxy("http://user:hunter2@127.0.0.1:2").build().unwrap();
+        let (courier, _) = options.into_parts();
+        let transport = &courier.transport;
+        let request = Request {
+            url: "http://platform.test/",
+            token: Some("s3cret"),
+            idempotency_key: None,
+            body: Bytes::new(),
+            head_says_all: true,
+            stage: Rc::new(Cell::new(Stage::Connecting)),
+        };
+        let client = transport.client(Protocol::Http1);
+        let post = transport.prepare(&client, &request, Protocol::Http1).unwrap();
+        let credentials = transport.proxy_credentials().unwrap().to_owned();
+        for (name, secret) in [
+            (header::AUTHORIZATION, "s3cret"),
+            (header::PROXY_AUTHORIZATION, &credentials),
+        ] {
+            let value = post.headers().get(&name).unwrap();
+            assert!(value.to_str().unwrap().ends_with(secret));
+            let shown = format!("{post:?}");
+            assert!(shown.contains(name.as_str()) && !shown.contains(secret), "{shown}");
+        }
+    }
+}
