@@ -363,10 +363,10 @@ mod tests {
     #[actix_rt::test]
     async fn who_is_out_of_time_tries_no_more_addresses() {
         let good = listen();
-        let tried = Cell::new(0);
-        let connected = connect(&[address(&good)], Duration::ZERO, |_| tried.set(tried.get() + 1)).await;
+        let tried = Cell::new(false);
+        let connected = connect(&[address(&good)], Duration::ZERO, |_| tried.set(true)).await;
         assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(tried.get(), 0);
+        assert!(!tried.get());
     }
 
     #[actix_rt::test]
