@@ -1,8 +1,8 @@
 //! Admission and order: messages with one key run one after another in the order they arrived, at
-//! most `max_in_flight` attempts run at once, and at most `max_queued` calls wait.
+//! most `max_in_flight` attempts run at once, and at most `max_queued` messages wait.
 //!
-//! A call that is admitted gets a [`Turn`], which is its place in its lane and, while it sends, a slot.
-//! Dropping the turn, wherever the call is, gives back both.
+//! A message that is admitted gets a [`Turn`], which is its place in its lane and, while it sends, a slot.
+//! Dropping the turn, wherever the message is, gives back both.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 /// Lanes that there is room for even when there are none.
 const KEPT_CAPACITY: usize = 1024;
 
-/// Whose calls run one after another. Shared, since a message is spoken of in many places.
+/// Whose messages run one after another. Shared, since a message is spoken of in many places.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Session(Rc<str>),
@@ -36,20 +36,20 @@ impl Key {
 pub(crate) struct Limits {
     /// Attempts that run at once.
     pub(crate) max_in_flight: usize,
-    /// Admitted calls that do not send: they wait for their turn, a slot, or their next attempt.
+    /// Admitted messages that do not send: they wait for their turn, a slot, or their next attempt.
     pub(crate) max_queued: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Lanes {
     limits: Limits,
-    /// A lane for each key with an admitted call; in it, who waits behind the one that runs.
+    /// A lane for each key with an admitted message; in it, who waits behind the one that runs.
     lanes: RefCell<HashMap<Key, VecDeque<Waiter>>>,
     slots: Arc<Semaphore>,
     admitted: Cell<usize>,
     next_number: Cell<u64>,
     closed: Cell<bool>,
-    /// Told when the last admitted call is done.
+    /// Told when the last admitted message is done.
     empty: Notify,
 }
 
@@ -59,10 +59,10 @@ struct Waiter {
     go: oneshot::Sender<()>,
 }
 
-/// Why a call was not admitted.
+/// Why a message was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// `max_queued` calls wait already.
+    /// `max_queued` messages wait already.
     Full,
     /// Nothing is admitted any more.
     Closed,
@@ -71,9 +71,9 @@ pub(crate) enum Refusal {
 /// What there is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gauges {
-    /// Admitted calls with a slot.
+    /// Admitted messages with a slot.
     pub(crate) running: usize,
-    /// Admitted calls without one.
+    /// Admitted messages without one.
     pub(crate) waiting: usize,
     pub(crate) lanes: usize,
 }
@@ -91,7 +91,7 @@ impl Lanes {
         })
     }
 
-    /// Takes a place at the end of the key's lane, now: the order of these calls is the order of the lane.
+    /// Takes a place at the end of the key's lane, now: the order in which this is called is the order of the lane.
     pub(crate) fn admit(self: &Rc<Self>, key: Key) -> Result<Turn, Refusal> {
         self.admit_if(key, |no_room| !no_room)
     }
@@ -108,7 +108,7 @@ impl Lanes {
         }
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes.entry(key.clone());
-        // A call that can send at once does not wait; but it will, if its first attempt fails.
+        // A message that can send at once does not wait; but it will, if its first attempt fails.
         let slot = match lane {
             Entry::Vacant(_) => self.try_slot(),
             Entry::Occupied(_) => None,
@@ -148,7 +148,7 @@ impl Lanes {
         self.limits.max_in_flight.saturating_sub(self.slots.available_permits())
     }
 
-    /// Admitted calls that do not send.
+    /// Admitted messages that do not send.
     fn waiting(&self) -> usize {
         self.admitted.get().saturating_sub(self.running())
     }
@@ -214,7 +214,7 @@ impl Lanes {
     }
 }
 
-/// An admitted call's place in its lane, and its slot while it sends.
+/// An admitted message's place in its lane, and its slot while it sends.
 #[derive(Debug)]
 pub(crate) struct Turn {
     lanes: Rc<Lanes>,
@@ -244,13 +244,13 @@ impl Turn {
         }
     }
 
-    /// Waits until the call may be sent, and has a slot for it.
+    /// Waits until the message may be sent, and has a slot for it.
     pub(crate) async fn ready(&mut self) {
         self.come().await;
         self.take_slot().await;
     }
 
-    /// Takes a slot, unless the call has one.
+    /// Takes a slot, unless the message has one.
     pub(crate) async fn take_slot(&mut self) {
         if self.slot.is_none() {
             // It is never closed.
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_beyond_the_limits_are_refused() {
+    fn messages_beyond_the_limits_are_refused() {
         let lanes = lanes(2, 3);
         let mut sending: Vec<_> = ["a", "b"].map(|name| lanes.admit(key(name)).unwrap()).into();
         let mut waiting = Vec::from(["a", "a", "c"].map(|name| lanes.admit(key(name)).unwrap()));
