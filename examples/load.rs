@@ -26,8 +26,9 @@ use std::{
 };
 
 use actix::Addr;
+use actix_rt::task::JoinHandle;
 use awc::{Client, Connector, http::header};
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use result_poster::{
     AgentResult, CallError, Cost, GetStats, Options, OutboxOptions, PostResult, ResultPoster, SessionStatus,
 };
@@ -229,10 +230,14 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
 
     let (started, cpu_before) = (Instant::now(), cpu_time());
     // A task for each, as a runner has for its sessions.
-    let callers: Vec<_> = (0..arguments.concurrency)
+    let mut callers: Vec<_> = (0..arguments.concurrency)
         .map(|_| actix_rt::spawn(Rc::clone(&run).call()))
         .collect();
-    let in_time = timeout(arguments.time_limit, join_all(callers)).await.is_ok();
+    let in_time = match timeout(arguments.time_limit, try_join_all(&mut callers)).await {
+        Ok(ended) => ended.map(|_| true)?,
+        Err(_) => false,
+    };
+    callers.iter().for_each(JoinHandle::abort);
     let (elapsed, cpu) = (
         started.elapsed(),
         cpu_before

@@ -9,10 +9,7 @@ use std::{
 
 use actix_rt::spawn;
 use bytes::Bytes;
-use futures_util::{
-    FutureExt as _,
-    future::{Either, FusedFuture, select},
-};
+use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,7 +56,7 @@ pub(crate) struct Outgoing {
     pub(crate) turn: Result<Turn, Unsent>,
     pub(crate) stop: Stop,
     pub(crate) reply_when_durable: bool,
-    /// What it says; none before it is accepted.
+    /// What it says; nothing yet while it is in the handler.
     pub(crate) calls: Vec<Call>,
     /// Its place in the outbox.
     pub(crate) entry: Entry,
@@ -137,11 +134,10 @@ impl Courier {
         names: [&'static str; N],
         calls: impl FnOnce(&Self, &Rc<str>) -> [Call; N],
     ) -> [Outcome; N] {
-        match &message.turn {
-            Ok(_) => {}
+        if let Err(unsent) = &message.turn {
             // What there is no room for in memory may have its place on the disk.
-            Err(Unsent::Refused(Refusal::Full)) if self.outbox.is_open() => {}
-            Err(unsent) => {
+            let has_another_chance = matches!(unsent, Unsent::Refused(Refusal::Full)) && self.outbox.is_open();
+            if !has_another_chance {
                 return names.map(|name| {
                     let outcome = Err(CallError::from(unsent.clone()));
                     self.journal.ended(Subject(name, message.key.id()), &outcome);
@@ -167,10 +163,13 @@ impl Courier {
             spawn(async move { self.send_calls(&mut message, &self.retry).await });
             return queued;
         }
-        let Outgoing { turn, stop, entry, .. } = &mut *message;
-        if let (Ok(turn), false) = (turn, entry.is_kept()) {
-            // Here, where it takes little room.
-            select(pin!(stop.come()), pin!(turn.ready())).await;
+        // It waits here, since what sends it takes more room. One that is kept must not take a slot yet: what is before
+        // it may be parked. Of a stop, each call says what is to be said.
+        if !message.entry.is_kept() {
+            let Outgoing { turn, stop, .. } = &mut *message;
+            if let Ok(turn) = turn {
+                select(pin!(turn.ready()), pin!(stop.come())).await;
+            }
         }
         let outcomes = Box::pin(self.send_calls(&mut message, &self.retry)).await;
         if is_enough && !matches!(outcomes.first(), Some(Err(CallError::Cancelled { .. }))) {
@@ -228,7 +227,7 @@ impl Courier {
             Ok(_) => return self.leave_parked(calls, stop, entry, BEHIND).await,
             Err(_) => return self.leave_parked(calls, stop, entry, NO_ROOM).await,
         };
-        let mut stopped = pin!(stop.come().fuse());
+        let mut stopped = pin!(stop.come());
         if entry.is_kept() && turn.is_behind() {
             let came = matches!(select(stopped.as_mut(), pin!(turn.come())).await, Either::Right(_));
             let behind = self.shutdown.run_until_cancelled(entry.is_behind(key));
@@ -239,7 +238,7 @@ impl Courier {
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
             let ended = self.call(call, turn, stop, stopped.as_mut(), retry).await;
-            let is_over = ended.is_err() && self.shutdown.is_cancelled() && !stop.is_withdrawn();
+            let is_over = self.shutdown.is_cancelled() && !stop.is_withdrawn();
             let ended = entry.settle(index, ended, is_over, &self.shutdown).await;
             self.journal.ended(call.subject(), &ended);
             outcomes.push(ended);
@@ -276,7 +275,7 @@ impl Courier {
         call: &Call,
         turn: &mut Turn,
         stop: &Stop,
-        stopped: Pin<&mut impl FusedFuture>,
+        stopped: Pin<&mut impl Future>,
         retry: &RetryPolicy,
     ) -> Outcome {
         let progress = Progress {
@@ -285,14 +284,16 @@ impl Courier {
             stage: Rc::new(Cell::new(Stage::Connecting)),
             reauthenticated: Cell::new(false),
         };
+        // So that the calls after a cancellation are not sent; nor is `stopped` polled again, once it has come.
         if stop.has_come() {
             return Err(progress.cancelled());
         }
         // Pinned first, since to hand on a future is to copy it.
         let work = pin!(self.deliver(call, turn, retry, &progress));
-        match select(stopped, pin!(caught(work))).await {
-            Either::Left(_) => Err(progress.cancelled()),
-            Either::Right((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
+        // An answer that comes together with a cancellation counts.
+        match select(pin!(caught(work)), stopped).await {
+            Either::Left((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
+            Either::Right(_) => Err(progress.cancelled()),
         }
     }
 

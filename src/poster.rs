@@ -94,21 +94,21 @@ impl ResultPoster {
 
     fn post_result(&self, message: PostResult) -> ResponseFuture<Result<PostReceipt, PostError>> {
         let (checked, key) = (message.check(), Key::Session(message.session_id.into()));
-        let outgoing = self.take(checked, key, message.cancellation, message.reply_when_durable);
+        let outgoing = self.outgoing(checked, key, message.cancellation, message.reply_when_durable);
         let posted = caught(Rc::clone(&self.courier).post_result(outgoing, message.result));
         Box::pin(posted.map(|posted| posted.unwrap_or_else(|message| Err(PostError::internal(message)))))
     }
 
     fn issue_call(&self, message: IssueCall) -> ResponseFuture<Result<CallReceipt, CallError>> {
         let (checked, key) = (message.check(), Key::Issue(message.issue_id.into()));
-        let outgoing = self.take(checked, key, message.cancellation, message.reply_when_durable);
+        let outgoing = self.outgoing(checked, key, message.cancellation, message.reply_when_durable);
         let call = (message.method, message.text, message.idempotency_key);
         let called = caught(Rc::clone(&self.courier).issue_call(outgoing, call));
         Box::pin(called.map(|called| called.unwrap_or_else(|message| Err(CallError::Internal { message }))))
     }
 
     /// Gives a message its place, now, so that the order of the mailbox is the order of the lane.
-    fn take(
+    fn outgoing(
         &self,
         checked: Result<(), InvalidMessage>,
         key: Key,

@@ -1,15 +1,18 @@
 //! A cancelled message says so, wherever it is, and nothing more of it is sent.
 
-use std::time::Duration;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::{convert::Infallible, io::Write as _, net::TcpListener, sync::mpsc, thread, time::Duration};
 
 use actix::Addr;
 use result_poster::{
-    CallError, GetStats, PostError, PostResult, ResultPoster, UpdateIssueStatus,
+    CallError, CancellationToken, GetStats, PostError, PostResult, ResultPoster, RuntimeCredentials, UpdateIssueStatus,
+    provider_fn,
     testing::{FakePlatform, ManualClock, Reply},
 };
-use tokio_util::sync::CancellationToken;
+use tokio::{io::AsyncReadExt as _, sync::oneshot};
 
-use crate::support::{completed, options, platform_and_poster, post_outcome, routes, start};
+use crate::support::{builder, completed, options, platform_and_poster, post_outcome, read_request, routes, start};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -166,4 +169,70 @@ async fn one_token_for_all_who_wait_for_a_slot_lets_nothing_more_out() {
     }
     assert_eq!((sent, platform.connections()), (2, 2));
     assert_idle(&poster).await;
+}
+
+#[actix_rt::test]
+async fn cancelled_together_with_the_credentials() {
+    let platform = FakePlatform::start().unwrap();
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let provider = provider_fn(async move || {
+        cancelled.cancel();
+        Ok::<_, Infallible>(RuntimeCredentials::new("wkr_1", "token"))
+    });
+    let poster = start(builder(platform.url()).credential_provider(provider));
+    let reply = poster.send(UpdateIssueStatus::new("i", "Finished").with_cancellation(token));
+    let error = reply.await.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CallError::Cancelled {
+                may_have_been_delivered: false
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(platform.requests().is_empty());
+}
+
+#[cfg(unix)]
+#[actix_rt::test]
+async fn an_answer_that_comes_together_with_a_cancellation_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let poster = start(options(format!("http://{}", listener.local_addr().unwrap())));
+    let token = CancellationToken::new();
+    let message = UpdateIssueStatus::new("i", "Finished").with_cancellation(token.clone());
+    let reply = actix_rt::spawn(poster.send(message));
+    // Who cancels hears of it as the poster hears of the answer: from a socket.
+    let (mut cancel, heard) = UnixStream::pair().unwrap();
+    heard.set_nonblocking(true).unwrap();
+    let mut heard = tokio::net::UnixStream::from_std(heard).unwrap();
+    let cancelled = token.clone();
+    actix_rt::spawn(async move {
+        heard.read_u8().await.unwrap();
+        cancelled.cancel();
+    });
+    let (asked, was_asked) = oneshot::channel();
+    let (go, may_answer) = mpsc::channel();
+    let (answered, was_answered) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream).unwrap();
+        asked.send(()).unwrap();
+        may_answer.recv().unwrap();
+        cancel.write_all(b"x").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"success\":true}")
+            .unwrap();
+        answered.send(()).unwrap();
+        // Open until the poster has read it.
+        (stream, cancel)
+    });
+    was_asked.await.unwrap();
+    // The poster's thread stands still meanwhile, and finds both.
+    go.send(()).unwrap();
+    was_answered.recv().unwrap();
+    reply.await.unwrap().unwrap().unwrap();
+    assert!(token.is_cancelled());
+    drop(server.join());
 }

@@ -9,8 +9,8 @@ use std::{
 use actix::Addr;
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use result_poster::{
-    CallError, Cost, Discard, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry, OutboxError, OutboxFile,
-    OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown, UpdateIssueStatus,
+    CallError, Cost, Discard, GetStats, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry, OutboxError,
+    OutboxFile, OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown, UpdateIssueStatus,
     testing::{FakePlatform, Reply},
 };
 use tempfile::TempDir;
@@ -243,7 +243,10 @@ async fn what_there_is_no_room_for_in_memory_is_parked() {
     let replies: Vec<_> = replies.into_iter().map(|reply| outcome(&reply.unwrap())).collect();
     assert_eq!(replies[0], "ok");
     assert!(replies[1..].iter().all(|reply| reply == "transient:0"), "{replies:?}");
+    // Each, and those that were parked once more when they came back.
     scene.emptied().await;
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!((stats.accepted, stats.parked, stats.delivered), (19, 9, 10));
     assert_eq!(scene.platform.requests().len(), 10);
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use actix::{Addr, MailboxError};
 use result_poster::{
-    CallError, CreateComment, GetStats, PostError, PostResult, ResultPoster, Shutdown, ShutdownReport,
+    CallError, CancellationToken, CreateComment, GetStats, PostError, PostResult, ResultPoster, Shutdown,
+    ShutdownReport,
     testing::{Crash, FakePlatform, ManualClock, Reply},
 };
 
@@ -123,6 +124,24 @@ async fn a_second_shutdown_does_no_harm_and_may_hurry_the_first() {
 }
 
 #[actix_rt::test]
+async fn who_has_a_token_of_its_own_is_cancelled_by_a_shutdown_too() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::ok().delay(LONG)]);
+    let poster = start(options(platform.url()).max_in_flight(1));
+    // One on its way, one behind it, and one that waits for its slot.
+    let replies = ["a", "a", "b"].map(|issue| {
+        let message = CreateComment::new(issue, "x").with_cancellation(CancellationToken::new());
+        actix_rt::spawn(poster.send(message))
+    });
+    platform.wait_for_requests(1).await;
+    let shutdown = poster.send(Shutdown::within(Duration::ZERO)).await.unwrap();
+    assert_eq!(report(shutdown), (0, 0, 3));
+    for reply in replies {
+        assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled");
+    }
+}
+
+#[actix_rt::test]
 async fn a_crash_in_the_middle_of_a_shutdown_changes_nothing() {
     let (platform, poster) = platform_and_poster();
     platform.script("completion", [Reply::ok().delay(SHORT)]);
@@ -142,7 +161,7 @@ async fn a_crash_in_the_middle_of_a_shutdown_changes_nothing() {
 #[actix_rt::test]
 async fn the_report_counts_from_the_message_on() {
     let (_platform, poster) = platform_and_poster();
-    let token = tokio_util::sync::CancellationToken::new();
+    let token = CancellationToken::new();
     token.cancel();
     let cancelled = poster.send(CreateComment::new("i", "x").with_cancellation(token));
     let shutdown = poster.send(Shutdown::within(LONG));
