@@ -2,7 +2,17 @@
 
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
-use std::{convert::Infallible, io::Write as _, net::TcpListener, sync::mpsc, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    io::Write as _,
+    net::TcpListener,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use actix::Addr;
 use result_poster::{
@@ -175,12 +185,20 @@ async fn one_token_for_all_who_wait_for_a_slot_lets_nothing_more_out() {
 async fn cancelled_together_with_the_credentials() {
     let platform = FakePlatform::start().unwrap();
     let token = CancellationToken::new();
-    let cancelled = token.clone();
+    let (cancelled, asked) = (token.clone(), AtomicBool::new(false));
     let provider = provider_fn(async move || {
-        cancelled.cancel();
+        if asked.swap(true, Ordering::Relaxed) {
+            cancelled.cancel();
+        }
         Ok::<_, Infallible>(RuntimeCredentials::new("wkr_1", "token"))
     });
     let poster = start(builder(platform.url()).credential_provider(provider));
+    // So that there is a connection, on which a request would be sent at once.
+    poster
+        .send(UpdateIssueStatus::new("i", "Started"))
+        .await
+        .unwrap()
+        .unwrap();
     let reply = poster.send(UpdateIssueStatus::new("i", "Finished").with_cancellation(token));
     let error = reply.await.unwrap().unwrap_err();
     assert!(
@@ -192,7 +210,7 @@ async fn cancelled_together_with_the_credentials() {
         ),
         "{error:?}"
     );
-    assert!(platform.requests().is_empty());
+    assert_eq!(platform.requests().len(), 1);
 }
 
 #[cfg(unix)]
