@@ -164,12 +164,13 @@ impl Courier {
             return queued;
         }
         // It waits here, since what sends it takes more room. One that is kept must not take a slot yet: what is before
-        // it may be parked. Of a stop, each call says what is to be said.
-        if !message.entry.is_kept() {
-            let Outgoing { turn, stop, .. } = &mut *message;
-            if let Ok(turn) = turn {
-                select(pin!(turn.ready()), pin!(stop.come())).await;
-            }
+        // it may be parked. If it is stopped meanwhile, its calls say so themselves.
+        if !message.entry.is_kept()
+            && let Outgoing {
+                turn: Ok(turn), stop, ..
+            } = &mut *message
+        {
+            select(pin!(turn.ready()), pin!(stop.come())).await;
         }
         let outcomes = Box::pin(self.send_calls(&mut message, &self.retry)).await;
         if is_enough && !matches!(outcomes.first(), Some(Err(CallError::Cancelled { .. }))) {
