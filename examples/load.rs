@@ -233,10 +233,8 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
     let mut callers: Vec<_> = (0..arguments.concurrency)
         .map(|_| actix_rt::spawn(Rc::clone(&run).call()))
         .collect();
-    let in_time = match timeout(arguments.time_limit, try_join_all(&mut callers)).await {
-        Ok(ended) => ended.map(|_| true)?,
-        Err(_) => false,
-    };
+    let ended = timeout(arguments.time_limit, try_join_all(&mut callers)).await;
+    let in_time = ended.ok().transpose()?.is_some();
     callers.iter().for_each(JoinHandle::abort);
     let (elapsed, cpu) = (
         started.elapsed(),

@@ -62,6 +62,7 @@ impl Clock {
         match &self.0 {
             Source::Host => actix_rt::time::sleep(duration).await,
             #[cfg(feature = "testing")]
+            // Boxed, since each call would have room for it.
             Source::Manual(clock) => Box::pin(clock.sleep(duration)).await,
         }
     }

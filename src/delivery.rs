@@ -304,7 +304,6 @@ impl Courier {
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         loop {
-            turn.take_slot().await;
             attempts = attempts.saturating_add(1);
             self.journal.attempt(attempts);
             let (last, retry_after) = match self.attempt(call, progress).await? {
@@ -339,6 +338,7 @@ impl Courier {
                 Some(wait) => {
                     turn.give_slot_back();
                     self.clock.sleep(wait).await;
+                    turn.take_slot().await;
                 }
             }
         }

@@ -612,6 +612,8 @@ mod tests {
         let cancelled = |may_have_been_delivered| CallError::Cancelled {
             may_have_been_delivered,
         };
+        // It may have been sent, and been refused for now.
+        assert_eq!(cancelled(false).to_string(), "cancelled, the platform has not taken it");
         let internal = CallError::Internal {
             message: "oh".to_owned(),
         };

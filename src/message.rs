@@ -131,7 +131,7 @@ impl UpdateIssueStatus {
         self
     }
 
-    /// As [`PostResult::reply_when_durable`].
+    /// As [`PostResult::reply_when_durable`]; without an outbox it is refused as [`CallError::Invalid`].
     #[cfg(feature = "outbox")]
     pub fn reply_when_durable(mut self) -> Self {
         self.0.reply_when_durable = true;
@@ -171,7 +171,7 @@ impl CreateComment {
         self
     }
 
-    /// As [`PostResult::reply_when_durable`].
+    /// As [`PostResult::reply_when_durable`]; without an outbox it is refused as [`CallError::Invalid`].
     #[cfg(feature = "outbox")]
     pub fn reply_when_durable(mut self) -> Self {
         self.0.reply_when_durable = true;

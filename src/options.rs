@@ -405,11 +405,11 @@ impl OptionsBuilder {
     /// a host, with a port out of range, or with credentials, a query or a fragment; one by plain http that is not on
     /// loopback, with a token or a provider and without [`allow_plaintext_http`](Self::allow_plaintext_http); an
     /// `auth_token`, registration token or `user_agent` that can't be a header; an empty registration token, or no
-    /// `worker_id` beside it; a `worker_id` or an `auth_token` beside a `credential_actor`; a zero `timeout`, `connect_timeout` or
-    /// `credential_timeout`; a `max_in_flight` of 0 or more than a million; a `jitter` outside 0 to 1; a
-    /// `max_summary_bytes` under 64; a `proxy`, or a variable of the environment in its place, that can't be used; a
-    /// bad certificate in `add_root_certificates_pem` or `client_certificate_pem`, or no root certificates at all; an
-    /// `outbox` with a lease or delays below 10 ms, or whose file can't be opened.
+    /// `worker_id` beside it; a `worker_id` or an `auth_token` beside a `credential_actor`; a zero `timeout`,
+    /// `connect_timeout` or `credential_timeout`; a `max_in_flight` of 0 or more than a million; a `jitter` outside 0
+    /// to 1; a `max_summary_bytes` under 64; a `proxy`, or a variable of the environment in its place, that can't be
+    /// used; a bad certificate in `add_root_certificates_pem` or `client_certificate_pem`, or no root certificates at
+    /// all; an `outbox` with a lease or delays below 10 ms, or whose file can't be opened.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = parse_platform_url(&self.platform_url)?;
         let secure = url.scheme() == "https";

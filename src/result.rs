@@ -37,8 +37,8 @@ pub struct AgentResult {
     /// Where the agent worked, on the runner's host. Sent with the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worktree_path: Option<String>,
-    /// The pull request that came of it. Sent only where a completed session has no summary, as part of the sentence in its
-    /// place.
+    /// The pull request that came of it. Sent only where a completed session has no summary, as part of the sentence in
+    /// its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request_url: Option<String>,
     /// The last commit. Not sent.

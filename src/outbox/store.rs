@@ -150,6 +150,18 @@ pub(super) fn ahead(
     Ok(None)
 }
 
+/// The lanes with a call that is due, which may be many.
+const DUE: &str = "SELECT lane FROM calls
+     WHERE platform = :platform AND worker = :worker AND dead = 0 AND owner IS NULL AND due_at <= :now
+     ORDER BY due_at";
+
+/// What a lane begins with.
+const FIRST_OF_LANE: &str = "SELECT *, owner IS NULL AND due_at <= :now AS due, owner IS NULL AS parked FROM calls
+     WHERE lane = CAST(:lane AS TEXT) AND dead = 0 AND platform = :platform AND worker = :worker
+     ORDER BY message, id LIMIT :limit";
+
+const ADOPT: &str = "UPDATE calls SET worker = ?3 WHERE platform = ?1 AND worker = ?2";
+
 /// Takes calls that are parked and due until there are `limit`, lane by lane, the longest due first: of each the first
 /// calls, unless one before them is not to be had. Tells whether there is such a lane.
 pub(super) fn claim(
@@ -159,11 +171,7 @@ pub(super) fn claim(
     now: i64,
     limit: usize,
 ) -> rusqlite::Result<(Vec<ClaimedCall>, bool)> {
-    let mut due = connection.prepare_cached(
-        "SELECT lane FROM calls
-         WHERE platform = :platform AND worker = :worker AND dead = 0 AND owner IS NULL AND due_at <= :now
-         ORDER BY due_at",
-    )?;
+    let mut due = connection.prepare_cached(DUE)?;
     let mut due = due.query(named_params! {
         ":platform": scope.platform, ":worker": scope.worker, ":now": now,
     })?;
@@ -195,11 +203,7 @@ fn first_of_lane(
     now: i64,
     calls: &mut Vec<ClaimedCall>,
 ) -> rusqlite::Result<()> {
-    let mut first = connection.prepare_cached(
-        "SELECT *, owner IS NULL AND due_at <= :now AS due, owner IS NULL AS parked FROM calls
-         WHERE lane = CAST(:lane AS TEXT) AND dead = 0 AND platform = :platform AND worker = :worker
-         ORDER BY message, id LIMIT :limit",
-    )?;
+    let mut first = connection.prepare_cached(FIRST_OF_LANE)?;
     let mut rows = first.query(named_params! {
         ":now": now, ":lane": lane, ":platform": scope.platform, ":worker": scope.worker, ":limit": OF_ONE_LANE,
     })?;
@@ -343,7 +347,7 @@ pub(super) fn mend_times(connection: &Connection, scope: &Scope, now: i64, longe
 
 /// What was from one worker is from another.
 pub(super) fn adopt(connection: &Connection, platform: &str, former: &str, worker: &str) -> rusqlite::Result<()> {
-    let mut adopt = connection.prepare_cached("UPDATE calls SET worker = ?3 WHERE platform = ?1 AND worker = ?2")?;
+    let mut adopt = connection.prepare_cached(ADOPT)?;
     adopt.execute([platform, former, worker])?;
     Ok(())
 }
@@ -780,31 +784,19 @@ mod tests {
         let file = file();
         let plan = |statement: &str| -> String {
             let mut plan = file.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-            let steps = plan.query_map((), |row| row.get::<_, String>("detail")).unwrap();
+            // Whatever the parameters are.
+            let steps = plan.raw_query().mapped(|row| row.get::<_, String>("detail"));
             steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
         };
-        let scope = "platform = 'p' AND worker = 'w'";
         for (statement, index) in [
             (
-                format!(
-                    "SELECT lane FROM calls WHERE {scope} AND dead = 0 AND owner IS NULL AND due_at <= 1 ORDER BY due_at"
-                ),
+                DUE,
                 "calls_by_due (platform=? AND worker=? AND dead=? AND owner=? AND due_at<?)",
             ),
-            (
-                format!("SELECT * FROM calls WHERE lane = 'a' AND dead = 0 AND {scope} ORDER BY message, id LIMIT 16"),
-                "calls_by_lane (lane=?)",
-            ),
-            (
-                "UPDATE calls SET worker = 'x' WHERE platform = 'p' AND worker = 'w'".into(),
-                "calls_by_due (platform=? AND worker=?)",
-            ),
-            (
-                "UPDATE calls SET owner = NULL WHERE owner = 1".into(),
-                "calls_by_owner (owner=?)",
-            ),
+            (FIRST_OF_LANE, "calls_by_lane (lane=?)"),
+            (ADOPT, "calls_by_due (platform=? AND worker=?)"),
         ] {
-            let plan = plan(&statement);
+            let plan = plan(statement);
             assert!(plan.contains(index) && !plan.contains("SCAN"), "{statement}: {plan}");
         }
     }

@@ -6,16 +6,19 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
+use actix::{Addr, MailboxError};
+use actix_rt::task::JoinHandle;
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use result_poster::{
-    CallError, Cost, Discard, GetStats, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry, OutboxError,
-    OutboxFile, OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown, UpdateIssueStatus,
+    CallError, CallReceipt, Cost, Discard, GetStats, ListDeadLetters, ListParked, OptionsBuilder, OutboxEntry,
+    OutboxError, OutboxFile, OutboxOptions, Page, PostResult, Requeue, ResultPoster, Shutdown, UpdateIssueStatus,
     testing::{FakePlatform, Reply},
 };
 use tempfile::TempDir;
 
 use crate::support::{builder, completed, options, outcome, platform_and_poster, post, routes, start};
+
+type Outcome = Result<CallReceipt, CallError>;
 
 pub const SOON: Duration = Duration::from_millis(20);
 
@@ -83,6 +86,18 @@ impl Scene {
         let other = rusqlite::Connection::open(self.path()).unwrap();
         other.execute_batch("BEGIN EXCLUSIVE").unwrap();
         other
+    }
+
+    /// One call on its way, and the next of its lane behind it, both in the file.
+    pub async fn one_behind_another(
+        &self,
+        poster: &Addr<ResultPoster>,
+    ) -> [JoinHandle<Result<Outcome, MailboxError>>; 2] {
+        let first = actix_rt::spawn(poster.send(update("i")));
+        self.platform.wait_for_requests(1).await;
+        let second = actix_rt::spawn(poster.send(update("i")));
+        wait_until(|| count(&self.path()) == 2).await;
+        [first, second]
     }
 
     /// Waits until nothing is parked, and nothing on its way.

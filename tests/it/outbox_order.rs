@@ -128,10 +128,7 @@ async fn what_can_not_be_parked_is_not_overtaken_either() {
     let down = Reply::status(503).delay(10 * SOON);
     scene.platform.script("issue-tracker-proxy", [down, Reply::ok()]);
     let poster = start(scene.options_with(late(scene.path())));
-    let first = actix_rt::spawn(poster.send(update("i")));
-    scene.platform.wait_for_requests(1).await;
-    let second = actix_rt::spawn(poster.send(update("i")));
-    wait_until(|| count(&scene.path()) == 2).await;
+    let [first, second] = scene.one_behind_another(&poster).await;
     // As a disk that fails.
     let file = rusqlite::Connection::open(scene.path()).unwrap();
     file.execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")

@@ -8,7 +8,7 @@ use result_poster::{
 };
 
 use crate::{
-    outbox::{SOON, Scene, calls, count, late, shut_down, soon, update, wait_until},
+    outbox::{SOON, Scene, calls, late, shut_down, soon, update, wait_until},
     support::{ScriptedProvider, builder, options, outcome, post, post_outcome, routes, start},
 };
 
@@ -149,10 +149,7 @@ async fn what_another_process_has_taken_over_while_it_waited_is_not_sent() {
     let slow = Reply::ok().delay(10 * SOON);
     scene.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
     let poster = start(scene.options_with(late(scene.path())));
-    let first = actix_rt::spawn(poster.send(update("i")));
-    scene.platform.wait_for_requests(1).await;
-    let second = actix_rt::spawn(poster.send(update("i")));
-    wait_until(|| count(&scene.path()) == 2).await;
+    let [first, second] = scene.one_behind_another(&poster).await;
     let file = rusqlite::Connection::open(scene.path()).unwrap();
     file.execute("UPDATE calls SET owner = 7 WHERE id = 2", ()).unwrap();
     first.await.unwrap().unwrap().unwrap();

@@ -107,6 +107,24 @@ async fn a_broken_or_missing_file_keeps_the_last_good_value_and_says_so_once() {
 }
 
 #[actix_rt::test]
+async fn a_file_that_is_gone_is_logged_with_its_cause() {
+    keep_log();
+    let (platform, file) = (FakePlatform::start().unwrap(), TempFile::new("gone"));
+    file.write(r#"{"workerId":"w","runtimeToken":"good"}"#);
+    let poster = start(options(platform.url()).credential_provider(RuntimeTokenFile::new(&file.0)));
+    update(&poster).await.unwrap();
+    fs::remove_file(&file.0).unwrap();
+    update(&poster).await.unwrap();
+    let begin = format!("{} can't be read: ", file.0.display());
+    let lines: Vec<_> = logged().into_iter().filter(|line| line.contains(&begin)).collect();
+    let cause = lines.first().and_then(|line| line.split_once(&begin)).unwrap().1;
+    assert!(
+        cause.contains(": going on with the last token that it held") && !cause.starts_with("going on"),
+        "{lines:?}"
+    );
+}
+
+#[actix_rt::test]
 async fn a_file_that_was_never_there_leaves_the_fixed_pair() {
     let (platform, file) = (FakePlatform::start().unwrap(), TempFile::new("never"));
     let poster = start(
