@@ -30,7 +30,8 @@ use actix_rt::task::JoinHandle;
 use awc::{Client, Connector, http::header};
 use futures_util::future::try_join_all;
 use result_poster::{
-    AgentResult, CallError, Cost, GetStats, Options, OutboxOptions, PostResult, ResultPoster, SessionStatus,
+    AgentResult, CallError, Cost, Options, PostResult, ResultPoster, SessionStatus, events::GetStats,
+    outbox::OutboxOptions,
 };
 use serde_json::{Value, json};
 use socket2::SockRef;
@@ -338,7 +339,7 @@ impl Sender {
             options = options.max_in_flight(limit);
         }
         if let Some(path) = &arguments.outbox {
-            options = options.outbox(OutboxOptions::at(path));
+            options = options.outbox(OutboxOptions::new(path));
         }
         Ok(Self::Poster(ResultPoster::start_supervised(
             options.build().map_err(io::Error::other)?,
@@ -403,7 +404,7 @@ fn result() -> AgentResult {
 
 fn kind(error: &CallError) -> String {
     match error {
-        CallError::Transient(error) if error.is_parked() => "parked".into(),
+        CallError::Parked(_) => "parked".into(),
         CallError::Transient(error) => error.last.to_string(),
         other => other.to_string(),
     }

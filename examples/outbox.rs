@@ -1,56 +1,44 @@
-//! Looks into an outbox: lists, shows, re-queues and discards what is in it, while others are using it.
+//! Lists, shows, requeues and discards the calls in an outbox. Runners may use the outbox at the same time.
 //!
 //! `cargo run --example outbox -- outbox.db list`
 
-use std::{
-    env,
-    fmt::Display,
-    io::{self, Write as _},
-    process::ExitCode,
-    time::SystemTime,
-};
+mod common;
 
+use std::{process::ExitCode, time::SystemTime};
+
+use common::{Failure, chain, say};
 use jiff::Timestamp;
-use result_poster::{DeliveryId, OutboxEntry, OutboxFile, Page};
-use serde_json::{Value, json};
+use result_poster::{
+    CallId, OutboxError,
+    outbox::{EntryQuery, EntryState, OutboxEntry, OutboxInspector},
+};
+use serde_json::{Map, Value};
 
 const HELP: &str = "\
-Looks into an outbox, while its runners are using it.
+Inspects and repairs an outbox. Runners may use it at the same time.
 
 Usage: outbox [OPTIONS] <FILE> <COMMAND>
 
 Commands:
-  list          The calls that are parked, or with --dead the dead letters
-  show <ID>     All about one of them
-  requeue <ID>  Lets it be tried again, at once and for seven days
-  discard <ID>  Deletes it for good
+  list          Lists the parked calls, or the dead letters with --dead
+  show <ID>     Shows a call with its body
+  requeue <ID>  Makes a call due now, with a fresh expiry of 7 days
+  discard <ID>  Deletes a call
 
 Options:
-  --dead        The dead letters: refused by the platform, or expired
-  --after <ID>  The list from after this one
-  --limit <N>   At most so many of them [default: 100]
-  --json        JSON in place of a table: one object on a line
-  -h, --help    Shows this text
+  --dead        Lists the calls that were rejected or have expired
+  --after <ID>  Lists only the calls after this one
+  --limit <N>   Lists at most N calls [default: 100]
+  --json        Prints JSON instead of text, one object per line
+  -h, --help    Prints this text
 
-Exit status: 0 done, 1 there is no such call or the file can't be used,
-2 the arguments are wrong";
-
-/// What ends the program early: one line, and the exit status.
-struct Failure(String, u8);
-
-fn wrong(message: impl Display) -> Failure {
-    Failure(format!("{message}; see --help"), 2)
-}
-
-fn failed(message: impl Display) -> Failure {
-    Failure(message.to_string(), 1)
-}
+Exit status: 0 done; 1 no such call, or a file error; 2 invalid arguments";
 
 enum Command {
-    List { dead: bool, page: Page },
-    Show(DeliveryId),
-    Requeue(DeliveryId),
-    Discard(DeliveryId),
+    List(EntryQuery),
+    Show(CallId),
+    Requeue(CallId),
+    Discard(CallId),
 }
 
 struct Arguments {
@@ -60,176 +48,170 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// `None`: the help was asked for.
-    fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, Failure> {
-        let (mut dead, mut json, mut after, mut limit) = (false, false, None, 100);
-        let mut plain = Vec::new();
-        let mut words = words;
+    /// `None` for `--help`.
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, Failure> {
+        let (mut state, mut after, mut limit, mut json) = (EntryState::Parked, None, None, false);
+        let mut positional = Vec::new();
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| wrong(format!("{word} needs a value")));
+            let missing_value = || Failure::usage(format!("missing value for {word}"));
+            let mut value = || words.next().ok_or_else(missing_value);
             match word.as_str() {
                 "-h" | "--help" => return Ok(None),
-                "--dead" => dead = true,
+                "--dead" => state = EntryState::DeadLetter,
                 "--json" => json = true,
                 "--after" => after = Some(id(&value()?)?),
-                "--limit" => limit = value()?.parse().map_err(|_| wrong("--limit takes a number"))?,
-                option if option.starts_with('-') => return Err(wrong(format!("there is no option {option}"))),
-                _ => plain.push(word),
+                "--limit" => limit = Some(number(&value()?)?),
+                option if option.starts_with('-') => return Err(Failure::usage(format!("unknown option {option}"))),
+                _ => positional.push(word),
             }
         }
-        let plain: Vec<_> = plain.iter().map(String::as_str).collect();
-        let (file, command) = match plain.as_slice() {
-            [file, "list"] => {
-                let page = Page::first(limit);
-                let page = after.map_or(page, |id| page.after(id));
-                (file, Command::List { dead, page })
-            }
-            [file, "show", number] => (file, Command::Show(id(number)?)),
-            [file, "requeue", number] => (file, Command::Requeue(id(number)?)),
-            [file, "discard", number] => (file, Command::Discard(id(number)?)),
-            [] => return Err(wrong("there is no file")),
-            [_] => return Err(wrong("there is no command")),
-            [_, command @ ("show" | "requeue" | "discard"), ..] => {
-                return Err(wrong(format!("{command} takes one id")));
-            }
-            [_, command, ..] => return Err(wrong(format!("{command} is no command, or takes no id"))),
+        let mut query = EntryQuery::new(state);
+        if let Some(id) = after {
+            query = query.after(id);
+        }
+        if let Some(limit) = limit {
+            query = query.limit(limit);
+        }
+
+        let mut positional = positional.into_iter();
+        let mut next = |name: &str| {
+            let word = positional.next();
+            word.ok_or_else(|| Failure::usage(format!("missing <{name}>")))
         };
-        let file = (*file).to_owned();
-        Ok(Some(Self { file, command, json }))
+        let file = next("FILE")?;
+        let command = match next("COMMAND")?.as_str() {
+            "list" => Command::List(query),
+            "show" => Command::Show(id(&next("ID")?)?),
+            "requeue" => Command::Requeue(id(&next("ID")?)?),
+            "discard" => Command::Discard(id(&next("ID")?)?),
+            unknown => return Err(Failure::usage(format!("unknown command {unknown}"))),
+        };
+        match positional.next() {
+            Some(word) => Err(Failure::usage(format!("unexpected argument {word}"))),
+            None => Ok(Some(Self { file, command, json })),
+        }
     }
 }
 
-fn id(text: &str) -> Result<DeliveryId, Failure> {
-    text.parse().map_err(|_| wrong(format!("{text:?} is no id")))
+fn id(text: &str) -> Result<CallId, Failure> {
+    text.parse().map_err(|_| Failure::usage(format!("invalid id {text:?}")))
+}
+
+fn number(text: &str) -> Result<u32, Failure> {
+    text.parse()
+        .map_err(|_| Failure::usage(format!("invalid number {text:?}")))
 }
 
 fn main() -> ExitCode {
-    let output = match Arguments::parse(env::args().skip(1)) {
-        Ok(None) => Ok(format!("{HELP}\n")),
-        Ok(Some(arguments)) => run(&arguments),
-        Err(failure) => Err(failure),
-    };
-    match output {
-        Ok(text) => {
-            // Who reads it may have seen enough.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(Failure(message, status)) => {
-            eprintln!("{message}");
-            ExitCode::from(status)
-        }
-    }
+    common::exit_code(run())
 }
 
-fn run(arguments: &Arguments) -> Result<String, Failure> {
-    let file = OutboxFile::open(&arguments.file).map_err(|error| failed(format!("{}: {error}", arguments.file)))?;
-    let none = |id| failed(format!("no call that is parked or dead has the id {id}"));
-    match arguments.command {
-        Command::List { dead, page } => {
-            let entries = if dead {
-                file.dead_letters(page)
+fn run() -> Result<(), Failure> {
+    let Some(Arguments { file, command, json }) = Arguments::parse(common::arguments()?)? else {
+        say(HELP);
+        return Ok(());
+    };
+    let of_file = |error: OutboxError| Failure::new(1, format!("{file}: {}", chain(&error)));
+    let of_call = |id: CallId| move |error: OutboxError| Failure::new(1, format!("call {id}: {}", chain(&error)));
+    let outbox = OutboxInspector::open(&file).map_err(of_file)?;
+    match command {
+        Command::List(query) => {
+            let entries = outbox.list(query).map_err(of_file)?;
+            if json {
+                for entry in &entries {
+                    say(Value::Object(object(entry)?));
+                }
             } else {
-                file.parked(page)
-            };
-            let entries = entries.map_err(failed)?;
-            Ok(if arguments.json {
-                lines(&entries)
-            } else {
-                table(&entries)
-            })
+                print_table(&entries);
+            }
         }
         Command::Show(id) => {
-            let entry = file.get(id).map_err(failed)?.ok_or_else(|| none(id))?;
-            Ok(if arguments.json { lines(&[entry]) } else { page(&entry) })
+            let entry = outbox.get(id).and_then(|entry| entry.ok_or(OutboxError::NoSuchCall));
+            let object = object(&entry.map_err(of_call(id))?)?;
+            if json {
+                say(Value::Object(object));
+            } else {
+                print_fields(&object);
+            }
         }
-        Command::Requeue(id) => match file.requeue(id).map_err(failed)? {
-            true => Ok(format!("{id} is due\n")),
-            false => Err(none(id)),
-        },
-        Command::Discard(id) => match file.discard(id).map_err(failed)? {
-            true => Ok(format!("{id} is gone\n")),
-            false => Err(none(id)),
-        },
+        Command::Requeue(id) => {
+            outbox.requeue(id).map_err(of_call(id))?;
+            say(format!("requeued {id}"));
+        }
+        Command::Discard(id) => {
+            outbox.discard(id).map_err(of_call(id))?;
+            say(format!("discarded {id}"));
+        }
     }
+    Ok(())
 }
 
-/// To the second, as in RFC 3339.
-fn time(time: SystemTime) -> String {
+/// A time to the second, as in RFC 3339.
+fn rfc3339(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Without what would break a line or steer a terminal.
-fn plain(text: &str) -> String {
+/// Replaces control characters, which could break the line or steer the terminal.
+fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn table(entries: &[OutboxEntry]) -> String {
-    let head = ["ID", "CALL", "SUBJECT", "ATTEMPTS", "SINCE", "NEXT", "WHY"].map(str::to_owned);
-    let rows = entries.iter().map(|entry| {
-        let next = if entry.is_dead {
-            "never".into()
-        } else {
-            time(entry.due_at)
-        };
-        let (call, subject, error) = (plain(&entry.call), plain(&entry.subject), plain(&entry.error));
-        let attempts = entry.attempts.to_string();
+fn print_table(entries: &[OutboxEntry]) {
+    let head = [
+        "ID",
+        "KIND",
+        "TARGET",
+        "ATTEMPTS",
+        "CREATED",
+        "NEXT ATTEMPT",
+        "LAST ERROR",
+    ]
+    .map(str::to_owned);
+    let row = |entry: &OutboxEntry| {
         [
             entry.id.to_string(),
-            call,
-            subject,
-            attempts,
-            time(entry.created_at),
-            next,
-            error,
+            printable(&entry.kind),
+            printable(&entry.target_id),
+            entry.attempts.to_string(),
+            rfc3339(entry.created_at),
+            entry.next_attempt_at.map_or("never".to_owned(), rfc3339),
+            printable(entry.last_error.as_deref().unwrap_or_default()),
         ]
+    };
+    let mut rows = vec![head];
+    rows.extend(entries.iter().map(row));
+    let widths = rows.iter().fold([0; 7], |widths, row| {
+        let mut cells = row.iter();
+        widths.map(|width| cells.next().map_or(width, |cell| width.max(cell.chars().count())))
     });
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let line = |row: &[String; 7]| {
+    for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
 }
 
-fn object(entry: &OutboxEntry) -> Value {
-    json!({
-        "id": entry.id,
-        "state": if entry.is_dead { "dead" } else { "parked" },
-        "call": entry.call,
-        "subject": entry.subject,
-        "platformUrl": entry.platform_url,
-        "workerId": entry.worker_id,
-        "idempotencyKey": entry.idempotency_key,
-        "attempts": entry.attempts,
-        "createdAt": time(entry.created_at),
-        "dueAt": (!entry.is_dead).then(|| time(entry.due_at)),
-        "expiresAt": (!entry.is_dead).then(|| time(entry.expires_at)),
-        "statusCode": entry.status_code,
-        "error": entry.error,
-        "body": serde_json::from_str(&entry.body).unwrap_or(Value::Null),
-    })
+/// A call as a JSON object, with its times as text and its body as JSON.
+fn object(entry: &OutboxEntry) -> Result<Map<String, Value>, Failure> {
+    let object = serde_json::to_value(entry).and_then(serde_json::from_value::<Map<_, _>>);
+    let mut object = object.map_err(|error| Failure::new(1, error))?;
+    let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    set("createdAt", rfc3339(entry.created_at).into());
+    set("nextAttemptAt", entry.next_attempt_at.map(rfc3339).into());
+    set("expiresAt", entry.expires_at.map(rfc3339).into());
+    set("body", serde_json::from_str(&entry.body).unwrap_or_default());
+    Ok(object)
 }
 
-fn lines(entries: &[OutboxEntry]) -> String {
-    entries.iter().map(|entry| format!("{}\n", object(entry))).collect()
-}
-
-fn page(entry: &OutboxEntry) -> String {
-    let object = object(entry);
-    let fields = object.as_object().into_iter().flatten();
-    let line = |(name, value): (&String, &Value)| match value {
-        Value::String(text) => format!("{name}: {}\n", plain(text)),
-        Value::Null => String::new(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            format!("{name}: {}\n", plain(&value.to_string()))
+/// Prints each field of the object that has a value.
+fn print_fields(object: &Map<String, Value>) {
+    for (name, value) in object {
+        match value {
+            Value::Null => {}
+            Value::String(text) => say(format!("{name}: {}", printable(text))),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                say(format!("{name}: {}", printable(&value.to_string())));
+            }
         }
-    };
-    fields.map(line).collect()
+    }
 }

@@ -1,55 +1,42 @@
-//! Posts a runner's result file and tells, step by step, what happened.
+//! Posts a result from a file to a platform and prints the outcome of each call.
 //!
 //! `cargo run --example post_result -- examples/data/completed.json`
 
-use std::{
-    env,
-    ffi::OsString,
-    fmt::Display,
-    fs,
-    io::{self, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+mod common;
 
+use std::{env, fs, process::ExitCode, time::Duration};
+
+use common::{Failure, chain, say};
 use result_poster::{
-    AgentResult, CallError, CallReceipt, Options, OutboxOptions, PostError, PostResult, ResultPoster, Shutdown,
+    AgentResult, CallError, CallReceipt, NextStep, Options, PostError, PostResult, ResultPoster, Shutdown,
+    outbox::OutboxOptions,
     testing::{FakePlatform, RecordedRequest},
 };
 
 const HELP: &str = "\
-Posts a runner's result to a platform: the completion, then the status.
+Posts the result of a session to a platform: the completion, then the status.
 
 Usage: post_result [OPTIONS] <FILE>
 
 Arguments:
-  <FILE>            A result as JSON, such as examples/data/completed.json
+  <FILE>            The result as JSON, such as examples/data/completed.json
 
 Options:
-  --platform <URL>  The platform to post to. Without it, one is started here,
-                    and what it received is shown
-  --outbox <FILE>   Keeps the result in this file until it is delivered; what an
-                    earlier call left there for the same platform and worker
-                    is delivered too
-  --session <ID>    The session that the result belongs to [default: sess-1]
-  -h, --help        Shows this text
+  --platform <URL>  The URL of the platform. Default: a platform on loopback that
+                    the program starts, and whose requests it prints
+  --outbox <FILE>   Stores the result in this file until it is delivered, and
+                    delivers the parked calls of the same platform and worker
+  --session <ID>    The id of the session [default: sess-1]
+  -h, --help        Prints this text
 
 Environment:
-  RESULT_POSTER_TOKEN      The worker's token. A token has no place on a command
-                           line, where every user of the host can read it
-  RESULT_POSTER_WORKER_ID  The worker's id [default, without --platform: wkr_1]
-  RUST_LOG                 Log lines on stderr, such as result_poster=debug
+  RESULT_POSTER_TOKEN      The worker's token. It is not an option, since other
+                           users of the host can read command lines
+  RESULT_POSTER_WORKER_ID  The worker's id [default without --platform: wkr_1]
+  RUST_LOG                 The log filter, such as result_poster=debug
 
-Exit status: 0 delivered, 1 not delivered, 2 the arguments, the file or the
-settings are wrong, and nothing was sent";
-
-/// What ends the program early: one line, and the exit status.
-struct Failure(String, u8);
-
-/// Nothing was sent: the arguments, the file or the options are wrong.
-fn wrong(message: impl Display) -> Failure {
-    Failure(message.to_string(), 2)
-}
+Exit status: 0 delivered; 1 not delivered; 2 invalid arguments, file or settings,
+and nothing was sent";
 
 struct Arguments {
     file: String,
@@ -59,23 +46,23 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// `None`: the help was asked for.
-    fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<Self>, Failure> {
+    /// `None` for `--help`.
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, Failure> {
         let (mut file, mut platform, mut outbox, mut session) = (None, None, None, "sess-1".to_owned());
         while let Some(word) = words.next() {
-            let word = text(word)?;
-            let mut value = || text(words.next().ok_or_else(|| wrong(format!("{word} needs a value")))?);
+            let missing_value = || Failure::usage(format!("missing value for {word}"));
+            let mut value = || words.next().ok_or_else(missing_value);
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--platform" => platform = Some(value()?),
                 "--outbox" => outbox = Some(value()?),
                 "--session" => session = value()?,
-                flag if flag.starts_with('-') => return Err(wrong(format!("there is no option {flag}, see --help"))),
-                _ if file.is_some() => return Err(wrong("more than one file was named, see --help")),
+                option if option.starts_with('-') => return Err(Failure::usage(format!("unknown option {option}"))),
+                _ if file.is_some() => return Err(Failure::usage(format!("unexpected argument {word}"))),
                 _ => file = Some(word),
             }
         }
-        let file = file.ok_or_else(|| wrong("no file was named, see --help"))?;
+        let file = file.ok_or_else(|| Failure::usage("missing <FILE>"))?;
         Ok(Some(Self {
             file,
             platform,
@@ -85,34 +72,17 @@ impl Arguments {
     }
 }
 
-fn text(word: OsString) -> Result<String, Failure> {
-    word.into_string()
-        .map_err(|word| wrong(format!("{} is not Unicode", word.display())))
-}
-
-fn variable(name: &str, default: &str) -> Result<String, Failure> {
-    match env::var(name) {
-        Ok(value) => Ok(value),
-        Err(env::VarError::NotPresent) => Ok(default.to_owned()),
-        Err(env::VarError::NotUnicode(_)) => Err(wrong(format!("{name} is not Unicode"))),
-    }
-}
-
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
-    let done = match Arguments::parse(env::args_os().skip(1)) {
-        Ok(Some(arguments)) => actix_rt::System::new().block_on(post(arguments)),
-        Ok(None) => {
+    common::exit_code(run())
+}
+
+fn run() -> Result<(), Failure> {
+    match Arguments::parse(common::arguments()?)? {
+        Some(arguments) => actix_rt::System::new().block_on(post(arguments)),
+        None => {
             say(HELP);
             Ok(())
-        }
-        Err(failure) => Err(failure),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(message, status)) => {
-            let _ = writeln!(io::stderr(), "post_result: {message}");
-            ExitCode::from(status)
         }
     }
 }
@@ -124,71 +94,109 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
         outbox,
         session,
     } = arguments;
-    let json = fs::read(&file).map_err(|error| wrong(format!("{file} can't be read: {error}")))?;
-    let result: AgentResult =
-        serde_json::from_slice(&json).map_err(|error| wrong(format!("{file} is not a result: {error}")))?;
-    say(format!("Read {file}: the session ended as {}.", result.status));
+    let json = fs::read(&file).map_err(|error| Failure::new(2, format!("cannot read {file}: {error}")))?;
+    let result: AgentResult = serde_json::from_slice(&json)
+        .map_err(|error| Failure::new(2, format!("{file} is not a valid result: {error}")))?;
+    say(format!("Read {file}: the session {}.", result.status));
 
-    // Without a platform, one of our own.
-    let embedded = match platform {
-        Some(_) => None,
-        None => Some(FakePlatform::start().map_err(|error| wrong(format!("no platform can be started: {error}")))?),
+    let (url, embedded) = match platform {
+        Some(url) => (url, None),
+        None => {
+            let platform =
+                FakePlatform::start().map_err(|error| Failure::new(2, format!("cannot start a platform: {error}")))?;
+            (platform.url(), Some(platform))
+        }
     };
-    let url = platform
-        .or(embedded.as_ref().map(FakePlatform::url))
-        .unwrap_or_default();
-    let stand_in = if embedded.is_some() { "wkr_1" } else { "" };
-    let mut options = Options::builder(&url)
-        .worker_id(variable("RESULT_POSTER_WORKER_ID", stand_in)?)
-        .auth_token(variable("RESULT_POSTER_TOKEN", "")?);
-    if let Some(path) = outbox {
-        options = options.outbox(OutboxOptions::at(path));
-    }
-    let options = options.build().map_err(wrong)?;
+    let options = options(&url, embedded.is_some(), outbox)?;
     say(format!(
-        "Posting it for session {session} to {url}; this takes a while if it has to be tried again."
+        "Posting the result of session {session} to {url}; retries may take minutes."
     ));
 
     let poster = ResultPoster::start_supervised(options);
     let reply = poster
         .send(PostResult::new(session, result))
         .await
-        .map_err(|error| Failure(error.to_string(), 1))?;
+        .map_err(|error| Failure::new(1, error))?;
     match &reply {
         Ok(receipt) => {
             say(format!("1. Completion: {}.", delivered(&receipt.completion)));
             say(format!("2. Status: {}.", delivered(&receipt.status)));
         }
-        Err(PostError::Invalid(error)) => return Err(wrong(error)),
-        Err(error) if matches!(error.completion(), Some(CallError::NoCredentials)) => {
-            return Err(wrong("this platform needs a token: set RESULT_POSTER_TOKEN"));
-        }
+        Err(error @ PostError::Invalid(_)) => return Err(Failure::new(2, chain(error))),
         Err(error) => {
-            let call = |failure: Option<&CallError>| match failure {
-                None => "delivered",
-                Some(CallError::Transient(error)) if error.is_parked() => "in the outbox, not delivered yet",
-                Some(_) => "not delivered",
-            };
-            say(format!("1. Completion: {}.", call(error.completion())));
-            say(format!("2. Status: {}.", call(error.status())));
+            say(format!("1. Completion: {}.", state(error.completion())));
+            say(format!("2. Status: {}.", state(error.status())));
+            say(format!("Next step: {}.", next_step(error)));
+            if let Some(rejection) = error.permanent() {
+                say(format!("Advice: {}.", rejection.advice()));
+            }
         }
     }
     poster
         .send(Shutdown::within(Duration::from_secs(10)))
         .await
-        .map_err(|error| Failure(error.to_string(), 1))?;
+        .map_err(|error| Failure::new(1, error))?;
     for request in embedded.iter().flat_map(FakePlatform::requests) {
         show(&request);
     }
-    reply.map(|_| ()).map_err(|error| Failure(error.to_string(), 1))
+    reply.map(|_| ()).map_err(|error| Failure::new(1, chain(&error)))
+}
+
+fn options(url: &str, is_embedded: bool, outbox: Option<String>) -> Result<Options, Failure> {
+    let mut options = Options::builder(url);
+    let default_worker = is_embedded.then(|| "wkr_1".to_owned());
+    if let Some(worker_id) = variable("RESULT_POSTER_WORKER_ID")?.or(default_worker) {
+        options = options.worker_id(worker_id);
+    }
+    if let Some(token) = variable("RESULT_POSTER_TOKEN")? {
+        options = options.auth_token(token);
+    }
+    if let Some(path) = outbox {
+        options = options.outbox(OutboxOptions::new(path));
+    }
+    options.build().map_err(|error| match error.option {
+        "auth_token" => Failure::new(2, format!("RESULT_POSTER_TOKEN {}", error.reason)),
+        _ => Failure::new(2, chain(&error)),
+    })
+}
+
+/// A variable of the environment, if it is set.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::new(2, format!("{name} is not Unicode"))),
+    }
 }
 
 fn delivered(receipt: &CallReceipt) -> String {
-    let attempts = match receipt.attempts {
-        1 => "the first attempt".to_owned(),
+    let attempts = match receipt.attempts() {
+        1 => "1 attempt".to_owned(),
         attempts => format!("{attempts} attempts"),
     };
-    format!("delivered with {attempts}, in {:.1?}", receipt.elapsed)
+    let elapsed = receipt.elapsed().unwrap_or_default();
+    format!("delivered after {attempts} in {elapsed:.1?}")
+}
+
+/// The state of a call of a result that was not delivered whole.
+fn state(error: Option<&CallError>) -> &'static str {
+    match error {
+        None => "delivered",
+        Some(CallError::Parked(_)) => "parked in the outbox",
+        Some(_) => "not delivered",
+    }
+}
+
+fn next_step(error: &PostError) -> String {
+    match error.next_step() {
+        NextStep::Nothing => "none; the outbox will deliver the result".to_owned(),
+        NextStep::RetryLater { after } => format!("post the result again after {after:?}"),
+        NextStep::RenewCredentials => {
+            "renew RESULT_POSTER_TOKEN, then post the result again unless it is parked".to_owned()
+        }
+        NextStep::UseNextPoster => "post the result again with another poster".to_owned(),
+        NextStep::GiveUp => "report the error; the same result would fail again".to_owned(),
+    }
 }
 
 fn show(request: &RecordedRequest) {
@@ -200,9 +208,4 @@ fn show(request: &RecordedRequest) {
     for line in body.unwrap_or_default().lines() {
         say(format!("  {line}"));
     }
-}
-
-/// As `println!`, which panics once nobody reads any more.
-fn say(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
 }

@@ -1,14 +1,17 @@
-//! What a runner hands over at the end of a session.
+//! The result of a session, as the runner hands it over.
 
-use std::fmt;
+use std::{convert::Infallible, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::label::labels;
+
 /// A session's terminal result, as the runner holds it.
 ///
 /// Reads from and writes to the runner's JSON (camel case). Only [`status`](Self::status) is
-/// required; unknown fields are ignored, and `null` reads as absent. Each field says whether the platform hears of it.
+/// required; unknown fields are ignored, and `null` reads as absent. The documentation of each field says whether it is
+/// sent to the platform.
 ///
 /// ```
 /// use result_poster::{AgentResult, Cost, SessionStatus};
@@ -31,44 +34,44 @@ pub struct AgentResult {
     /// The provider that ran the agent, such as `claude`. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_name: Option<String>,
-    /// The provider's own id of the session. Sent with the status.
+    /// The provider's id of the session. Sent with the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_session_id: Option<String>,
-    /// Where the agent worked, on the runner's host. Sent with the status.
+    /// The path of the worktree on the runner's host. Sent with the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worktree_path: Option<String>,
-    /// The pull request that came of it. Sent only where a completed session has no summary, as part of the sentence in
-    /// its place.
+    /// The URL of the pull request. Sent only if a completed session has no summary, in the sentence that replaces it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request_url: Option<String>,
     /// The last commit. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_sha: Option<String>,
-    /// What was done, in words: the text of the comment on the issue. Sent with the completion, trimmed.
+    /// The text of the comment on the issue. Sent with the completion, trimmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
-    /// Whether the work passed the runner's checks. Not sent.
+    /// The verdict of the runner's checks. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work_result: Option<WorkResult>,
-    /// What the session cost. Sent with the status, in part.
+    /// The cost of the session. Sent with the status, in part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
     /// The runner's name for the kind of failure. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_mode: Option<String>,
-    /// What went wrong. Sent with the status; where a failed session has no summary, also in the comment in its place.
+    /// The error of a failed session. Sent with the status and, if a failed session has no summary, in the sentence that
+    /// replaces it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The runner's report of its backstop, as it is. Not sent.
+    /// The runner's report on its backstop, as JSON. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backstop_report: Option<Value>,
-    /// The runner's report of its quality checks, as it is. Not sent.
+    /// The runner's report on its quality checks, as JSON. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality_report: Option<Value>,
 }
 
 impl AgentResult {
-    /// A result that says no more than how the session ended.
+    /// A result with this status and nothing else.
     #[must_use]
     pub fn new(status: SessionStatus) -> Self {
         Self {
@@ -173,44 +176,61 @@ impl AgentResult {
     }
 }
 
-/// How a session ended. In JSON `completed`, `failed` or `stopped`, and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// How a session ended. In JSON and as text `completed`, `failed` or `stopped`, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SessionStatus {
-    /// The agent came to its end.
+    /// The agent finished its work.
     Completed,
-    /// The session broke off with an error.
+    /// The session ended with an error.
     Failed,
-    /// Somebody stopped the session.
+    /// The session was stopped on purpose.
     Stopped,
 }
 
-impl fmt::Display for SessionStatus {
-    /// As in the JSON.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        })
-    }
-}
+labels!(SessionStatus, "session status", {
+    Completed => "completed",
+    Failed => "failed",
+    Stopped => "stopped",
+});
 
-/// Whether the work passed the runner's checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The verdict of the runner's checks. In JSON and as text `passed`, `failed` or `unknown`; every other word reads as
+/// `unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum WorkResult {
-    /// It did.
+    /// The work passed.
     Passed,
-    /// It did not.
+    /// The work failed.
     Failed,
-    /// Nobody knows. Also any word in the JSON that is not known here.
+    /// The verdict is not known.
     #[serde(other)]
     Unknown,
 }
 
-/// What a session cost. A number that is absent or zero is not sent.
+impl fmt::Display for WorkResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl FromStr for WorkResult {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(match name {
+            "passed" => Self::Passed,
+            "failed" => Self::Failed,
+            _ => Self::Unknown,
+        })
+    }
+}
+
+/// The cost of a session. A number that is absent or zero is not sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -224,10 +244,10 @@ pub struct Cost {
     /// Tokens read from the provider's cache. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input_tokens: Option<u64>,
-    /// The price of all of it, in US dollars; finite, or the message is refused. Sent.
+    /// The total price in US dollars. A message with a number that is not finite is refused. Sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_cost_usd: Option<f64>,
-    /// Turns that the agent took. Not sent.
+    /// How many turns the agent took. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_turns: Option<u64>,
 }
@@ -323,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn null_reads_as_absent_and_unknown_fields_are_dropped() {
+    fn null_reads_as_absent_and_unknown_fields_are_ignored() {
         let value = json!({
             "status": "stopped", "summary": null, "cost": null, "workResult": null, "error": null,
             "backstopReport": null, "later": {"more": 1}
@@ -334,13 +354,26 @@ mod tests {
     }
 
     #[test]
-    fn unknown_work_result_reads_as_unknown() {
+    fn an_unknown_work_result_reads_as_unknown() {
         let result = read(json!({"status": "completed", "workResult": "flaky"})).unwrap();
         assert_eq!(result.work_result, Some(WorkResult::Unknown));
+        assert_eq!("flaky".parse(), Ok(WorkResult::Unknown));
     }
 
     #[test]
-    fn missing_or_unknown_status_fails() {
+    fn names_are_parsed_as_they_are_displayed() {
+        for status in [SessionStatus::Completed, SessionStatus::Failed, SessionStatus::Stopped] {
+            assert_eq!(status.to_string().parse(), Ok(status));
+        }
+        for result in [WorkResult::Passed, WorkResult::Failed, WorkResult::Unknown] {
+            assert_eq!(result.to_string().parse(), Ok(result));
+        }
+        let error = "Completed".parse::<SessionStatus>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown session status");
+    }
+
+    #[test]
+    fn a_missing_or_unknown_status_fails() {
         for value in [
             json!({}),
             json!({"status": null}),

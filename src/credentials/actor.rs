@@ -1,113 +1,68 @@
-//! The one owner of the credentials, as an actor, and how a poster reaches it.
+//! The actor that owns a credential cache, and its builder.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture, Supervised};
 use secrecy::SecretString;
 
 use super::{
-    CredentialError, CredentialLease, CredentialProvider, CredentialSource, RuntimeCredentials, Settings,
-    keeper::{Keeper, Outcome},
+    RuntimeCredentials,
+    cache::{CredentialCache, CredentialConfig},
+    messages::{GetCredentials, InvalidateCredentials},
+    provider::CredentialProvider,
+    source::CredentialSource,
+    state::CacheResult,
 };
-#[cfg(feature = "testing")]
-use crate::testing::Crash;
-use crate::{clock::Clock, error::OptionsError, panics::caught, supervise::Supervisor};
+use crate::{
+    clock::Clock,
+    error::{CredentialError, OptionsError},
+    util::catch_panic,
+};
 
-/// Owns the credentials of one worker: caches them until shortly before they expire, and asks the
-/// provider once for however many calls need them.
+/// An actor that caches the credentials of one worker and shares each fetch among all waiting requests.
 ///
-/// A [`ResultPoster`](crate::ResultPoster) starts one as its child, and hands out its address in reply to
-/// [`GetCredentialActor`](crate::GetCredentialActor). To share one among posters and other parts of a
-/// runner, start it (supervised, see [`Supervisor`]) and give its address to
+/// A [`ResultPoster`](crate::ResultPoster) has one of its own and returns its address in reply to
+/// [`GetCredentialActor`]. To share one among several posters and other parts of a runner,
+/// start it under a [`Supervisor`](crate::Supervisor) and pass its address to
 /// [`OptionsBuilder::credential_actor`](crate::OptionsBuilder::credential_actor).
 ///
+/// It handles [`GetCredentials`] and [`InvalidateCredentials`]. Credentials without a known expiry are fetched for each
+/// request; others are cached until a minute before they expire. After a restart, the cache and a running fetch are
+/// still there. The actor stops when its last address is dropped; a running fetch ends on its own.
+///
 /// ```
-/// use result_poster::{CredentialActor, GetCredentials, Options, RuntimeCredentials, Supervisor};
+/// use result_poster::{Options, Supervisor, credentials::{CredentialActor, GetCredentials, RuntimeCredentials}};
 ///
 /// # actix_rt::System::new().block_on(async {
 /// let provider = RuntimeCredentials::new("wkr_1", "token");
-/// let credentials = Supervisor::start(|_| CredentialActor::new(provider));
-/// let options = Options::builder("https://app.example.com").credential_actor(credentials.clone()).build()?;
+/// let actor = Supervisor::start(|_| CredentialActor::new(provider));
+/// let options = Options::builder("https://app.example.com").credential_actor(actor.clone()).build()?;
 ///
-/// let lease = credentials.send(GetCredentials::default()).await??;
-/// assert_eq!(lease.worker_id(), "wkr_1");
+/// let issued = actor.send(GetCredentials::default()).await??;
+/// assert_eq!(issued.worker_id(), Some("wkr_1"));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
-pub struct CredentialActor(Rc<Keeper>);
+pub struct CredentialActor(Rc<CredentialCache>);
 
 impl CredentialActor {
-    /// An actor that asks this provider, and is yet to be started.
+    /// Creates an actor with the default settings of [`CredentialActorBuilder`].
     #[must_use]
     pub fn new(provider: impl CredentialProvider) -> Self {
-        Self(Rc::new(Keeper::new(
-            Settings::default(),
-            Some(CredentialSource::Provider(Arc::new(provider))),
-        )))
+        Self::builder(provider).into_actor()
     }
 
-    /// What stands in for a worker id or a token that the provider leaves empty, and for both when it fails.
-    /// Default: nothing.
-    ///
-    /// # Errors
-    ///
-    /// The token can't stand in a header.
-    pub fn with_fixed_pair(
-        self,
-        worker_id: impl Into<String>,
-        auth_token: impl Into<SecretString>,
-    ) -> Result<Self, OptionsError> {
-        let fixed = RuntimeCredentials::new(worker_id, auth_token);
-        match fixed.token_fault() {
-            Some(fault) => Err(OptionsError::new("auth_token", fault)),
-            None => Ok(self.with(|settings| settings.fixed = fixed)),
+    /// Configures an actor.
+    pub fn builder(provider: impl CredentialProvider) -> CredentialActorBuilder {
+        CredentialActorBuilder {
+            provider: Arc::new(provider),
+            config: CredentialConfig::default(),
         }
     }
 
-    /// How long before its expiry a token is renewed. Default: 60 s.
-    #[must_use]
-    pub fn with_refresh_margin(self, margin: Duration) -> Self {
-        self.with(|settings| settings.refresh_margin = margin)
-    }
-
-    /// The time limit on one fetch, in real time. Default: 10 s.
-    ///
-    /// # Errors
-    ///
-    /// It is zero.
-    pub fn with_timeout(self, timeout: Duration) -> Result<Self, OptionsError> {
-        if timeout.is_zero() {
-            return Err(OptionsError::new("credential_timeout", "is zero"));
-        }
-        Ok(self.with(|settings| settings.timeout = timeout))
-    }
-
-    /// The time that expiry goes by. Default: the host's clock.
-    #[must_use]
-    pub fn with_clock(self, clock: impl Into<Clock>) -> Self {
-        self.with(|settings| settings.clock = clock.into())
-    }
-
-    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.0.settings.clone();
-        change(&mut settings);
-        Self(Rc::new(Keeper::new(settings, self.0.source.clone())))
-    }
-}
-
-impl Actor for CredentialActor {
-    type Context = Context<Self>;
-}
-
-// The cache and a fetch that is under way are not the context's: they survive a restart.
-impl Supervised for CredentialActor {}
-
-#[cfg(feature = "testing")]
-impl Handler<Crash> for CredentialActor {
-    type Result = ();
-
-    fn handle(&mut self, crash: Crash, context: &mut Context<Self>) {
-        crash.strike(context);
+    /// Creates an actor over an existing cache.
+    pub(super) fn with_cache(cache: Rc<CredentialCache>) -> Self {
+        Self(cache)
     }
 }
 
@@ -117,64 +72,24 @@ impl fmt::Debug for CredentialActor {
     }
 }
 
-/// Asks a [`CredentialActor`] for the credentials of this moment. A fetch that was begun for it goes on, and is
-/// kept for the next, if nobody waits for it any more.
-///
-/// # Errors
-///
-/// [`CredentialError`], if the provider gave none and there is nothing to fall back to.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct GetCredentials {
-    rejected: Option<u64>,
+impl Actor for CredentialActor {
+    type Context = Context<Self>;
 }
 
-impl GetCredentials {
-    /// Asks for other credentials than these, which were rejected. All who were rejected with one
-    /// lease cause one fetch; if it brings the same token again, the reply holds that.
-    #[must_use]
-    pub fn instead_of(lease: &CredentialLease) -> Self {
-        Self {
-            rejected: Some(lease.generation),
-        }
-    }
-}
+// There is nothing to restore after a restart: neither the cache nor a running fetch belongs to the context.
+impl Supervised for CredentialActor {}
 
-impl Message for GetCredentials {
-    type Result = Result<CredentialLease, CredentialError>;
-}
-
-// A task of its own: whoever waits for a fetch holds up nobody, and outlives a restart.
 impl Handler<GetCredentials> for CredentialActor {
-    type Result = ResponseFuture<Outcome>;
+    // A task of its own: a request that waits for a fetch blocks no other request, and survives a restart.
+    type Result = ResponseFuture<CacheResult>;
 
     fn handle(&mut self, message: GetCredentials, _: &mut Context<Self>) -> Self::Result {
-        let keeper = Rc::clone(&self.0);
+        let cache = Rc::clone(&self.0);
         Box::pin(async move {
-            let outcome = caught(keeper.get(message.rejected)).await;
-            outcome.unwrap_or_else(|message| Err(CredentialError::Panicked(message)))
+            let result = catch_panic(cache.get(message.rejected)).await;
+            result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
         })
     }
-}
-
-/// Tells a [`CredentialActor`] that these credentials were rejected, so that it fetches new ones for the next
-/// who asks. Older ones than the current are out of use already, and nothing happens.
-#[derive(Debug, Clone, Copy)]
-pub struct InvalidateCredentials {
-    generation: u64,
-}
-
-impl InvalidateCredentials {
-    /// These were rejected.
-    #[must_use]
-    pub fn new(lease: &CredentialLease) -> Self {
-        Self {
-            generation: lease.generation,
-        }
-    }
-}
-
-impl Message for InvalidateCredentials {
-    type Result = ();
 }
 
 impl Handler<InvalidateCredentials> for CredentialActor {
@@ -185,102 +100,188 @@ impl Handler<InvalidateCredentials> for CredentialActor {
     }
 }
 
-/// How a poster reaches its credentials.
-pub(crate) enum Credentials {
-    /// A child of the poster's, for others to ask, and its cache, which the poster asks itself: they are on the
-    /// same arbiter, and a message for each attempt was a quarter of what a result costs above its HTTP.
-    Own(Rc<Keeper>, RefCell<Option<Addr<CredentialActor>>>),
-    Shared(Addr<CredentialActor>),
+/// Configures a [`CredentialActor`].
+///
+/// | setting | default |
+/// |---|---|
+/// | [`fixed_pair`](Self::fixed_pair) | none |
+/// | [`refresh_margin`](Self::refresh_margin) | 60 s |
+/// | [`timeout`](Self::timeout) | 10 s |
+/// | [`clock`](Self::clock) | the host's clock |
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use result_poster::{Supervisor, credentials::{CredentialActor, RuntimeTokenFile}};
+///
+/// # actix_rt::System::new().block_on(async {
+/// let actor = CredentialActor::builder(RuntimeTokenFile::new("/var/lib/daemon/runtime-token.json"))
+///     .fixed_pair("wkr_1", "token")
+///     .timeout(Duration::from_secs(5))
+///     .build()?;
+/// let address = Supervisor::start(|_| actor);
+/// # Ok::<_, result_poster::OptionsError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct CredentialActorBuilder {
+    provider: Arc<dyn CredentialProvider>,
+    config: CredentialConfig,
 }
 
-impl Credentials {
-    pub(crate) fn own(settings: Settings, source: Option<CredentialSource>) -> Self {
-        Self::Own(Rc::new(Keeper::new(settings, source)), RefCell::default())
+impl CredentialActorBuilder {
+    /// Sets the fallback for fields that the provider leaves empty, and for both when the provider fails.
+    /// Default: none.
+    pub fn fixed_pair(mut self, worker_id: impl Into<String>, auth_token: impl Into<SecretString>) -> Self {
+        self.config.fixed = RuntimeCredentials::new(worker_id, auth_token);
+        self
     }
 
-    /// The actor's address; a child is started if there is none, or it is gone for good.
-    pub(crate) fn actor(&self) -> Addr<CredentialActor> {
-        match self {
-            Self::Shared(actor) => actor.clone(),
-            Self::Own(keeper, child) => {
-                let child = &mut *child.borrow_mut();
-                let running = child.take().filter(Addr::connected);
-                let start = || Supervisor::start(|_| CredentialActor(Rc::clone(keeper)));
-                child.insert(running.unwrap_or_else(start)).clone()
-            }
-        }
+    /// Sets how long before its expiry a token is renewed. Default: 60 s.
+    pub fn refresh_margin(mut self, margin: Duration) -> Self {
+        self.config.refresh_margin = margin;
+        self
     }
 
-    /// How often the poster's own actor has asked for credentials.
-    pub(crate) fn fetches(&self) -> u64 {
-        match self {
-            Self::Own(keeper, _) => keeper.fetches(),
-            Self::Shared(_) => 0,
-        }
+    /// Sets the time limit of one fetch, which is always measured in real time. Default: 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.config.timeout = timeout;
+        self
     }
 
-    pub(crate) async fn get(&self, message: GetCredentials) -> Outcome {
-        match self {
-            Self::Own(keeper, _) => Rc::clone(keeper).get(message.rejected).await,
-            Self::Shared(actor) => actor.send(message).await.unwrap_or(Err(CredentialError::Stopped)),
-        }
+    /// Sets the clock that expiries are compared with. Default: the host's clock.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.config.clock = clock.into();
+        self
     }
 
-    pub(crate) fn invalidate(&self, lease: &CredentialLease) {
-        match self {
-            Self::Own(keeper, _) => keeper.reject(lease.generation),
-            Self::Shared(actor) => actor.do_send(InvalidateCredentials::new(lease)),
+    /// Builds the actor, which is then ready to be started.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError`], which names the setting:
+    ///
+    /// - `fixed_pair`: its token is not a valid header value.
+    /// - `timeout`: it is zero.
+    pub fn build(self) -> Result<CredentialActor, OptionsError> {
+        self.config
+            .fixed
+            .validate_token()
+            .map_err(|fault| OptionsError::new("fixed_pair", fault))?;
+        if self.config.timeout.is_zero() {
+            return Err(OptionsError::new("timeout", "is zero"));
         }
+        Ok(self.into_actor())
+    }
+
+    fn into_actor(self) -> CredentialActor {
+        let source = CredentialSource::Provider(self.provider);
+        CredentialActor::with_cache(Rc::new(CredentialCache::new(self.config, Some(source))))
+    }
+}
+
+impl fmt::Debug for CredentialActorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CredentialActorBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks a [`ResultPoster`](crate::ResultPoster) for the address of its [`CredentialActor`], so that other parts of a
+/// runner can share the worker's credentials: the poster's own child, or the actor given to the options.
+///
+/// ```
+/// use result_poster::credentials::{GetCredentialActor, GetCredentials};
+/// # use result_poster::ResultPoster;
+///
+/// # async fn token(poster: actix::Addr<ResultPoster>) -> Result<(), Box<dyn std::error::Error>> {
+/// let actor = poster.send(GetCredentialActor).await?;
+/// let issued = actor.send(GetCredentials::default()).await??;
+/// println!("worker {:?}", issued.worker_id());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetCredentialActor;
+
+impl Message for GetCredentialActor {
+    type Result = Addr<CredentialActor>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> CredentialActorBuilder {
+        CredentialActor::builder(RuntimeCredentials::new("w", "t"))
+    }
+
+    #[test]
+    fn a_zero_timeout_is_refused() {
+        let error = builder().timeout(Duration::ZERO).build().unwrap_err();
+        assert_eq!(error.to_string(), "option `timeout` is zero");
+    }
+
+    #[test]
+    fn a_fixed_token_that_is_no_header_value_is_refused() {
+        let error = builder().fixed_pair("w", "to\nken").build().unwrap_err();
+        assert_eq!(error.option, "fixed_pair");
+    }
+
+    #[test]
+    fn the_debug_output_of_a_builder_shows_no_token() {
+        let builder = builder().fixed_pair("w", "s3cret");
+        assert!(!format!("{builder:?}").contains("s3cret"));
     }
 }
 
 #[cfg(all(test, feature = "testing"))]
-mod tests {
+mod restart_tests {
+    use actix::Addr;
+    use actix_rt::task::JoinHandle;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::credentials::provider_fn;
+    use crate::{credentials::provider_fn, supervisor::Supervisor, testing::Crash};
 
-    /// A provider that counts how often it is asked, and answers once the gate is open.
-    fn gated(gate: &watch::Sender<bool>) -> impl CredentialProvider {
-        let gate = gate.subscribe();
-        provider_fn(async move || {
-            let _ = gate.clone().wait_for(|open| *open).await;
-            Ok::<_, std::io::Error>(RuntimeCredentials::new("w", "t"))
-        })
+    /// A fetch is running when the actor crashes, and a second request follows the crash.
+    async fn replies_around(crash: Crash) -> [Option<u64>; 2] {
+        let gate = watch::Sender::new(false);
+        let opened = gate.subscribe();
+        let provider = provider_fn(async move || {
+            opened.clone().wait_for(|open| *open).await?;
+            Ok(RuntimeCredentials::new("w", "t"))
+        });
+        let actor = Supervisor::start(|_| CredentialActor::new(provider));
+        let before = request(&actor).await;
+        actor.do_send(crash);
+        let after = request(&actor).await;
+        gate.send_replace(true);
+        [before.await.ok().flatten(), after.await.ok().flatten()]
+    }
+
+    /// Sends a request and lets the actor take it. The task's output is the generation in the reply.
+    async fn request(actor: &Addr<CredentialActor>) -> JoinHandle<Option<u64>> {
+        let reply = actor.send(GetCredentials::default());
+        let task = actix_rt::spawn(async move { Some(reply.await.ok()?.ok()?.generation()) });
+        actix_rt::task::yield_now().await;
+        task
     }
 
     #[actix_rt::test]
-    async fn a_restart_in_the_middle_of_a_fetch_leaves_nobody_without_an_answer() {
-        for crash in [Crash::Stop, Crash::Terminate, Crash::Panic] {
-            let gate = watch::Sender::new(false);
-            let provider = gated(&gate);
-            let actor = Supervisor::start(|_| CredentialActor::new(provider));
-            let before = actix_rt::spawn(actor.send(GetCredentials::default()));
-            actix_rt::task::yield_now().await;
-            actor.do_send(crash);
-            let after = actix_rt::spawn(actor.send(GetCredentials::default()));
-            actix_rt::task::yield_now().await;
-            gate.send_replace(true);
-            for reply in [before, after] {
-                assert_eq!(reply.await.unwrap().unwrap().unwrap().generation(), 1);
-            }
-        }
+    async fn a_stop_during_a_fetch_loses_no_reply() {
+        assert_eq!(replies_around(Crash::Stop).await, [Some(1); 2]);
     }
 
     #[actix_rt::test]
-    async fn a_child_that_is_gone_for_good_is_started_anew() {
-        let provider: Arc<dyn CredentialProvider> = Arc::new(RuntimeCredentials::new("w", "t"));
-        let credentials = Credentials::own(Settings::default(), Some(CredentialSource::Provider(provider)));
-        let first = credentials.actor();
-        first.do_send(Crash::Ruin);
-        while first.connected() {
-            actix_rt::task::yield_now().await;
-        }
-        assert_eq!(
-            credentials.get(GetCredentials::default()).await.unwrap().token(),
-            Some("t")
-        );
-        assert_ne!(credentials.actor(), first);
+    async fn a_termination_during_a_fetch_loses_no_reply() {
+        assert_eq!(replies_around(Crash::Terminate).await, [Some(1); 2]);
+    }
+
+    #[actix_rt::test]
+    async fn a_panic_during_a_fetch_loses_no_reply() {
+        assert_eq!(replies_around(Crash::Panic).await, [Some(1); 2]);
     }
 }

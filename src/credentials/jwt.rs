@@ -1,4 +1,4 @@
-//! What a JWT says about itself. Read, not verified: that is the platform's part.
+//! The expiry claim of a JWT. The signature is not verified: that is up to the platform.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,9 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::parse_object;
+use super::parse::parse_object;
 
-/// More than any header may hold, so that nothing of this size is decoded.
+/// The longest token that is decoded: longer than any header value that servers accept.
 const MAX_LENGTH: usize = 64 * 1024;
 
 #[derive(Deserialize)]
@@ -17,8 +17,8 @@ struct Claims {
     exp: Value,
 }
 
-/// The `exp` claim of a token, if it is a JWT with one that makes sense.
-pub(crate) fn expiry(token: &str) -> Option<SystemTime> {
+/// Returns the `exp` claim of a token, or `None` if the token is not a JWT or its claim is not a valid time.
+pub fn expiry(token: &str) -> Option<SystemTime> {
     if token.len() > MAX_LENGTH {
         return None;
     }
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_read_from_integers_and_floats() {
+    fn an_exp_claim_is_parsed_from_integers_and_floats() {
         for (claims, millis) in [
             (r#"{"exp":1700000000}"#, 1_700_000_000_000),
             (r#"{"iat":"soon","exp":1700000000.5}"#, 1_700_000_000_500),
@@ -58,12 +58,16 @@ mod tests {
                 "{claims}"
             );
         }
+    }
+
+    #[test]
+    fn base64_padding_is_accepted() {
         let padded = format!("e30.{}.c2ln", base64::prelude::BASE64_URL_SAFE.encode(r#"{"exp":17}"#));
         assert_eq!(expiry(&padded), Some(UNIX_EPOCH + Duration::from_secs(17)));
     }
 
     #[test]
-    fn what_makes_no_sense_says_nothing() {
+    fn malformed_exp_claims_are_ignored() {
         for claims in [
             r#"{"exp":-1}"#,
             r#"{"exp":-1.5}"#,
@@ -85,6 +89,10 @@ mod tests {
         ] {
             assert_eq!(expiry(&jwt(claims)), None, "{claims}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_not_a_jwt_has_no_expiry() {
         let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp":1700000000}"#);
         for token in [
             String::new(),

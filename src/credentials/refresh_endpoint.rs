@@ -1,4 +1,4 @@
-//! The platform's own endpoint for a new runtime token as a provider.
+//! The platform's endpoint that issues runtime tokens.
 
 use std::{cell::Cell, fmt, rc::Rc};
 
@@ -7,60 +7,65 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{ProviderError, RuntimeCredentials, parse_object, parse_timestamp};
+use super::{
+    RuntimeCredentials,
+    parse::{parse_object, parse_timestamp},
+    provider::BoxError,
+};
 use crate::{
-    error::{AttemptError, Stage},
-    transport::{Request, Transport},
+    error::{AttemptError, AttemptPhase},
+    transport::{HttpRequest, Transport},
 };
 
-/// `POST {base}/api/workers/{worker_id}/refresh-token`, one attempt, on the poster's own client.
+/// Gets a runtime token from `POST {base}/api/workers/{worker_id}/refresh-token`, through the poster's HTTP client.
 pub(crate) struct RefreshEndpoint {
     pub(crate) url: String,
     pub(crate) registration_token: SecretString,
-    pub(crate) transport: Rc<Transport>,
+    pub(crate) transport: Rc<dyn Transport>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Renewed {
+struct RefreshResponse {
     runtime_token: SecretString,
     runtime_token_expires_at: Option<String>,
 }
 
-/// Never with the answer's body, which may hold a token.
+/// The response's body is never part of the error, since it may contain a token.
 #[derive(Debug, Error)]
 enum RefreshError {
-    #[error("the refresh endpoint gave no answer")]
-    NoAnswer(#[source] AttemptError),
+    #[error("no response from the refresh endpoint")]
+    NoResponse(#[source] AttemptError),
     #[error(
-        "the refresh endpoint answered {0}: the worker is gone, or the platform has no such endpoint; register it anew"
+        "the refresh endpoint answered {0}: \
+         the worker no longer exists, or the platform has no such endpoint; register the worker again"
     )]
     WorkerGone(u16),
     #[error("the refresh endpoint answered {0}: check the registration token")]
     Unauthorized(u16),
     #[error("the refresh endpoint answered {0}")]
     Refused(u16),
-    #[error("the refresh endpoint's answer is not its JSON")]
-    Unrecognized,
+    #[error("the refresh endpoint's response is not the expected JSON")]
+    Malformed,
 }
 
 impl RefreshEndpoint {
-    /// A new token for the same worker: the worker id is left to the fixed one.
-    pub(crate) async fn credentials(&self) -> Result<RuntimeCredentials, ProviderError> {
-        let request = Request {
+    /// Sends one request. The returned worker id is empty: the token is for the worker of the fixed pair.
+    pub(super) async fn credentials(&self) -> Result<RuntimeCredentials, BoxError> {
+        let request = HttpRequest {
             url: &self.url,
             token: Some(self.registration_token.expose_secret()),
             idempotency_key: None,
             body: Bytes::from_static(b"{}"),
-            head_says_all: false,
-            stage: Rc::new(Cell::new(Stage::Connecting)),
+            status_decides: false,
+            phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
         };
-        let answer = self.transport.post(&request).await.map_err(RefreshError::NoAnswer)?;
+        let answer = self.transport.post(&request).await.map_err(RefreshError::NoResponse)?;
         match answer.status {
             200..=299 => {
-                let renewed: Renewed = parse_object(&answer.body).ok_or(RefreshError::Unrecognized)?;
-                let mut credentials = RuntimeCredentials::new("", renewed.runtime_token);
-                credentials.expires_at = renewed.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
+                let response: RefreshResponse = parse_object(&answer.body).ok_or(RefreshError::Malformed)?;
+                let mut credentials = RuntimeCredentials::new("", response.runtime_token);
+                credentials.expires_at = response.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
                 Ok(credentials)
             }
             status @ (404 | 405) => Err(RefreshError::WorkerGone(status).into()),

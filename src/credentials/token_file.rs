@@ -1,9 +1,9 @@
-//! The daemon's cache file as a provider.
+//! A provider that reads the token file of a worker's daemon.
 
 use std::{
     fs::File,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,23 +14,38 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{CredentialProvider, ProviderError, RuntimeCredentials, parse_object, parse_timestamp};
-use crate::error::chain;
+use super::{
+    RuntimeCredentials,
+    parse::{parse_object, parse_timestamp},
+    provider::{BoxError, CredentialProvider},
+};
+use crate::util::chain;
 
-/// A larger file is no cache file.
+/// The longest prefix of the file that is read. A token file is much shorter.
 const MAX_SIZE: u64 = 1024 * 1024;
 
-/// Reads the file in which a daemon keeps its worker's runtime token, and follows it:
-/// `{"workerId": …, "runtimeToken": …, "runtimeTokenExpiresAt": …}`, where the token may be called
-/// `runtimeJwt`, and the expiry (RFC 3339) may be missing.
+/// A provider that follows the file in which a daemon keeps its worker's runtime token.
 ///
-/// The file is read for every attempt, so that a new token or worker id counts from the next attempt
-/// on, whether the daemon replaces the file or writes it anew. If it is missing or half-written, the
-/// last good value is kept, which the log says once; if there was none yet, that is the
-/// provider's error. A file that others may read is warned about, once.
+/// The file contains a JSON object. Other fields are ignored:
+///
+/// | field | content |
+/// |---|---|
+/// | `workerId` | the worker id; default: that of the fixed pair |
+/// | `runtimeToken`, or else `runtimeJwt` | the token |
+/// | `runtimeTokenExpiresAt` | when the token expires (RFC 3339); default: unknown |
+///
+/// - The file is read before each attempt, on a thread for blocking work. A new token or worker id is used from the
+///   next attempt on, whether the daemon replaces the file or rewrites it in place.
+/// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
+/// - If other users may read the file, the log has one warning.
+///
+/// # Errors
+///
+/// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing or
+/// malformed and has not been valid before. An unreadable `runtimeTokenExpiresAt` is not an error.
 ///
 /// ```
-/// use result_poster::{Options, RuntimeTokenFile};
+/// use result_poster::{Options, credentials::RuntimeTokenFile};
 ///
 /// let options = Options::builder("https://app.example.com")
 ///     .credential_provider(RuntimeTokenFile::new("/var/lib/daemon/runtime-token.json"))
@@ -43,15 +58,16 @@ pub struct RuntimeTokenFile(Arc<TokenFile>);
 #[derive(Debug)]
 struct TokenFile {
     path: PathBuf,
-    seen: Mutex<Seen>,
+    history: Mutex<History>,
 }
 
+/// What was read and logged before.
 #[derive(Debug, Default)]
-struct Seen {
-    last_good: Option<RuntimeCredentials>,
-    /// The file is missing or broken, and that was logged.
-    broken: bool,
-    warned_of_mode: bool,
+struct History {
+    last_valid: Option<RuntimeCredentials>,
+    /// Whether the file is missing or malformed, and the log says so.
+    outage_logged: bool,
+    permissions_logged: bool,
 }
 
 #[derive(Deserialize)]
@@ -65,28 +81,28 @@ struct Content {
 
 #[derive(Debug, Error)]
 enum TokenFileError {
-    #[error("{} can't be read", .0.display())]
+    #[error("failed to read token file {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    // Without serde's own message, which may quote the file.
-    #[error("{} does not hold a worker's runtime token as JSON", .0.display())]
-    Content(PathBuf),
+    // Without serde's own message, which may quote the token.
+    #[error("token file {} does not contain a runtime token as JSON", .0.display())]
+    Malformed(PathBuf),
 }
 
 impl RuntimeTokenFile {
-    /// Follows the file at this path, which need not exist yet.
+    /// Creates a provider for the file at this path, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(Arc::new(TokenFile {
             path: path.into(),
-            seen: Mutex::default(),
+            history: Mutex::default(),
         }))
     }
 }
 
 impl CredentialProvider for RuntimeTokenFile {
-    fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, ProviderError>> {
+    fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, BoxError>> {
         let file = Arc::clone(&self.0);
-        // A disk may take its time, which the arbiter has not got.
+        // A slow disk must not block the arbiter.
         Box::pin(async move { spawn_blocking(move || file.read()).await? })
     }
 
@@ -96,65 +112,67 @@ impl CredentialProvider for RuntimeTokenFile {
 }
 
 impl TokenFile {
-    fn read(&self) -> Result<RuntimeCredentials, ProviderError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = read(&self.path, &mut seen.warned_of_mode);
-        match (read, &seen.last_good) {
+    /// Reads the file, or returns its last valid content.
+    fn read(&self) -> Result<RuntimeCredentials, BoxError> {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.read_now(&mut history), &history.last_valid) {
             (Ok(credentials), _) => {
-                if seen.broken {
-                    info!("{} is good again", self.path.display());
+                if history.outage_logged {
+                    info!("token file readable again: {}", self.path.display());
                 }
-                seen.broken = false;
-                seen.last_good = Some(credentials.clone());
+                history.outage_logged = false;
+                history.last_valid = Some(credentials.clone());
                 Ok(credentials)
             }
             (Err(error), None) => Err(error.into()),
-            (Err(error), Some(last_good)) => {
-                if !seen.broken {
-                    warn!("{}: going on with the last token that it held", chain(&error));
+            (Err(error), Some(last_valid)) => {
+                let credentials = last_valid.clone();
+                if !history.outage_logged {
+                    warn!("{}; using the last token read from it", chain(&error));
                 }
-                let credentials = last_good.clone();
-                seen.broken = true;
+                history.outage_logged = true;
                 Ok(credentials)
             }
         }
     }
+
+    fn read_now(&self, history: &mut History) -> Result<RuntimeCredentials, TokenFileError> {
+        let failed = |error| TokenFileError::Read(self.path.clone(), error);
+        let file = File::open(&self.path).map_err(failed)?;
+        if !history.permissions_logged && is_readable_by_others(&file) {
+            warn!(
+                "token file {} is readable by other users: chmod 600",
+                self.path.display()
+            );
+            history.permissions_logged = true;
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
+        parse(&bytes).ok_or_else(|| TokenFileError::Malformed(self.path.clone()))
+    }
 }
 
-fn read(path: &Path, warned_of_mode: &mut bool) -> Result<RuntimeCredentials, TokenFileError> {
-    let at = |error| TokenFileError::Read(path.to_owned(), error);
-    let file = File::open(path).map_err(at)?;
-    warn_of_mode(path, &file, warned_of_mode);
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(at)?;
-    parse(&bytes).ok_or_else(|| TokenFileError::Content(path.to_owned()))
-}
-
-pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
+/// Parses the content of a token file. The first token that is not empty counts.
+pub fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
     let content: Content = parse_object(bytes)?;
     let token = [content.runtime_token, content.runtime_jwt]
         .into_iter()
         .flatten()
         .find(|token| !token.expose_secret().is_empty())?;
     let mut credentials = RuntimeCredentials::new(content.worker_id.unwrap_or_default(), token);
-    // One that can't be read says nothing; the token's own `exp` still counts.
+    // An unreadable expiry is treated as unknown; the token's own `exp` claim still applies.
     credentials.expires_at = content.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
     Some(credentials)
 }
 
 #[cfg(unix)]
-fn warn_of_mode(path: &Path, file: &File, warned: &mut bool) {
+fn is_readable_by_others(file: &File) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let others_may_read = file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o044 != 0);
-    if others_may_read && !*warned {
-        warn!(
-            "{} holds a token, and other users may read it: chmod 600",
-            path.display()
-        );
-        *warned = true;
-    }
+    file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o044 != 0)
 }
 
 #[cfg(not(unix))]
-fn warn_of_mode(_: &Path, _: &File, _: &mut bool) {}
+fn is_readable_by_others(_: &File) -> bool {
+    false
+}

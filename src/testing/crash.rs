@@ -1,7 +1,10 @@
+//! Failures on demand.
+
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Message};
 
-/// Makes a [`ResultPoster`](crate::ResultPoster) or a [`CredentialActor`](crate::CredentialActor) fail, to see
-/// what becomes of those who use it.
+use crate::{credentials::CredentialActor, poster::ResultPoster};
+
+/// Makes a [`ResultPoster`] or a [`CredentialActor`] fail, to test its users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Crash {
@@ -12,7 +15,7 @@ pub enum Crash {
     /// A handler of the actor panics.
     Panic,
     /// A handler panics again and again, until the supervisor gives up.
-    Ruin,
+    PanicRepeatedly,
 }
 
 impl Message for Crash {
@@ -20,8 +23,8 @@ impl Message for Crash {
 }
 
 impl Crash {
-    #[expect(clippy::panic, reason = "that is what it is for")]
-    pub(crate) fn strike<A>(self, context: &mut Context<A>)
+    #[expect(clippy::panic, reason = "its purpose")]
+    fn strike<A>(self, context: &mut Context<A>)
     where
         A: Actor<Context = Context<A>> + Handler<Self>,
     {
@@ -29,10 +32,26 @@ impl Crash {
             Self::Stop => context.stop(),
             Self::Terminate => context.terminate(),
             Self::Panic => panic!("crashed by a test"),
-            Self::Ruin => {
+            Self::PanicRepeatedly => {
                 context.address().do_send(self);
-                panic!("ruined by a test");
+                panic!("crashed by a test, again");
             }
         }
+    }
+}
+
+impl Handler<Crash> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, crash: Crash, context: &mut Context<Self>) {
+        crash.strike(context);
+    }
+}
+
+impl Handler<Crash> for CredentialActor {
+    type Result = ();
+
+    fn handle(&mut self, crash: Crash, context: &mut Context<Self>) {
+        crash.strike(context);
     }
 }

@@ -1,15 +1,10 @@
-//! For a runner's own tests, and this crate's: a platform that follows a script, and a clock that
-//! stands still until it is moved. Feature `testing`.
-
-use std::time::Duration;
+//! Helpers for a runner's own tests: a platform that follows a script, a clock that a test moves, and failures on demand.
+//! Feature `testing`.
 
 mod crash;
-mod manual_clock;
 mod platform;
+mod reply;
+mod request;
 
-pub use crash::Crash;
-pub use manual_clock::ManualClock;
-pub use platform::{FakePlatform, RecordedRequest, Reply};
-
-/// How long, in real time, a test is left waiting for what does not come.
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
+pub use self::{crash::Crash, platform::FakePlatform, reply::Reply, request::RecordedRequest};
+pub use crate::clock::ManualClock;

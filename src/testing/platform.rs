@@ -1,7 +1,9 @@
+//! A scripted platform.
+
 use std::{
     collections::HashMap,
     convert::Infallible,
-    fmt, io,
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
@@ -11,29 +13,31 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpMessage as _, HttpService, Request, Response, StatusCode, body::BoxBody};
+use actix_http::{HttpMessage as _, HttpService, Request, Response, body::BoxBody};
 use actix_rt::{net::TcpStream, time::timeout};
 use actix_service::{Service as _, ServiceFactory as _, fn_service};
 use futures_util::StreamExt as _;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::WAIT_LIMIT;
+use super::{RecordedRequest, Reply};
+
+/// How long [`FakePlatform::wait_for_requests`] waits, in real time.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A platform on loopback that answers from a script and records what it receives.
 ///
-/// It runs on a thread of its own, so that it answers whatever the test's own arbiter does, and is
-/// down for good once it is dropped. It speaks plain HTTP/1.1, keeps connections alive, and never breaks HTTP.
+/// It runs on a thread of its own, so it answers even while the test's arbiter is busy, and stops when it is dropped. It
+/// speaks plain HTTP/1.1, keeps connections alive, and never breaks HTTP.
 ///
-/// What a poster sends it, all by `POST`; a field in brackets is left out when it is empty, zero or absent:
+/// A poster sends these requests, all by `POST`. A field in brackets is left out when it is empty, zero or absent:
 ///
 /// | path ends with | body |
 /// |---|---|
 /// | `{session_id}/completion` | `[workerId]`, `summary` |
 /// | `{session_id}/status` | `workerId`, `status`, `[providerSessionId]`, `[worktreePath]`, `[error: {message}]`, `[totalCostUsd]`, `[inputTokens]`, `[outputTokens]` |
 /// | `issue-tracker-proxy` | `method` (`updateIssueStatus` or `createComment`), `args: [issue_id, text]`, `[organizationId]` |
-/// | `{worker_id}/refresh-token` | nothing that matters; the answer's `runtimeToken`, `[runtimeTokenExpiresAt]` do |
+/// | `{worker_id}/refresh-token` | `{}`; the response holds `runtimeToken` and `[runtimeTokenExpiresAt]` |
 ///
 /// ```
 /// use result_poster::{AgentResult, Options, PostResult, ResultPoster, SessionStatus};
@@ -61,7 +65,7 @@ pub struct FakePlatform {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// What the platform's thread shares with its handle.
+/// The state that the thread shares with the handle.
 #[derive(Debug, Default)]
 struct Shared {
     scripts: Mutex<HashMap<String, Script>>,
@@ -79,11 +83,11 @@ struct Script {
 struct ConnectionNumber(usize);
 
 impl FakePlatform {
-    /// Starts it on a free port of 127.0.0.1.
+    /// Starts a platform on a free port of 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// No port, or no thread, is to be had.
+    /// The error of the operating system, if there is no port or no thread.
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -111,17 +115,17 @@ impl FakePlatform {
         })
     }
 
-    /// Its URL, without a slash at the end: `http://127.0.0.1:<port>`.
+    /// The URL, without a trailing slash: `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Sets what a route answers from now on: each reply once, in turn, and the last one ever after.
+    /// Sets the replies of a route from now on: each reply once, in order, then the last one repeatedly.
     ///
-    /// A route is the end of a path, from the beginning of a segment: `status` is every session's,
-    /// `sess-1/status` is one session's. The longest that fits decides. What has no
-    /// script, or an empty one, answers [`Reply::ok`].
+    /// A route is the end of a path, from the beginning of a segment: `status` matches every session, `sess-1/status` one
+    /// session. The longest matching route applies. A route without a script, or with an empty one, answers
+    /// [`Reply::ok`].
     pub fn script(&self, route: impl Into<String>, replies: impl IntoIterator<Item = Reply>) {
         let script = Script {
             replies: replies.into_iter().collect(),
@@ -134,13 +138,13 @@ impl FakePlatform {
             .insert(route.into(), script);
     }
 
-    /// All requests so far, in the order they were received in full.
+    /// All requests so far, in the order in which they were completely received.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.requests.borrow().clone()
     }
 
-    /// Waits until there were at least `count` requests, but no longer than ten seconds, and returns all so far.
+    /// Waits for at least `count` requests, ten seconds at most, and returns all requests so far.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<RecordedRequest> {
         let mut changes = self.shared.requests.subscribe();
         let _ = timeout(WAIT_LIMIT, changes.wait_for(|requests| requests.len() >= count)).await;
@@ -158,130 +162,9 @@ impl Drop for FakePlatform {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            // An error is a panic of the thread's, which was printed when it happened.
+            // An error is a panic of the thread, which was printed when it happened.
             let _ = thread.join();
         }
-    }
-}
-
-/// One answer of a script.
-#[derive(Clone, PartialEq, Eq)]
-#[must_use]
-pub struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    delay: Duration,
-}
-
-impl Reply {
-    /// The platform's ordinary answer on every route: 200, `{"success":true,"data":{}}`.
-    pub fn ok() -> Self {
-        Self::status(200).body(r#"{"success":true,"data":{}}"#)
-    }
-
-    /// An answer with this status, 200 to 999, and an empty body. Anything else is answered as 500.
-    pub fn status(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            delay: Duration::ZERO,
-        }
-    }
-
-    /// Sets the body. Its `Content-Type` is `application/json` unless [`header`](Self::header) says otherwise.
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    /// Adds a header. One that HTTP does not allow turns the answer into a 500.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Waits so long, in real time, after the request was received. Default: not at all.
-    pub fn delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
-    }
-
-    fn into_response(self) -> Response<BoxBody> {
-        let status = StatusCode::from_u16(self.status)
-            .ok()
-            .filter(|status| !status.is_informational())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = Response::build(status);
-        response.insert_header(("content-type", "application/json"));
-        for header in self.headers {
-            response.insert_header(header);
-        }
-        response.body(self.body).map_into_boxed_body()
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
-            .field("status", &self.status)
-            .field("headers", &self.headers)
-            .field("body", &String::from_utf8_lossy(&self.body))
-            .field("delay", &self.delay)
-            .finish()
-    }
-}
-
-/// A request as the platform received it. Its `Debug` does not show the token that it held.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecordedRequest {
-    /// The connection that it came on, numbered from 0 in the order they were opened.
-    pub connection: usize,
-    /// The method, such as `POST`.
-    pub method: String,
-    /// The path as it was on the wire, with its percent-encoding and its query, if any.
-    pub path: String,
-    /// The headers, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl RecordedRequest {
-    /// The first header with this name, whatever its case.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// The body as JSON.
-    ///
-    /// # Errors
-    ///
-    /// It is not JSON.
-    pub fn json(&self) -> serde_json::Result<Value> {
-        serde_json::from_slice(&self.body)
-    }
-}
-
-impl fmt::Debug for RecordedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |(name, value): &(String, String)| match name.as_str() {
-            "authorization" => format!("{name}: [REDACTED]"),
-            _ => format!("{name}: {value}"),
-        };
-        f.debug_struct("RecordedRequest")
-            .field("connection", &self.connection)
-            .field("method", &self.method)
-            .field("path", &self.path)
-            .field("headers", &self.headers.iter().map(shown).collect::<Vec<_>>())
-            .field("body", &String::from_utf8_lossy(&self.body))
-            .finish()
     }
 }
 
@@ -312,7 +195,7 @@ async fn answer(shared: Arc<Shared>, mut request: Request) -> Result<Response<Bo
     while let Some(chunk) = payload.next().await {
         match chunk {
             Ok(chunk) => body.extend_from_slice(&chunk),
-            // The client left in the middle of it: nothing was received.
+            // The client left before the end of the body: nothing was received.
             Err(_) => return Ok(Reply::status(400).into_response()),
         }
     }

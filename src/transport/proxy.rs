@@ -1,26 +1,36 @@
-//! Which forward proxy leads to the platform, by the rules of curl. Pure.
+//! The forward proxy between this host and the platform, selected by the rules of curl. Pure.
 
 use std::{fmt, net::IpAddr};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::{Host, Url};
 
 use crate::error::OptionsError;
 
-/// The port of a proxy whose URL names none: curl's.
+/// The port of a proxy whose URL has none, as in curl.
 const DEFAULT_PORT: u16 = 1080;
 
-/// A forward proxy, and how to introduce oneself to it.
+/// A forward proxy and its credentials.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     pub(crate) host: Host<String>,
     pub(crate) port: u16,
-    /// Whether it is itself reached by TLS.
+    /// Whether the proxy is itself reached by TLS.
     pub(crate) secure: bool,
     /// The value of `Proxy-Authorization`.
     pub(crate) authorization: Option<SecretString>,
+}
+
+/// The proxy of the options.
+#[derive(Clone)]
+pub(crate) enum ProxyChoice {
+    /// The one that the environment names, if it does.
+    Environment,
+    /// None.
+    Direct,
+    Url(SecretString),
 }
 
 impl fmt::Debug for Proxy {
@@ -33,37 +43,41 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The proxy that leads to `platform`, if one does. `variable` reads the environment, empty for what is not set.
+    /// The proxy for `platform`: that of the options, else that of the environment. `None` if the platform is exempt.
     ///
-    /// The error names the option, or in its reason the variable, that is at fault.
+    /// `variable` reads the environment, and returns an empty string for a variable that is not set.
+    ///
+    /// # Errors
+    ///
+    /// If the URL of the proxy is not valid. The error names the option, and its reason the variable.
     pub(crate) fn choose(
         platform: &Url,
-        proxy: Option<&str>,
-        no_proxy: Option<&str>,
+        choice: &ProxyChoice,
+        exemptions: Option<&str>,
         variable: impl Fn(&str) -> String,
     ) -> Result<Option<Self>, OptionsError> {
         let set = |names: &[&'static str]| {
             let set = names.iter().map(|name| (*name, variable(name)));
             set.into_iter().find(|(_, value)| !value.is_empty())
         };
-        let no_proxy = match no_proxy {
+        let exemptions = match exemptions {
             Some(list) => list.to_owned(),
             None => set(&["no_proxy", "NO_PROXY"]).unwrap_or_default().1,
         };
-        if platform.host().is_none_or(|host| is_exempt(&host, &no_proxy)) {
+        if platform.host().is_none_or(|host| is_exempt(&host, &exemptions)) {
             return Ok(None);
         }
-        if let Some(text) = proxy {
-            return match text {
-                "" => Ok(None),
-                text => Self::parse(text)
-                    .map(Some)
-                    .map_err(|reason| OptionsError::new("proxy", reason)),
-            };
+        match choice {
+            ProxyChoice::Environment => {}
+            ProxyChoice::Direct => return Ok(None),
+            ProxyChoice::Url(url) => {
+                let proxy = Self::parse(url.expose_secret());
+                return proxy.map(Some).map_err(|reason| OptionsError::new("proxy", reason));
+            }
         }
         let names: &[_] = match platform.scheme() {
             "https" => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
-            // In a CGI program, `HTTP_PROXY` is the `Proxy` header of whoever asks.
+            // In a CGI program, `HTTP_PROXY` is the `Proxy` header of the client's request.
             _ if variable("REQUEST_METHOD").is_empty() => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
             _ => &["http_proxy", "all_proxy", "ALL_PROXY"],
         };
@@ -71,13 +85,13 @@ impl Proxy {
             return Ok(None);
         };
         let refuse = |reason| {
-            let reason = format!("{reason}, in the environment's `{name}` (`proxy(\"\")` ignores it)");
+            let reason = format!("{reason}, in the environment's `{name}` (`without_proxy` ignores it)");
             OptionsError::new("proxy", reason)
         };
         Self::parse(&text).map(Some).map_err(refuse)
     }
 
-    /// `[http[s]://][user:password@]host[:port]`. An error does not quote it, since it may hold a password.
+    /// `[http[s]://][user:password@]host[:port]`. An error does not quote the text, since it may contain a password.
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let secure = match scheme.to_ascii_lowercase().as_str() {
@@ -92,7 +106,7 @@ impl Proxy {
             Some(0) => return Err("has a port out of range"),
             Some(port) => port,
             None if secure => 443,
-            // The parser leaves out a port that is the scheme's own.
+            // The parser drops the scheme's default port.
             None if authority.ends_with(":80") => 80,
             None => DEFAULT_PORT,
         };
@@ -112,7 +126,8 @@ impl Proxy {
     }
 }
 
-/// Whether `host` is on loopback or on the list: names with what is under them, addresses, networks, or `*` for all.
+/// Whether `host` is on loopback or matches an entry of the list: a name with its subdomains, an address, a network, or
+/// `*` for all hosts.
 fn is_exempt(host: &Host<&str>, list: &str) -> bool {
     if is_loopback(host) || list.trim() == "*" {
         return true;
@@ -123,14 +138,14 @@ fn is_exempt(host: &Host<&str>, list: &str) -> bool {
     entries.any(|entry| match host {
         Host::Domain(name) => {
             let entry = entry.strip_prefix('.').unwrap_or(entry);
-            is_or_is_under(name.trim_end_matches('.'), entry.trim_end_matches('.'))
+            is_same_or_subdomain(name.trim_end_matches('.'), entry.trim_end_matches('.'))
         }
-        Host::Ipv4(address) => holds_address(entry, IpAddr::V4(*address)),
-        Host::Ipv6(address) => holds_address(entry, IpAddr::V6(*address)),
+        Host::Ipv4(address) => contains_address(entry, IpAddr::V4(*address)),
+        Host::Ipv6(address) => contains_address(entry, IpAddr::V6(*address)),
     })
 }
 
-fn is_or_is_under(name: &str, entry: &str) -> bool {
+fn is_same_or_subdomain(name: &str, entry: &str) -> bool {
     let Some(start) = name.len().checked_sub(entry.len()) else {
         return false;
     };
@@ -140,8 +155,8 @@ fn is_or_is_under(name: &str, entry: &str) -> bool {
     !entry.is_empty() && end.eq_ignore_ascii_case(entry) && (rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether `entry` is this address, or a network (`10.0.0.0/8`) that it is in.
-fn holds_address(entry: &str, address: IpAddr) -> bool {
+/// Whether `entry` is this address, or a network that contains it, such as `10.0.0.0/8`.
+fn contains_address(entry: &str, address: IpAddr) -> bool {
     let (network, bits) = entry
         .split_once('/')
         .map_or((entry, None), |(network, bits)| (network, Some(bits)));
@@ -168,7 +183,7 @@ fn holds_address(entry: &str, address: IpAddr) -> bool {
     network.checked_shr(host_bits) == address.checked_shr(host_bits)
 }
 
-/// By the name or address alone, so that no name service has a word in it.
+/// Whether `host` is on loopback, by its name or address alone: DNS can't change the result.
 pub(crate) fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Ipv4(address) => address.is_loopback(),
@@ -179,16 +194,20 @@ pub(crate) fn is_loopback(host: &Host<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
-    fn choose(platform: &str, proxy: Option<&str>, no_proxy: Option<&str>, environment: &[(&str, &str)]) -> String {
+    /// `proxy` is `Some("")` for no proxy.
+    fn choose(platform: &str, proxy: Option<&str>, exemptions: Option<&str>, environment: &[(&str, &str)]) -> String {
+        let choice = match proxy {
+            None => ProxyChoice::Environment,
+            Some("") => ProxyChoice::Direct,
+            Some(url) => ProxyChoice::Url(url.into()),
+        };
         let variable = |name: &str| {
             let value = environment.iter().find(|(key, _)| *key == name);
             value.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
         };
-        match Proxy::choose(&platform.parse().unwrap(), proxy, no_proxy, variable) {
+        match Proxy::choose(&platform.parse().unwrap(), &choice, exemptions, variable) {
             Ok(None) => "none".into(),
             Ok(Some(proxy)) => format!("{}:{}", proxy.host, proxy.port),
             Err(error) => error.to_string(),
@@ -214,24 +233,22 @@ mod tests {
             }
             assert_eq!(choose(platform, None, None, &[]), "none");
         }
-        // An empty one is none, and the header of a stranger's request is no proxy.
-        assert_eq!(
-            choose("https://h", None, None, &[("https_proxy", ""), ("HTTPS_PROXY", "b:1")]),
-            "b:1"
-        );
-        assert_eq!(
-            choose(
-                "http://h",
-                None,
-                None,
-                &[("HTTP_PROXY", "d:1"), ("REQUEST_METHOD", "GET")]
-            ),
-            "none"
-        );
     }
 
     #[test]
-    fn options_come_before_the_environment() {
+    fn an_empty_variable_counts_as_not_set() {
+        let environment = [("https_proxy", ""), ("HTTPS_PROXY", "b:1")];
+        assert_eq!(choose("https://h", None, None, &environment), "b:1");
+    }
+
+    #[test]
+    fn a_cgi_program_ignores_the_proxy_header_of_its_client() {
+        let environment = [("HTTP_PROXY", "d:1"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(choose("http://h", None, None, &environment), "none");
+    }
+
+    #[test]
+    fn options_take_precedence_over_the_environment() {
         let environment = [("https_proxy", "a:1"), ("no_proxy", "h")];
         for (proxy, no_proxy, expected) in [
             (None, None, "none"),
@@ -262,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn exemptions_are_names_addresses_and_networks() {
+    fn a_platform_is_exempt_by_name_address_or_network() {
         for (platform, list, exempt) in [
             ("https://example.com", "example.com", true),
             ("https://example.com", ".example.com", true),
@@ -307,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_url() {
+    fn a_proxy_url_is_parsed_with_its_defaults_and_credentials() {
         for (text, expected) in [
             ("proxy", ("proxy", 1080, false, None)),
             ("http://proxy", ("proxy", 1080, false, None)),
@@ -340,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxys_url_is_refused_without_being_quoted() {
+    fn an_invalid_proxy_url_is_rejected_without_being_quoted() {
         for (text, reason) in [
             ("socks5://s3cret@proxy", "has a scheme other than http and https"),
             ("http://s3cret@", "is not a URL"),
@@ -353,7 +370,7 @@ mod tests {
             );
             assert_eq!(
                 choose("https://h", None, None, &[("ALL_PROXY", text)]),
-                format!("option `proxy` {reason}, in the environment's `ALL_PROXY` (`proxy(\"\")` ignores it)")
+                format!("option `proxy` {reason}, in the environment's `ALL_PROXY` (`without_proxy` ignores it)")
             );
         }
     }

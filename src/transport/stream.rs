@@ -1,11 +1,15 @@
-//! A connection's bytes: TCP, with TLS on top, once or (through a proxy that is reached by TLS) twice.
+//! The bytes of a connection: TCP, optionally with TLS on top. Through a proxy that is itself reached by TLS, there are
+//! two layers of TLS.
 
 use std::{
     io,
+    mem::MaybeUninit,
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -15,11 +19,11 @@ use tokio_rustls::client::TlsStream;
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<Records>>),
+    Tls(Box<TlsStream<RecordCounter>>),
 }
 
 impl Stream {
-    /// What is at the bottom of it.
+    /// The TCP connection below all layers of TLS.
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(tcp) => tcp,
@@ -27,26 +31,43 @@ impl Stream {
         }
     }
 
-    /// Whether what was read so far ends with a TLS record: the start of another one is held back until it is whole.
-    pub(crate) fn is_between_records(&self) -> bool {
+    /// Whether the peer has neither closed the connection nor sent anything that was not read. Asks the kernel, since
+    /// the runtime may not know yet.
+    pub(crate) fn is_quiet(&self) -> bool {
+        if !self.is_between_records() {
+            return false;
+        }
+        let peeked = SockRef::from(self.tcp()).peek(&mut [MaybeUninit::new(0)]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closes the sending side of the TCP connection.
+    pub(crate) fn close_sending_side(&self) {
+        // A failure means that the connection is closed already.
+        let _ = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+    }
+
+    /// Whether the last byte that was read ended a TLS record. Else, rustls holds the start of a record back until the
+    /// record is complete.
+    fn is_between_records(&self) -> bool {
         match self {
             Self::Tcp(_) => true,
             Self::Tls(tls) => {
-                let records = tls.get_ref().0;
-                records.position == Position::default() && records.stream.is_between_records()
+                let counter = tls.get_ref().0;
+                counter.position == Position::default() && counter.stream.is_between_records()
             }
         }
     }
 }
 
-/// What TLS reads from, with an eye on where its records end.
+/// The stream below a layer of TLS. It follows where the records end that TLS reads from it.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(crate) struct RecordCounter {
     stream: Stream,
     position: Position,
 }
 
-impl Records {
+impl RecordCounter {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             stream,
@@ -55,51 +76,54 @@ impl Records {
     }
 }
 
-/// Where in a record the next byte belongs. A record is a type, a version, a length, in 1, 2 and 2 bytes, and so many
-/// more.
+/// The position of the next byte in a record: a header, which is a type (1 byte), a version (2) and a length (2), and
+/// then as many bytes as that length says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Position {
-    /// Bytes of the header that were read, less than 5.
-    header: u8,
-    /// What the record is still to have, as far as that is known.
-    left: u16,
+    /// The bytes of the header that were read, less than [`HEADER_LENGTH`].
+    in_header: u8,
+    /// The bytes that the record still has after its header, as far as its length is known.
+    remaining: u16,
 }
 
+/// The length of a record's header, in bytes.
+const HEADER_LENGTH: u8 = 5;
+
 impl Position {
-    fn pass(&mut self, mut bytes: &[u8]) {
+    /// Moves past bytes that were read.
+    fn advance(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
-            if self.header == 0 && self.left > 0 {
-                let within = usize::from(self.left).min(bytes.len());
-                self.left = self.left.saturating_sub(u16::try_from(within).unwrap_or(u16::MAX));
-                bytes = bytes.get(within..).unwrap_or_default();
+            if self.in_header == 0 && self.remaining > 0 {
+                let length = usize::from(self.remaining).min(bytes.len());
+                self.remaining = self.remaining.saturating_sub(u16::try_from(length).unwrap_or(u16::MAX));
+                bytes = bytes.get(length..).unwrap_or_default();
                 continue;
             }
-            match self.header {
-                3 => self.left = u16::from(byte) << 8,
-                4 => self.left |= u16::from(byte),
+            match self.in_header {
+                3 => self.remaining = u16::from(byte) << 8,
+                4 => self.remaining |= u16::from(byte),
                 _ => {}
             }
-            self.header = if self.header >= 4 {
-                0
-            } else {
-                self.header.saturating_add(1)
-            };
+            self.in_header = self.in_header.saturating_add(1);
+            if self.in_header == HEADER_LENGTH {
+                self.in_header = 0;
+            }
             bytes = rest;
         }
     }
 }
 
-impl AsyncRead for Records {
+impl AsyncRead for RecordCounter {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.position.pass(buf.filled().get(before..).unwrap_or_default());
+        this.position.advance(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Records {
+impl AsyncWrite for RecordCounter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
@@ -150,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_followed_however_they_are_split() {
+    fn the_end_of_a_record_is_found_however_the_bytes_are_split() {
         let records = [
             b"\x17\x03\x03\x00\x03abc".as_slice(),
             b"\x16\x03\x03\x00\x00",
@@ -163,7 +187,7 @@ mod tests {
             let mut position = Position::default();
             let mut read = 0;
             for piece in bytes.chunks(size) {
-                position.pass(piece);
+                position.advance(piece);
                 read += piece.len();
                 assert_eq!(
                     position == Position::default(),

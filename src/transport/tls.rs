@@ -1,4 +1,4 @@
-//! What is trusted, and what is shown to whoever asks.
+//! The TLS configuration: trusted roots and the client certificate.
 
 use std::sync::Arc;
 
@@ -11,16 +11,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::OptionsError;
 
-/// What the platform asks a client to show: a certificate chain and its key, both in PEM.
+/// A certificate chain and its key, both in PEM, which authenticate the client to the platform.
 #[derive(Clone)]
 pub(crate) struct ClientCertificate {
     pub(crate) chain: Vec<u8>,
     pub(crate) key: SecretString,
 }
 
-/// A TLS configuration that trusts the host's roots and these, and talks HTTP/1.1.
+/// A TLS configuration for HTTP/1.1 that trusts the host's roots and the extra ones.
 ///
-/// The error names the option that is at fault.
+/// # Errors
+///
+/// If a certificate or the key is not valid, or there are no roots. The error names the option.
 pub(crate) fn tls_config(
     extra_roots_pem: &[Vec<u8>],
     client_certificate: Option<&ClientCertificate>,
@@ -48,7 +50,7 @@ pub(crate) fn tls_config(
         None => builder.with_no_client_auth(),
         Some(ClientCertificate { chain, key }) => {
             let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
-                // Without the parser's own message, which may quote the key.
+                // The parser's own message may quote the key.
                 .map_err(|_| client("has a key that is not PEM".into()))?;
             builder
                 .with_client_auth_cert(certificates(chain).map_err(client)?, key)
@@ -59,13 +61,13 @@ pub(crate) fn tls_config(
     Ok(config)
 }
 
-/// One certificate at least.
+/// The certificates in `pem`, at least one.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    // Without the parser's own message, which quotes it: it may be a key, put in the wrong place.
+    // The parser's own message quotes the text, which may be a key in the wrong place.
     let certificates = certificates.map_err(|_| "is not valid PEM")?;
     if certificates.is_empty() {
-        return Err("holds no certificate".into());
+        return Err("contains no certificate".into());
     }
     Ok(certificates)
 }

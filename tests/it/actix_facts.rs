@@ -1,4 +1,4 @@
-//! What the design takes for granted of actix. An update that changes one of these is to be noticed here.
+//! The properties of actix that the design relies on. An update of actix that changes one fails here.
 
 use std::{
     sync::{
@@ -13,6 +13,70 @@ use actix::{
     ResponseActFuture, ResponseFuture, Supervised, Supervisor, WrapFuture as _,
 };
 use actix_rt::time::sleep;
+
+#[actix_rt::test]
+async fn the_actix_supervisor_restarts_after_a_stop_but_not_after_a_panic() {
+    let address = Supervisor::start(|_| Subject::default());
+    address.do_send(Do::Stop);
+    address.send(Do::Count).await.unwrap();
+    address.do_send(Do::Panic);
+    assert!(matches!(address.send(Do::Count).await, Err(MailboxError::Closed)));
+    assert!(!address.connected());
+}
+
+#[actix_rt::test]
+async fn a_response_future_survives_a_restart_but_an_actor_future_does_not() {
+    let address = Supervisor::start(|_| Subject::default());
+    let detached = actix_rt::spawn(address.send(Detached { panic: false }));
+    let attached = actix_rt::spawn(address.send(Attached));
+    actix_rt::task::yield_now().await;
+    address.do_send(Do::Stop);
+    assert_eq!(detached.await.unwrap().unwrap(), "answered");
+    assert!(matches!(attached.await.unwrap(), Err(MailboxError::Closed)));
+}
+
+#[actix_rt::test]
+async fn a_panic_in_a_response_future_is_a_closed_mailbox_for_its_sender() {
+    let address = Subject::default().start();
+    assert!(matches!(
+        address.send(Detached { panic: true }).await,
+        Err(MailboxError::Closed)
+    ));
+    address.send(Do::Count).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn send_ignores_the_mailbox_capacity() {
+    let subject = Subject::default();
+    let handled = Arc::clone(&subject.handled);
+    let address = subject.start();
+    let replies: Vec<_> = (0..1000).map(|_| address.send(Do::Count)).collect();
+    for reply in replies {
+        reply.await.unwrap();
+    }
+    assert_eq!(handled.load(Ordering::Relaxed), 1000);
+}
+
+#[actix_rt::test]
+async fn a_dropped_send_is_not_delivered() {
+    let subject = Subject::default();
+    let handled = Arc::clone(&subject.handled);
+    let address = subject.start();
+    let kept = address.send(Do::Count);
+    drop(address.send(Do::Count));
+    kept.await.unwrap();
+    address.send(Do::Count).await.unwrap();
+    assert_eq!(handled.load(Ordering::Relaxed), 2);
+}
+
+#[actix_rt::test]
+async fn try_send_respects_the_mailbox_capacity() {
+    let address = Subject::default().start();
+    address.do_send(Do::Block);
+    actix_rt::task::yield_now().await;
+    let taken = (0..1000).take_while(|_| address.try_send(Do::Count).is_ok()).count();
+    assert!(taken <= 17, "{taken}");
+}
 
 #[derive(Default)]
 struct Subject {
@@ -29,7 +93,7 @@ enum Do {
     Count,
     Stop,
     Panic,
-    /// Keeps all further mail waiting.
+    /// Keeps all further messages waiting.
     Block,
 }
 
@@ -52,7 +116,7 @@ impl Handler<Do> for Subject {
     }
 }
 
-/// Answers after a while, by a task of its own.
+/// Is answered after a while, by a task.
 struct Detached {
     panic: bool,
 }
@@ -73,7 +137,7 @@ impl Handler<Detached> for Subject {
     }
 }
 
-/// Answers after a while, by a future of the actor's.
+/// Is answered after a while, by a future of the actor.
 struct Attached;
 
 impl Message for Attached {
@@ -86,58 +150,4 @@ impl Handler<Attached> for Subject {
     fn handle(&mut self, _: Attached, _: &mut Context<Self>) -> Self::Result {
         Box::pin(sleep(Duration::from_millis(20)).into_actor(self).map(|(), _, _| ()))
     }
-}
-
-#[actix_rt::test]
-async fn actixs_supervisor_restarts_after_a_stop_and_not_after_a_panic() {
-    let address = Supervisor::start(|_| Subject::default());
-    address.do_send(Do::Stop);
-    address.send(Do::Count).await.unwrap();
-    address.do_send(Do::Panic);
-    assert!(matches!(address.send(Do::Count).await, Err(MailboxError::Closed)));
-    assert!(!address.connected());
-}
-
-#[actix_rt::test]
-async fn a_response_future_survives_a_restart_and_an_actor_future_does_not() {
-    let address = Supervisor::start(|_| Subject::default());
-    let detached = actix_rt::spawn(address.send(Detached { panic: false }));
-    let attached = actix_rt::spawn(address.send(Attached));
-    actix_rt::task::yield_now().await;
-    address.do_send(Do::Stop);
-    assert_eq!(detached.await.unwrap().unwrap(), "answered");
-    assert!(matches!(attached.await.unwrap(), Err(MailboxError::Closed)));
-}
-
-#[actix_rt::test]
-async fn a_panic_in_a_response_future_leaves_its_sender_with_a_closed_mailbox() {
-    let address = Subject::default().start();
-    assert!(matches!(
-        address.send(Detached { panic: true }).await,
-        Err(MailboxError::Closed)
-    ));
-    address.send(Do::Count).await.unwrap();
-}
-
-#[actix_rt::test]
-async fn send_queues_whatever_the_capacity_and_a_dropped_send_is_not_delivered() {
-    let subject = Subject::default();
-    let handled = Arc::clone(&subject.handled);
-    let address = subject.start();
-    let kept: Vec<_> = (0..1000).map(|_| address.send(Do::Count)).collect();
-    drop(address.send(Do::Count));
-    for reply in kept {
-        reply.await.unwrap();
-    }
-    address.send(Do::Count).await.unwrap();
-    assert_eq!(handled.load(Ordering::Relaxed), 1001);
-}
-
-#[actix_rt::test]
-async fn try_send_respects_the_capacity() {
-    let address = Subject::default().start();
-    address.do_send(Do::Block);
-    actix_rt::task::yield_now().await;
-    let taken = (0..1000).take_while(|_| address.try_send(Do::Count).is_ok()).count();
-    assert!(taken <= 17, "{taken}");
 }

@@ -1,72 +1,26 @@
-//! What can be watched: counters, events, log lines.
+//! Counters, events and log lines.
 
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use result_poster::{
-    CallError, CreateComment, DeliveryEvent, DeliveryEventKind, GetStats, PostResult, Subscribe, UpdateIssueStatus,
+    CallError, CreateComment, PostResult, UpdateIssueStatus,
+    events::{DeliveryEvent, DeliveryEventKind, GetStats, Subscribe},
     testing::{FakePlatform, ManualClock, Reply},
 };
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    LOG_PANICS, ScriptedProvider, builder, completed, keep_log, logged, options, platform_and_poster, post, start,
+    actor_without_token, builder, completed,
+    log::{LOG_PANICS, keep_log, logged},
+    options, platform_and_poster, post,
+    provider::ScriptedProvider,
+    send_update, start,
 };
 
-/// Keeps the events that it is told.
-#[derive(Default)]
-struct Watcher(Vec<DeliveryEvent>);
-
-impl Actor for Watcher {
-    type Context = Context<Self>;
-    fn started(&mut self, context: &mut Context<Self>) {
-        context.set_mailbox_capacity(1000);
-    }
-}
-
-impl Handler<DeliveryEvent> for Watcher {
-    type Result = ();
-    fn handle(&mut self, event: DeliveryEvent, _: &mut Context<Self>) {
-        self.0.push(event);
-    }
-}
-
-struct Take;
-
-impl Message for Take {
-    type Result = Vec<DeliveryEvent>;
-}
-
-impl Handler<Take> for Watcher {
-    type Result = Vec<DeliveryEvent>;
-    fn handle(&mut self, _: Take, _: &mut Context<Self>) -> Vec<DeliveryEvent> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
-    let describe = |event: DeliveryEvent| {
-        let kind = match event.kind {
-            DeliveryEventKind::Accepted => "accepted".to_owned(),
-            DeliveryEventKind::AttemptFailed {
-                attempt, reason, wait, ..
-            } => format!("attempt {attempt}: {reason}, {wait:?}"),
-            DeliveryEventKind::Reauthenticating { status_code, .. } => format!("reauthenticating {status_code}"),
-            DeliveryEventKind::Delivered { attempts, elapsed, .. } => format!("delivered {attempts} {elapsed:?}"),
-            DeliveryEventKind::Failed {
-                failure,
-                may_have_been_delivered,
-                ..
-            } => format!("failed {failure:?} {may_have_been_delivered}"),
-            other => panic!("{other:?}"),
-        };
-        format!("{} {}: {kind}", event.call, event.subject)
-    };
-    watcher.send(Take).await.unwrap().into_iter().map(describe).collect()
-}
-
 #[actix_rt::test]
-async fn a_subscriber_hears_of_every_calls_fate() {
+async fn a_subscriber_receives_the_events_of_each_call() {
     let platform = FakePlatform::start().unwrap();
     platform.script("completion", [Reply::status(503), Reply::status(401), Reply::ok()]);
     platform.script("status", [Reply::status(404)]);
@@ -75,10 +29,10 @@ async fn a_subscriber_hears_of_every_calls_fate() {
     let options = options(platform.url()).base_delay(second).clock(clock.clone());
     let poster = start(options.credential_provider(ScriptedProvider::tokens(["a", "b", "c"])));
     let watcher = Watcher::default().start();
-    poster.send(Subscribe(watcher.clone().recipient())).await.unwrap();
+    poster.send(Subscribe::new(watcher.clone().recipient())).await.unwrap();
 
     let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
-    clock.sleepers(1).await;
+    clock.wait_for_sleepers(1).await;
     clock.advance(second);
     reply.await.unwrap().unwrap().unwrap_err();
     assert_eq!(
@@ -86,10 +40,10 @@ async fn a_subscriber_hears_of_every_calls_fate() {
         [
             "completion s: accepted",
             "status s: accepted",
-            "completion s: attempt 1: the platform answered 503, Some(1s)",
+            "completion s: attempt 1: the platform answered 503, retrying in Some(1s)",
             "completion s: reauthenticating 401",
             "completion s: delivered 2 1s",
-            "status s: failed Permanent false",
+            "status s: failed permanent false",
         ]
     );
 
@@ -109,14 +63,43 @@ async fn a_subscriber_hears_of_every_calls_fate() {
         events(&watcher).await,
         [
             "createComment i: accepted",
-            "createComment i: failed Cancelled false",
-            "updateIssueStatus i: failed Invalid false"
+            "createComment i: failed cancelled false",
+            "updateIssueStatus i: failed invalid false"
         ]
     );
 }
 
 #[actix_rt::test]
-async fn a_subscriber_that_is_full_or_gone_costs_nothing() {
+async fn an_event_is_serialized_with_its_call_and_target() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::status(503), Reply::ok()]);
+    let poster = start(options(platform.url()));
+    let watcher = Watcher::default().start();
+    poster.send(Subscribe::new(watcher.clone().recipient())).await.unwrap();
+    send_update(&poster, "i").await.unwrap();
+    let events = watcher.send(Take).await.unwrap();
+    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.kind) else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        serde_json::to_value(&events).unwrap(),
+        json!([
+            {"call": "updateIssueStatus", "targetId": "i", "event": "accepted"},
+            {
+                "call": "updateIssueStatus",
+                "targetId": "i",
+                "event": "attempt_failed",
+                "attempt": 1,
+                "reason": "the platform answered 503",
+                "retryIn": {"secs": 0, "nanos": 0},
+            },
+            {"call": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
+        ])
+    );
+}
+
+#[actix_rt::test]
+async fn full_and_stopped_subscribers_do_not_affect_deliveries() {
     #[derive(Default)]
     struct Stuck;
     impl Actor for Stuck {
@@ -134,8 +117,8 @@ async fn a_subscriber_that_is_full_or_gone_costs_nothing() {
     let (_platform, poster) = platform_and_poster();
     let arbiter = actix_rt::Arbiter::new();
     let gone = Watcher::start_in_arbiter(&arbiter.handle(), |_| Watcher::default());
-    poster.send(Subscribe(Stuck.start().recipient())).await.unwrap();
-    poster.send(Subscribe(gone.recipient())).await.unwrap();
+    poster.send(Subscribe::new(Stuck.start().recipient())).await.unwrap();
+    poster.send(Subscribe::new(gone.recipient())).await.unwrap();
     arbiter.stop();
     arbiter.join().unwrap();
     for session in 0..20 {
@@ -143,8 +126,8 @@ async fn a_subscriber_that_is_full_or_gone_costs_nothing() {
     }
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!(stats.delivered, 40);
-    // Four events each; some fit into the mailbox of the one that is stuck.
-    assert!((40..80).contains(&stats.events_missed), "{}", stats.events_missed);
+    // Each result has four events; some fit into the mailbox of the stuck subscriber.
+    assert!((40..80).contains(&stats.events_dropped), "{}", stats.events_dropped);
 }
 
 #[actix_rt::test]
@@ -180,13 +163,13 @@ async fn every_call_is_counted_once() {
         (stats.delivered, stats.permanent, stats.transient, stats.cancelled),
         (7, 1, 1, 2)
     );
-    assert_eq!((stats.attempts, stats.retries, stats.refreshes), (12, 3, 12));
-    assert_eq!((stats.panics, stats.restarts, stats.events_missed), (0, 0, 0));
-    assert_eq!((stats.running, stats.waiting, stats.lanes), (0, 0, 0));
+    assert_eq!((stats.attempts, stats.retries, stats.credential_fetches), (12, 3, 12));
+    assert_eq!((stats.internal_errors, stats.restarts, stats.events_dropped), (0, 0, 0));
+    assert_eq!((stats.in_flight, stats.queued, stats.active_lanes), (0, 0, 0));
 }
 
 #[actix_rt::test]
-async fn gauges_tell_who_runs_and_who_waits() {
+async fn gauges_count_running_and_waiting_messages() {
     let platform = FakePlatform::start().unwrap();
     platform.script("completion", [Reply::ok().delay(Duration::from_millis(100))]);
     let poster = start(options(platform.url()).max_in_flight(2));
@@ -195,8 +178,8 @@ async fn gauges_tell_who_runs_and_who_waits() {
         .into();
     platform.wait_for_requests(2).await;
     let stats = poster.send(GetStats).await.unwrap();
-    assert_eq!((stats.running, stats.waiting, stats.lanes), (2, 3, 3));
-    // Nothing counts as delivered before the platform has said so.
+    assert_eq!((stats.in_flight, stats.queued, stats.active_lanes), (2, 3, 3));
+    // No call counts as delivered before the platform has acknowledged it.
     assert_eq!((stats.accepted, stats.attempts, stats.delivered), (10, 2, 0));
     for reply in replies {
         reply.await.unwrap().unwrap().unwrap();
@@ -204,50 +187,64 @@ async fn gauges_tell_who_runs_and_who_waits() {
 }
 
 #[actix_rt::test]
-async fn log_lines_have_levels_and_keys_and_no_bodies() {
+async fn log_lines_have_levels_and_keys() {
     keep_log();
     let (platform, poster) = platform_and_poster();
-    let body = "a body that is nobody's business";
-    platform.script("log-1/completion", [Reply::status(503).body(body), Reply::ok()]);
-    platform.script("log-1/status", [Reply::status(404).body(body)]);
+    platform.script("log-1/completion", [Reply::status(503), Reply::ok()]);
+    platform.script("log-1/status", [Reply::status(404)]);
     post(&poster, "log-1").await.unwrap_err();
-    let lines: Vec<_> = logged()
-        .into_iter()
-        .filter(|line| line.contains(r#"subject="log-1""#))
-        .collect();
-    let has = |level: &str, parts: &[&str]| {
-        let fits = |line: &&String| line.starts_with(level) && parts.iter().all(|part| line.contains(part));
+    let lines = lines_about("log-1");
+    let count = |level: &str, text: &str, keys: &[&str]| {
+        let start = format!("{level} result_poster::telemetry {text}");
+        let fits = |line: &&String| line.starts_with(&start) && keys.iter().all(|key| line.contains(key));
         lines.iter().filter(fits).count()
     };
-    let attempt = [
-        "attempt failed: the platform answered 503",
-        "call=completion",
-        "attempt=1",
-        "verdict=transient",
-        "wait=",
-    ];
-    assert_eq!(has("WARN", &attempt), 1, "{lines:#?}");
-    assert_eq!(has("DEBUG", &["delivered", "call=completion", "attempts=2"]), 1);
     assert_eq!(
-        has(
-            "ERROR",
-            &[
-                "not delivered: rejected with status 404",
-                "call=status",
-                "failure=Permanent"
-            ]
+        count(
+            "WARN",
+            r#"completion of session "log-1": attempt 1 of 3 failed: the platform answered 503; retrying at once"#,
+            &[" call=completion", " attempt=1", " retry_in=Some(0ns)"],
         ),
-        1
+        1,
+        "{lines:#?}"
     );
+    assert_eq!(
+        count(
+            "DEBUG",
+            r#"completion of session "log-1": delivered in "#,
+            &[" call=completion", " attempts=2", " elapsed="],
+        ),
+        1,
+        "{lines:#?}"
+    );
+    assert_eq!(
+        count(
+            "ERROR",
+            r#"status of session "log-1": the platform rejected the call with status 404 (check the session or issue id"#,
+            &[" call=status", " failure=permanent"],
+        ),
+        1,
+        "{lines:#?}"
+    );
+}
+
+#[actix_rt::test]
+async fn log_lines_hold_no_bodies() {
+    keep_log();
+    let (platform, poster) = platform_and_poster();
+    let body = "a confidential body";
     platform.script("log-2/completion", [Reply::status(503).body(body)]);
+    platform.script("log-2/status", [Reply::status(404).body(body)]);
     post(&poster, "log-2").await.unwrap_err();
-    let spent = |line: &String| line.starts_with("ERROR") && line.contains(r#"subject="log-2""#);
-    assert!(logged().iter().any(spent));
+    let errors = lines_about("log-2")
+        .into_iter()
+        .filter(|line| line.starts_with("ERROR"));
+    assert_eq!(errors.count(), 2);
     assert!(!logged().iter().any(|line| line.contains(body)));
 }
 
 #[actix_rt::test]
-async fn a_log_that_panics_costs_its_line_and_no_more() {
+async fn a_panicking_logger_does_not_affect_deliveries() {
     keep_log();
     let (platform, poster) = platform_and_poster();
     platform.script("completion", [Reply::status(503), Reply::status(404)]);
@@ -256,15 +253,80 @@ async fn a_log_that_panics_costs_its_line_and_no_more() {
     assert_eq!(platform.requests().len(), 3);
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!(
-        (stats.accepted, stats.delivered, stats.permanent, stats.panics),
+        (stats.accepted, stats.delivered, stats.permanent, stats.internal_errors),
         (2, 1, 1, 0)
     );
 }
 
 #[actix_rt::test]
 async fn calls_without_credentials_are_counted_as_failed() {
-    let poster = start(builder("https://app.example.com"));
+    let options = builder("https://platform.test").credential_actor(actor_without_token().await);
+    let poster = start(options);
     post(&poster, "s").await.unwrap_err();
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!((stats.accepted, stats.permanent, stats.refused), (2, 2, 0));
+}
+
+/// Keeps the events that it receives.
+#[derive(Default)]
+struct Watcher(Vec<DeliveryEvent>);
+
+impl Actor for Watcher {
+    type Context = Context<Self>;
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(1000);
+    }
+}
+
+impl Handler<DeliveryEvent> for Watcher {
+    type Result = ();
+    fn handle(&mut self, event: DeliveryEvent, _: &mut Context<Self>) {
+        self.0.push(event);
+    }
+}
+
+struct Take;
+
+impl Message for Take {
+    type Result = Vec<DeliveryEvent>;
+}
+
+impl Handler<Take> for Watcher {
+    type Result = Vec<DeliveryEvent>;
+    fn handle(&mut self, _: Take, _: &mut Context<Self>) -> Vec<DeliveryEvent> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// The events since the last call of this, in short.
+async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
+    let describe = |event: DeliveryEvent| {
+        let kind = match event.kind {
+            DeliveryEventKind::Accepted => "accepted".to_owned(),
+            DeliveryEventKind::AttemptFailed {
+                attempt,
+                reason,
+                retry_in,
+                ..
+            } => format!("attempt {attempt}: {reason}, retrying in {retry_in:?}"),
+            DeliveryEventKind::Reauthenticating { status_code, .. } => format!("reauthenticating {status_code}"),
+            DeliveryEventKind::Delivered { attempts, elapsed, .. } => format!("delivered {attempts} {elapsed:?}"),
+            DeliveryEventKind::Failed {
+                failure,
+                may_have_been_delivered,
+                ..
+            } => format!("failed {failure} {may_have_been_delivered}"),
+            other => panic!("{other:?}"),
+        };
+        format!("{} {}: {kind}", event.call, event.target_id)
+    };
+    watcher.send(Take).await.unwrap().into_iter().map(describe).collect()
+}
+
+/// The log lines about the calls of this session.
+fn lines_about(session_id: &str) -> Vec<String> {
+    let key = format!(r#" target_id="{session_id}""#);
+    let mut lines = logged();
+    lines.retain(|line| line.contains(&key));
+    lines
 }

@@ -1,4 +1,4 @@
-//! The scripted platform keeps its own promises.
+//! The scripted platform of the `testing` feature.
 
 use std::time::Duration;
 
@@ -7,7 +7,17 @@ use result_poster::testing::{FakePlatform, Reply};
 use crate::support::{platform_and_poster, post, post_outcome};
 
 #[actix_rt::test]
-async fn the_longest_route_decides_and_its_last_reply_repeats() {
+async fn the_longest_matching_route_decides() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::status(400)]);
+    platform.script("good/completion", [Reply::status(404)]);
+    for (session_id, expected) in [("bad", "permanent:400"), ("good", "permanent:404")] {
+        assert_eq!(post_outcome(&post(&poster, session_id).await), expected);
+    }
+}
+
+#[actix_rt::test]
+async fn the_last_reply_of_a_script_repeats() {
     let (platform, poster) = platform_and_poster();
     platform.script("completion", [Reply::status(400)]);
     platform.script("good/completion", [Reply::status(404), Reply::ok()]);
@@ -20,8 +30,15 @@ async fn the_longest_route_decides_and_its_last_reply_repeats() {
     ] {
         assert_eq!(post_outcome(&post(&poster, session_id).await), expected);
     }
+}
+
+#[actix_rt::test]
+async fn an_empty_script_restores_the_ordinary_reply() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::status(400)]);
+    assert_eq!(post_outcome(&post(&poster, "s").await), "permanent:400");
     platform.script("completion", []);
-    assert_eq!(post_outcome(&post(&poster, "bad").await), "ok");
+    assert_eq!(post_outcome(&post(&poster, "s").await), "ok");
 }
 
 #[actix_rt::test]
@@ -31,25 +48,35 @@ async fn replies_carry_status_headers_and_body() {
         .header("X-Tea", "green")
         .header("Content-Type", "text/plain")
         .body("short and stout");
-    platform.script(
-        "tea",
-        [reply, Reply::status(42), Reply::status(200).header("bad name", "")],
-    );
-    let client = awc::Client::default();
-    let url = platform.url() + "/any/tea?sugar=no";
-
-    let mut response = client.get(&url).send().await.unwrap();
+    platform.script("tea", [reply]);
+    let mut response = awc::Client::default()
+        .get(platform.url() + "/any/tea?sugar=no")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 418);
     assert_eq!(response.headers().get("x-tea").unwrap(), "green");
     assert_eq!(response.headers().get("content-type").unwrap(), "text/plain");
     assert_eq!(response.body().await.unwrap(), "short and stout");
+}
 
+#[actix_rt::test]
+async fn an_invalid_reply_becomes_a_500() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("tea", [Reply::status(42), Reply::status(200).header("bad name", "")]);
+    let client = awc::Client::default();
     for _ in 0..2 {
-        let mut unspeakable = client.get(&url).send().await.unwrap();
-        assert_eq!(unspeakable.status(), 500);
-        unspeakable.body().await.unwrap();
+        let mut response = client.get(platform.url() + "/tea").send().await.unwrap();
+        assert_eq!(response.status(), 500);
+        response.body().await.unwrap();
     }
+}
 
+#[actix_rt::test]
+async fn a_request_is_recorded_with_its_method_path_and_headers() {
+    let platform = FakePlatform::start().unwrap();
+    let url = platform.url() + "/any/tea?sugar=no";
+    awc::Client::default().get(url).send().await.unwrap();
     let request = &platform.requests()[0];
     assert_eq!(
         (request.method.as_str(), request.path.as_str()),
@@ -69,7 +96,7 @@ async fn a_request_is_recorded_before_its_delayed_reply() {
 }
 
 #[actix_rt::test]
-async fn once_dropped_it_is_down() {
+async fn a_dropped_platform_is_down() {
     let (platform, poster) = platform_and_poster();
     post(&poster, "s").await.unwrap();
     drop(platform);

@@ -8,31 +8,45 @@ use result_poster::{
 };
 use serde_json::json;
 
-use crate::support::{options, outcome, platform_and_poster, start};
+use crate::support::{
+    options, outcome, platform_and_poster,
+    requests::{json, sent},
+    send_update, start, status_update,
+};
 
 const PROXY: &str = "issue-tracker-proxy";
 
 #[actix_rt::test]
-async fn calls_for_one_issue_go_in_order_and_name_the_organization() {
+async fn calls_for_one_issue_are_sent_in_order() {
     let platform = FakePlatform::start().unwrap();
-    // The first is held up: the second must not overtake it.
+    // The first call takes two attempts; the second must not overtake it.
     platform.script(
         PROXY,
         [Reply::status(503).delay(Duration::from_millis(50)), Reply::ok()],
     );
-    let poster = start(options(platform.url()).organization_id("org-1"));
+    let poster = start(options(platform.url()));
     let comment = actix_rt::spawn(poster.send(CreateComment::new("issue-1", "first")));
-    let update = actix_rt::spawn(poster.send(UpdateIssueStatus::new("issue-1", "Finished")));
-    assert_eq!(comment.await.unwrap().unwrap().unwrap().attempts, 2);
-    assert_eq!(update.await.unwrap().unwrap().unwrap().attempts, 1);
-    let bodies: Vec<_> = platform
-        .requests()
-        .iter()
-        .skip(1)
-        .map(|request| request.json().unwrap())
-        .collect();
+    let update = actix_rt::spawn(poster.send(status_update("issue-1")));
+    assert_eq!(comment.await.unwrap().unwrap().unwrap().attempts(), 2);
+    assert_eq!(update.await.unwrap().unwrap().unwrap().attempts(), 1);
     assert_eq!(
-        bodies,
+        sent(&platform, json).split_off(1),
+        [
+            json!({"method": "createComment", "args": ["issue-1", "first"]}),
+            json!({"method": "updateIssueStatus", "args": ["issue-1", "Finished"]}),
+        ]
+    );
+}
+
+#[actix_rt::test]
+async fn issue_calls_carry_the_organization_id() {
+    let platform = FakePlatform::start().unwrap();
+    let poster = start(options(platform.url()).organization_id("org-1"));
+    let comment = CreateComment::new("issue-1", "first");
+    poster.send(comment).await.unwrap().unwrap();
+    send_update(&poster, "issue-1").await.unwrap();
+    assert_eq!(
+        sent(&platform, json),
         [
             json!({"method": "createComment", "args": ["issue-1", "first"], "organizationId": "org-1"}),
             json!({"method": "updateIssueStatus", "args": ["issue-1", "Finished"], "organizationId": "org-1"}),
@@ -41,7 +55,7 @@ async fn calls_for_one_issue_go_in_order_and_name_the_organization() {
 }
 
 #[actix_rt::test]
-async fn the_proxys_own_word_decides() {
+async fn the_status_and_body_of_a_tracker_answer_decide() {
     for (status, body, expected, attempts) in [
         (200, r#"{"success":true}"#, "ok", 1),
         (200, r#"{"success":false}"#, "permanent:200", 1),
@@ -56,17 +70,14 @@ async fn the_proxys_own_word_decides() {
     ] {
         let (platform, poster) = platform_and_poster();
         platform.script(PROXY, [Reply::status(status).body(body)]);
-        let reply = poster
-            .send(UpdateIssueStatus::new("issue-1", "Finished"))
-            .await
-            .unwrap();
+        let reply = send_update(&poster, "issue-1").await;
         assert_eq!(outcome(&reply), expected, "{status} {body}");
         assert_eq!(platform.requests().len(), attempts, "{status} {body}");
     }
 }
 
 #[actix_rt::test]
-async fn a_refusal_by_the_tracker_says_why() {
+async fn a_tracker_refusal_carries_its_reason() {
     let (platform, poster) = platform_and_poster();
     let body = r#"{"success":false,"error":{"code":"NO_CLIENT","message":"not configured for tok-s3cret"}}"#;
     platform.script(PROXY, [Reply::status(200).body(body)]);
@@ -80,14 +91,17 @@ async fn a_refusal_by_the_tracker_says_why() {
         "NO_CLIENT: not configured for [REDACTED]"
     );
     assert_eq!(
+        error.permanent().unwrap().advice(),
+        "the issue tracker refused the call"
+    );
+    assert_eq!(
         error.to_string(),
-        "the platform rejected the call with status 200 (the issue tracker refused the call): \
-         NO_CLIENT: not configured for [REDACTED]"
+        "the platform rejected the call with status 200: NO_CLIENT: not configured for [REDACTED]"
     );
 }
 
 #[actix_rt::test]
-async fn blank_fields_are_refused_unsent() {
+async fn blank_fields_are_rejected_before_sending() {
     let (platform, poster) = platform_and_poster();
     for (issue_id, text, field) in [
         ("", "x", "issue_id"),

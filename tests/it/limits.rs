@@ -1,16 +1,22 @@
-//! How much runs at once, how much waits, and what becomes of the rest.
+//! The limits on running and waiting messages, and the refusal of more.
 
 use std::time::Duration;
 
 use result_poster::{
-    GetStats, OutboxOptions, PostResult, UpdateIssueStatus,
+    NextStep, PostResult, UpdateIssueStatus,
+    events::GetStats,
+    outbox::OutboxOptions,
     testing::{FakePlatform, ManualClock, Reply},
 };
 
-use crate::support::{completed, options, outcome, post_outcome, start};
+use crate::support::{
+    completed, options, outcome, post, post_outcome, send_update, start, status_update, wait::in_time,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 #[actix_rt::test]
-async fn what_is_too_much_is_refused_at_once_unsent() {
+async fn messages_beyond_the_queue_limit_are_refused_unsent() {
     let platform = FakePlatform::start().unwrap();
     platform.script("completion", [Reply::ok().delay(Duration::from_millis(200))]);
     let poster = start(options(platform.url()).max_in_flight(2).max_queued(3));
@@ -24,49 +30,44 @@ async fn what_is_too_much_is_refused_at_once_unsent() {
     assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "overloaded;overloaded"]);
     assert_eq!(platform.requests().len(), 10);
     assert!(!platform.requests().iter().any(|request| request.path.contains("s5")));
-    // At most two at once need at most two connections.
+    // At most two calls in flight need at most two connections.
     assert_eq!(platform.connections(), 2);
-    // And there is room again.
-    poster.send(PostResult::new("s5", completed())).await.unwrap().unwrap();
+    // By now there is room again.
+    post(&poster, "s5").await.unwrap();
 }
 
 #[actix_rt::test]
-async fn an_outage_fills_the_queue_and_no_more() {
+async fn messages_in_backoff_count_towards_the_queue_limit() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);
     let clock = ManualClock::new();
-    let second = Duration::from_secs(1);
     let options = options(platform.url())
         .max_in_flight(2)
         .max_queued(3)
-        .base_delay(second)
+        .base_delay(SECOND)
         .max_attempts(2);
     let poster = start(options.clock(clock.clone()));
     let mut replies = Vec::new();
     for issue in 0..5 {
-        let message = UpdateIssueStatus::new(format!("i{issue}"), "Finished");
+        let message = status_update(format!("i{issue}"));
         replies.push(actix_rt::spawn(poster.send(message)));
-        // It has failed, and waits, before the next comes.
-        clock.sleepers(issue + 1).await;
+        // Its first attempt has failed before the next message is sent.
+        clock.wait_for_sleepers(issue + 1).await;
     }
-    let refused = poster
-        .send(UpdateIssueStatus::new("one more", "Finished"))
-        .await
-        .unwrap();
-    assert_eq!(outcome(&refused), "overloaded");
-    clock.advance(second);
+    assert_eq!(outcome(&send_update(&poster, "one more").await), "overloaded");
+    clock.advance(SECOND);
     for reply in replies {
         assert_eq!(outcome(&reply.await.unwrap().unwrap()), "transient:2");
     }
 }
 
 #[actix_rt::test]
-async fn ten_thousand_at_once_are_all_answered() {
+async fn ten_thousand_concurrent_messages_are_all_answered() {
     let platform = FakePlatform::start().unwrap();
     let poster = start(options(platform.url()).max_queued(10_000));
     let replies: Vec<_> = (0..10_000)
         .map(|number| {
-            let message = UpdateIssueStatus::new(format!("issue-{}", number % 1000), "Finished");
+            let message = status_update(format!("issue-{}", number % 1000));
             actix_rt::spawn(poster.send(message))
         })
         .collect();
@@ -75,57 +76,54 @@ async fn ten_thousand_at_once_are_all_answered() {
     }
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!(
-        (stats.delivered, stats.running, stats.waiting, stats.lanes),
+        (stats.delivered, stats.in_flight, stats.queued, stats.active_lanes),
         (10_000, 0, 0, 0)
     );
     assert!(platform.connections() <= 64, "{}", platform.connections());
 }
 
 #[actix_rt::test]
-async fn a_call_that_waits_for_its_next_attempt_holds_no_slot() {
+async fn a_call_in_backoff_holds_no_permit() {
     let platform = FakePlatform::start().unwrap();
     platform.script("a/completion", [Reply::status(503), Reply::ok()]);
     let clock = ManualClock::new();
-    let second = Duration::from_secs(1);
     let poster = start(
         options(platform.url())
             .max_in_flight(1)
             .clock(clock.clone())
-            .base_delay(second),
+            .base_delay(SECOND),
     );
     let waiting = actix_rt::spawn(poster.send(PostResult::new("a", completed())));
-    clock.sleepers(1).await;
-    let other = poster.send(PostResult::new("b", completed()));
-    let other = actix_rt::time::timeout(Duration::from_secs(10), other).await;
-    other.expect("a slot").unwrap().unwrap();
-    clock.advance(second);
+    clock.wait_for_sleepers(1).await;
+    in_time(post(&poster, "b")).await.unwrap();
+    clock.advance(SECOND);
     waiting.await.unwrap().unwrap().unwrap();
 }
 
 #[actix_rt::test]
-async fn an_issue_call_that_is_too_much_says_so() {
+async fn a_refused_issue_call_is_overloaded_and_retried_soon() {
     let platform = FakePlatform::start().unwrap();
     let poster = start(options(platform.url()).max_in_flight(1).max_queued(0));
-    let first = actix_rt::spawn(poster.send(UpdateIssueStatus::new("a", "Finished")));
-    let second = actix_rt::spawn(poster.send(UpdateIssueStatus::new("b", "Finished")));
+    let first = actix_rt::spawn(poster.send(status_update("a")));
+    let second = actix_rt::spawn(poster.send(status_update("b")));
     assert_eq!(outcome(&first.await.unwrap().unwrap()), "ok");
     let refused = second.await.unwrap().unwrap();
     assert_eq!(outcome(&refused), "overloaded");
-    assert!(refused.unwrap_err().is_retryable());
+    assert_eq!(refused.unwrap_err().next_step(), NextStep::RetryLater { after: SECOND });
 }
 
 #[actix_rt::test]
-async fn an_invalid_message_takes_no_place() {
+async fn an_invalid_message_takes_no_place_in_the_queue() {
     let platform = FakePlatform::start().unwrap();
     let poster = start(options(platform.url()).max_in_flight(1).max_queued(0));
     let invalid = actix_rt::spawn(poster.send(UpdateIssueStatus::new("a", " ")));
-    let good = actix_rt::spawn(poster.send(UpdateIssueStatus::new("b", "Finished")));
+    let good = actix_rt::spawn(poster.send(status_update("b")));
     assert_eq!(outcome(&invalid.await.unwrap().unwrap()), "invalid:status");
     assert_eq!(outcome(&good.await.unwrap().unwrap()), "ok");
 }
 
 #[actix_rt::test]
-async fn the_time_that_a_call_took_does_not_count_its_wait_for_a_slot() {
+async fn the_elapsed_time_excludes_the_wait_for_a_permit() {
     for outbox in [false, true] {
         let (platform, folder) = (FakePlatform::start().unwrap(), tempfile::tempdir().unwrap());
         platform.script(
@@ -135,14 +133,17 @@ async fn the_time_that_a_call_took_does_not_count_its_wait_for_a_slot() {
         let clock = ManualClock::new();
         let mut options = options(platform.url()).max_in_flight(1).clock(clock.clone());
         if outbox {
-            options = options.outbox(OutboxOptions::at(folder.path().join("outbox.db")));
+            options = options.outbox(OutboxOptions::new(folder.path().join("outbox.db")));
         }
         let poster = start(options);
-        let replies = ["a", "b"].map(|issue| actix_rt::spawn(poster.send(UpdateIssueStatus::new(issue, "Finished"))));
+        let replies = ["a", "b"].map(|issue| actix_rt::spawn(poster.send(status_update(issue))));
         platform.wait_for_requests(1).await;
-        let minute = Duration::from_secs(60);
-        clock.advance(minute);
-        let [first, second] = replies.map(async |reply| reply.await.unwrap().unwrap().unwrap().elapsed);
-        assert_eq!((first.await, second.await), (minute, Duration::ZERO), "{outbox}");
+        clock.advance(60 * SECOND);
+        let [first, second] = replies.map(async |reply| reply.await.unwrap().unwrap().unwrap().elapsed());
+        assert_eq!(
+            (first.await, second.await),
+            (Some(60 * SECOND), Some(Duration::ZERO)),
+            "{outbox}"
+        );
     }
 }

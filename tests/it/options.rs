@@ -1,19 +1,16 @@
-//! Bad options are refused by name, when they are built.
+//! Invalid options are refused when they are built, with the option's name.
 
 use std::time::Duration;
 
-use result_poster::{CredentialActor, OptionsBuilder, RuntimeCredentials, Supervisor};
+use result_poster::{
+    OptionsBuilder, Supervisor,
+    credentials::{CredentialActor, RuntimeCredentials},
+};
 
 use crate::support::{TOKEN, builder};
 
-fn refusal(options: OptionsBuilder) -> String {
-    let error = options.build().unwrap_err();
-    assert!(!error.to_string().contains(TOKEN), "{error}");
-    error.to_string()
-}
-
 #[test]
-fn bad_urls_are_refused_with_the_reason() {
+fn invalid_urls_are_refused_with_the_reason() {
     for (url, reason) in [
         ("", "is empty"),
         ("  ", "is empty"),
@@ -29,26 +26,26 @@ fn bad_urls_are_refused_with_the_reason() {
         ("https://app.example.com:http", "has a port out of range"),
         (
             "https://user@app.example.com",
-            "holds credentials: pass the token as `auth_token`",
+            "contains credentials: pass the token as `auth_token`",
         ),
         (
             "https://user:tok-s3cret@app.example.com",
-            "holds credentials: pass the token as `auth_token`",
+            "contains credentials: pass the token as `auth_token`",
         ),
         ("https://app.example.com?x=1", "has a query"),
         ("https://app.example.com/?", "has a query"),
         ("https://app.example.com/#top", "has a fragment"),
         (
             " https://app.example.com",
-            "holds white space, a control character or a backslash",
+            "contains whitespace, a control character or a backslash",
         ),
         (
             "https://app.exam\nple.com",
-            "holds white space, a control character or a backslash",
+            "contains whitespace, a control character or a backslash",
         ),
         (
             "https:\\\\app.example.com",
-            "holds white space, a control character or a backslash",
+            "contains whitespace, a control character or a backslash",
         ),
         ("https://[::1", "is not a URL: invalid IPv6 address"),
         (
@@ -57,7 +54,7 @@ fn bad_urls_are_refused_with_the_reason() {
         ),
     ] {
         assert_eq!(
-            refusal(builder(url)),
+            build_error(builder(url)),
             format!("option `platform_url` {reason}"),
             "{url:?}"
         );
@@ -65,7 +62,7 @@ fn bad_urls_are_refused_with_the_reason() {
 }
 
 #[test]
-fn good_urls_are_taken() {
+fn valid_urls_are_accepted() {
     for url in [
         "https://app.example.com",
         "HTTPS://APP.example.com:8443/tenant/acme/",
@@ -74,12 +71,13 @@ fn good_urls_are_taken() {
         "http://[::1]:8080",
         "http://app.example.com",
     ] {
-        builder(url).build().unwrap();
+        let options = builder(url).auth_token(TOKEN).allow_plaintext_http(true);
+        options.build().unwrap();
     }
 }
 
 #[test]
-fn a_token_does_not_travel_in_clear_text_unless_told_so() {
+fn a_token_over_plaintext_http_is_refused_except_on_loopback_or_by_permission() {
     for url in [
         "http://app.example.com",
         "http://192.0.2.1",
@@ -89,7 +87,7 @@ fn a_token_does_not_travel_in_clear_text_unless_told_so() {
         "http://0.0.0.0",
     ] {
         let options = builder(url).auth_token(TOKEN);
-        assert!(refusal(options.clone()).starts_with("option `platform_url` would send the token in clear text"));
+        assert!(build_error(options.clone()).starts_with("option `platform_url` would send the token in plaintext"));
         options.allow_plaintext_http(true).build().unwrap();
     }
     for url in [
@@ -104,51 +102,105 @@ fn a_token_does_not_travel_in_clear_text_unless_told_so() {
 }
 
 #[test]
-fn each_bad_value_names_its_option() {
+fn a_missing_or_empty_token_is_refused_except_on_loopback() {
+    let provider = || RuntimeCredentials::new("w", "t");
+    let missing = "option `auth_token` is missing: set it, or a credential provider";
+    let empty = "option `auth_token` is empty";
+    for url in [
+        "https://app.example.com",
+        "https://192.0.2.1",
+        "https://localhost.example.com",
+    ] {
+        let base = || builder(url).worker_id("wkr_1");
+        assert_eq!(build_error(base()), missing, "{url}");
+        // An empty token is a mistake, even with a provider.
+        for options in [
+            base(),
+            base().credential_provider(provider()),
+            base().refresh_endpoint("registration"),
+        ] {
+            assert_eq!(build_error(options.auth_token("")), empty, "{url}");
+        }
+        for options in [
+            base().auth_token(TOKEN),
+            base().credential_provider(provider()),
+            base().refresh_endpoint("registration"),
+        ] {
+            options.build().unwrap();
+        }
+    }
+    // Plaintext, with or without permission, changes nothing.
+    for allow in [false, true] {
+        let options = builder("http://app.example.com").allow_plaintext_http(allow);
+        assert_eq!(build_error(options), missing);
+    }
+    for url in [
+        "http://localhost:1",
+        "http://127.0.0.1",
+        "http://[::1]",
+        "https://localhost",
+    ] {
+        builder(url).build().unwrap();
+        builder(url).auth_token("").build().unwrap();
+    }
+}
+
+#[test]
+fn invalid_values_are_refused_with_the_option_name() {
     let base = || builder("https://app.example.com");
+    let with_token = || base().auth_token(TOKEN);
     for (options, message) in [
         (
             base().auth_token("tok\n"),
-            "`auth_token` holds a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character; trim it where it is read",
         ),
         (
             base().auth_token("tok\r\nx: y"),
-            "`auth_token` holds a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character; trim it where it is read",
         ),
         (
             base().auth_token("tok\0"),
-            "`auth_token` holds a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character; trim it where it is read",
         ),
         (
             base().auth_token("töken"),
-            "`auth_token` holds characters that can't stand in a header",
+            "`auth_token` contains characters that are not valid in a header",
         ),
         (
             base().auth_token(" tok"),
-            "`auth_token` begins or ends with white space; trim it where it is read",
+            "`auth_token` begins or ends with whitespace; trim it where it is read",
         ),
-        (base().timeout(Duration::ZERO), "`timeout` is zero"),
-        (base().connect_timeout(Duration::ZERO), "`connect_timeout` is zero"),
-        (base().max_in_flight(0), "`max_in_flight` is zero"),
+        (with_token().timeout(Duration::ZERO), "`timeout` is zero"),
         (
-            base().max_in_flight(usize::MAX),
+            with_token().connect_timeout(Duration::ZERO),
+            "`connect_timeout` is zero",
+        ),
+        (with_token().max_in_flight(0), "`max_in_flight` is zero"),
+        (
+            with_token().max_in_flight(usize::MAX),
             "`max_in_flight` is more than 1,000,000",
         ),
-        (base().jitter(-0.1), "`jitter` is not a share from 0 to 1"),
-        (base().jitter(1.1), "`jitter` is not a share from 0 to 1"),
-        (base().jitter(f64::NAN), "`jitter` is not a share from 0 to 1"),
-        (base().max_summary_bytes(63), "`max_summary_bytes` is less than 64"),
-        (base().user_agent(""), "`user_agent` can't stand in a header"),
-        (base().user_agent("a\nb"), "`user_agent` can't stand in a header"),
+        (with_token().jitter(-0.1), "`jitter` must be between 0 and 1"),
+        (with_token().jitter(1.1), "`jitter` must be between 0 and 1"),
+        (with_token().jitter(f64::NAN), "`jitter` must be between 0 and 1"),
         (
-            base().add_root_certificates_pem("nonsense"),
-            "`add_root_certificates_pem` holds no certificate",
+            with_token().max_summary_bytes(63),
+            "`max_summary_bytes` is less than 64",
+        ),
+        (with_token().user_agent(""), "`user_agent` is not a valid header value"),
+        (
+            with_token().user_agent("a\nb"),
+            "`user_agent` is not a valid header value",
+        ),
+        (
+            with_token().add_root_certificates_pem("nonsense"),
+            "`add_root_certificates_pem` contains no certificate",
         ),
     ] {
-        assert_eq!(refusal(options), format!("option {message}"));
+        assert_eq!(build_error(options), format!("option {message}"));
     }
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let message = refusal(base().add_root_certificates_pem(broken));
+    let message = build_error(with_token().add_root_certificates_pem(broken));
     assert!(
         message.starts_with("option `add_root_certificates_pem` holds a certificate that can't be a root: "),
         "{message}"
@@ -156,8 +208,8 @@ fn each_bad_value_names_its_option() {
 }
 
 #[test]
-fn zero_attempts_and_huge_durations_do_no_harm() {
-    let base = builder("https://app.example.com");
+fn zero_attempts_and_huge_durations_are_accepted() {
+    let base = builder("https://app.example.com").auth_token(TOKEN);
     base.max_attempts(0)
         .timeout(Duration::MAX)
         .connect_timeout(Duration::MAX)
@@ -169,7 +221,7 @@ fn zero_attempts_and_huge_durations_do_no_harm() {
 }
 
 #[test]
-fn no_debug_output_shows_the_token() {
+fn debug_output_does_not_show_the_token() {
     let options = builder("https://app.example.com").auth_token(TOKEN);
     assert!(!format!("{options:?}").contains(TOKEN));
     let options = format!("{:?}", options.build().unwrap());
@@ -178,7 +230,7 @@ fn no_debug_output_shows_the_token() {
 }
 
 #[test]
-fn a_provider_is_held_to_the_same_rules_as_a_token() {
+fn a_provider_over_plaintext_http_is_refused_without_permission() {
     let provider = || RuntimeCredentials::new("w", "t");
     for options in [
         builder("http://app.example.com").credential_provider(provider()),
@@ -186,42 +238,56 @@ fn a_provider_is_held_to_the_same_rules_as_a_token() {
             .worker_id("w")
             .refresh_endpoint("registration"),
     ] {
-        assert!(refusal(options.clone()).starts_with("option `platform_url` would send the token in clear text"));
+        assert!(build_error(options.clone()).starts_with("option `platform_url` would send the token in plaintext"));
         options.allow_plaintext_http(true).build().unwrap();
     }
+}
+
+#[test]
+fn invalid_values_for_the_refresh_endpoint_are_refused() {
     let base = || builder("https://app.example.com");
     for (options, message) in [
         (base().refresh_endpoint(""), "`refresh_endpoint` is empty"),
         (
             base().worker_id("w").refresh_endpoint("a b\n"),
-            "`refresh_endpoint` holds a line break or another control character; trim it where it is read",
+            "`refresh_endpoint` contains a line break or another control character; trim it where it is read",
         ),
         (
             base().refresh_endpoint("registration"),
-            "`worker_id` is needed by `refresh_endpoint`",
+            "`worker_id` is required by `refresh_endpoint`",
         ),
         (
             base().worker_id("..").refresh_endpoint("registration"),
-            "`worker_id` is needed by `refresh_endpoint`",
+            "`worker_id` is required by `refresh_endpoint`",
         ),
         (
-            base().credential_timeout(Duration::ZERO),
+            base().auth_token(TOKEN).credential_timeout(Duration::ZERO),
             "`credential_timeout` is zero",
         ),
     ] {
-        assert_eq!(refusal(options), format!("option {message}"));
+        assert_eq!(build_error(options), format!("option {message}"));
     }
 }
 
 #[actix_rt::test]
-async fn a_shared_actor_has_the_fixed_pair_to_itself() {
+async fn a_fixed_pair_is_refused_with_a_shared_credential_actor() {
     let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
     let base = || builder("https://app.example.com").credential_actor(actor.clone());
-    let reason = "is the business of the actor in `credential_actor`";
-    assert_eq!(refusal(base().worker_id("w")), format!("option `worker_id` {reason}"));
+    let reason = "must not be set together with `credential_actor`";
     assert_eq!(
-        refusal(base().auth_token(TOKEN)),
+        build_error(base().worker_id("w")),
+        format!("option `worker_id` {reason}")
+    );
+    assert_eq!(
+        build_error(base().auth_token(TOKEN)),
         format!("option `auth_token` {reason}")
     );
     base().build().unwrap();
+}
+
+/// Why these options are refused, in words that do not hold the token.
+fn build_error(options: OptionsBuilder) -> String {
+    let error = options.build().unwrap_err();
+    assert!(!error.to_string().contains(TOKEN), "{error}");
+    error.to_string()
 }

@@ -1,131 +1,144 @@
-//! The file of the outbox: whose it is, and all that can be wrong with it.
+//! The file of the outbox: its permissions, and everything that can be wrong with it.
 
 use std::{fs, io::Write as _, path::Path, time::Duration};
 
+use actix::Addr;
 use futures_util::future::join_all;
-use result_poster::{OutboxError, OutboxFile, OutboxOptions, PostResult, Shutdown, testing::Reply};
+use result_poster::{
+    CallError, NextStep, OptionsError, OutboxError, PostResult, ResultPoster, Shutdown,
+    outbox::{OutboxInspector, OutboxOptions},
+    testing::Reply,
+};
 
-use crate::{
-    outbox::{SOON, Scene, calls, count, late, shut_down, soon, update},
-    support::{TOKEN, completed, options, outcome, post, start},
+use crate::support::{
+    RETRY_LATER, TOKEN, completed, errors, messages_are_accepted, options,
+    outbox::{OutboxFixture, SHORT_DELAY, kinds_and_targets, remove_files_in, replay_late, replay_soon, shut_down},
+    outcome, post,
+    requests::{issue_and_text, sent},
+    send_update, start, status_update,
+    wait::within,
 };
 
 #[actix_rt::test]
-async fn a_token_is_never_in_the_file_which_is_its_owners_alone() {
-    let scene = Scene::new();
-    scene.down();
-    let poster = start(scene.options_with(late(scene.path())));
+async fn the_file_does_not_hold_the_token() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
     post(&poster, "s").await.unwrap_err();
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+    for entry in fs::read_dir(fixture.folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
         assert!(
             !bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()),
             "{path:?}"
         );
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
-        }
     }
-    assert_eq!(count(&scene.path()), 2);
+    assert_eq!(fixture.count(), 2);
+}
+
+#[cfg(unix)]
+#[actix_rt::test]
+async fn the_file_is_accessible_to_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
+    post(&poster, "s").await.unwrap_err();
+    for entry in fs::read_dir(fixture.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+    }
 }
 
 #[test]
-fn a_file_that_is_not_an_outbox_is_refused_and_left_alone() {
+fn a_foreign_newer_or_damaged_file_is_refused_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    let open = || {
-        let options = options("https://app.example.com").outbox(OutboxOptions::at(&path));
-        options.build().unwrap_err().to_string()
-    };
-    let foreign = |path: &Path| {
-        let connection = rusqlite::Connection::open(path).unwrap();
-        connection
-            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1);")
-            .unwrap();
-    };
-    // An outbox, in one file whose pages are where they belong.
-    let made = |path: &Path| {
-        fs::write(path, "").unwrap();
-        drop(OutboxFile::open(path).unwrap());
-        let connection = rusqlite::Connection::open(path).unwrap();
-        connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
-            .unwrap();
-        connection
-    };
-    let newer = |path: &Path| made(path).pragma_update(None, "user_version", 99).unwrap();
-    let damaged = |path: &Path| {
-        drop(made(path));
-        let bytes = fs::read(path).unwrap();
-        let half = bytes.len() / 2;
-        fs::write(path, [&bytes[..half], &vec![0x5a; half]].concat()).unwrap();
-    };
-    type Make<'a> = &'a dyn Fn(&Path);
-    let cases: [(Make<'_>, &str); 5] = [
+    type Make = fn(&Path);
+    type IsExpected = fn(&OutboxError) -> bool;
+    let is_foreign: IsExpected = |error| *error == OutboxError::NotAnOutbox;
+    let cases: [(Make, IsExpected, &str); 5] = [
         (
-            &|path| fs::write(path, "not a database").unwrap(),
+            |path| fs::write(path, "not a database").unwrap(),
+            is_foreign,
             "the file is not an outbox",
         ),
         (
-            &|path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
+            |path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
+            is_foreign,
             "the file is not an outbox",
         ),
-        (&foreign, "the file is not an outbox"),
-        (&newer, "the file was made by a newer version"),
-        (&damaged, "the file is damaged"),
+        (make_foreign_database, is_foreign, "the file is not an outbox"),
+        (
+            make_newer_outbox,
+            |error| *error == OutboxError::UnsupportedVersion,
+            "the file was made by a newer version of this crate",
+        ),
+        (
+            make_damaged_outbox,
+            |error| matches!(error, OutboxError::Corrupt(_)),
+            "the file is damaged: move it away",
+        ),
     ];
-    for (make, message) in cases {
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
-        }
+    for (make, is_expected, message) in cases {
+        remove_files_in(folder.path());
         make(&path);
         let before = fs::read(&path).unwrap();
-        let error = open();
-        assert!(
-            error.starts_with(&format!("option `outbox` can't be used, {}: {message}", path.display())),
-            "{error}"
+        let texts = errors::texts(&refused(&path));
+        assert_eq!(
+            texts[0],
+            format!("option `outbox` can't use the file {}", path.display())
         );
+        assert!(texts[1].starts_with(message), "{texts:?}");
         assert!(fs::read(&path).unwrap() == before, "{message}");
-        assert!(OutboxFile::open(&path).is_err());
+        let error = OutboxInspector::open(&path).unwrap_err();
+        assert!(is_expected(&error), "{error:?}");
+        assert!(fs::read(&path).unwrap() == before, "{message}");
     }
-    assert!(OutboxFile::open(folder.path().join("none")).is_err());
+}
+
+#[test]
+fn a_missing_file_is_not_created_by_a_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(
+        OutboxInspector::open(folder.path().join("none")).unwrap_err(),
+        OutboxError::NotFound
+    );
     assert!(!folder.path().join("none").exists());
 }
 
 #[actix_rt::test]
-async fn what_can_not_be_kept_is_sent_all_the_same_and_its_caller_is_told() {
-    let scene = Scene::new();
-    let poster = start(scene.options_with(soon(scene.path()).max_bytes(128 * 1024)));
-    let large = |session: &str| PostResult::new(session, completed().with_summary("x".repeat(500_000)));
-    // With and without the wish for an early reply: what is not on disk is answered when it is delivered.
-    for message in [large("a"), large("b").reply_when_durable()] {
+async fn an_insert_failure_is_reported_and_the_call_is_still_sent() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options_with(replay_soon(fixture.path()).max_bytes(128 * 1024)));
+    // `reply_when_durable` makes no difference: a message that is not in the file is answered when it is delivered.
+    for message in [large_result("a"), large_result("b").reply_when_durable()] {
         let receipt = poster.send(message).await.unwrap().unwrap();
         assert_eq!(receipt.completion.outbox_error(), Some(&OutboxError::Full));
-        assert_eq!((receipt.completion.attempts, receipt.completion.queued()), (1, None));
+        assert_eq!((receipt.completion.attempts(), receipt.completion.call_id()), (1, None));
     }
-    scene.script("completion", [503]);
-    let error = poster.send(large("c")).await.unwrap().unwrap_err();
-    let completion = error.completion().unwrap().transient().unwrap();
-    assert_eq!(
-        (completion.is_parked(), completion.outbox_error()),
-        (false, Some(&OutboxError::Full))
-    );
-    // What does fit is kept.
+    fixture.script("completion", [503]);
+    let error = poster.send(large_result("c")).await.unwrap().unwrap_err();
+    let completion = error.completion().unwrap();
+    assert_eq!(completion.transient().unwrap().outbox_error(), Some(&OutboxError::Full));
+    assert_eq!(completion.next_step(), NextStep::RetryLater { after: RETRY_LATER });
+    // A message that fits is stored.
     let receipt = post(&poster, "d").await.unwrap();
     assert_eq!(receipt.completion.outbox_error(), None);
-    assert_eq!(scene.platform.requests().len(), 8);
+    assert_eq!(fixture.platform.requests().len(), 8);
 }
 
 #[actix_rt::test]
-async fn one_that_does_not_fit_costs_the_others_nothing() {
-    let scene = Scene::new();
-    let poster = start(scene.options_with(soon(scene.path()).max_bytes(256 * 1024)));
+async fn an_oversized_message_does_not_affect_others_in_its_transaction() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options_with(replay_soon(fixture.path()).max_bytes(256 * 1024)));
     let replies = (0..40).map(|number| {
-        let summary = if number == 20 { "x".repeat(500_000) } else { "x".into() };
-        poster.send(PostResult::new(format!("s{number}"), completed().with_summary(summary)))
+        let session_id = format!("s{number}");
+        poster.send(if number == 20 {
+            large_result(&session_id)
+        } else {
+            PostResult::new(session_id, completed())
+        })
     });
     for (number, reply) in join_all(replies).await.into_iter().enumerate() {
         let receipt = reply.unwrap().unwrap();
@@ -135,161 +148,333 @@ async fn one_that_does_not_fit_costs_the_others_nothing() {
 }
 
 #[actix_rt::test]
-async fn a_file_that_is_deleted_or_overwritten_while_it_is_used_loses_no_message() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
+async fn a_deleted_file_is_created_again() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
     post(&poster, "a").await.unwrap();
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
-    // A new one takes its place.
-    scene.down();
-    let error = post(&poster, "b").await.unwrap_err();
-    assert!(error.completion().unwrap().transient().unwrap().is_parked());
-    assert_eq!(count(&scene.path()), 2);
-    scene.up();
-    scene.emptied().await;
+    fixture.delete_files();
+    assert_parked_and_replayed(&fixture, &poster).await;
+}
 
-    // One that is empty is as good as none.
+#[actix_rt::test]
+async fn a_truncated_file_is_set_up_again() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    post(&poster, "a").await.unwrap();
     fs::OpenOptions::new()
         .write(true)
         .truncate(true)
-        .open(scene.path())
+        .open(fixture.path())
         .unwrap();
-    scene.down();
-    let error = post(&poster, "t").await.unwrap_err();
-    assert!(error.completion().unwrap().transient().unwrap().is_parked());
-    assert_eq!(count(&scene.path()), 2);
-    scene.up();
-    scene.emptied().await;
+    assert_parked_and_replayed(&fixture, &poster).await;
+}
 
-    let mut file = fs::OpenOptions::new().write(true).open(scene.path()).unwrap();
+#[actix_rt::test]
+async fn an_overwritten_file_does_not_stop_deliveries() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    post(&poster, "a").await.unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(fixture.path()).unwrap();
     file.write_all(&[0x5a; 64 * 1024]).unwrap();
     drop(file);
-    for session in ["c", "d", "e"] {
-        post(&poster, session).await.unwrap();
+    for session_id in ["c", "d", "e"] {
+        post(&poster, session_id).await.unwrap();
     }
 }
 
 #[actix_rt::test]
-async fn a_file_that_another_process_holds_is_waited_for_and_then_done_without() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
-    let held = scene.hold();
-    let waiting = actix_rt::spawn(poster.send(update("i")));
-    actix_rt::time::sleep(5 * SOON).await;
-    assert!(scene.platform.requests().is_empty());
-    drop(held);
+async fn a_call_is_not_sent_while_its_insert_waits_for_a_locked_file() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    let lock = fixture.lock();
+    let waiting = actix_rt::spawn(poster.send(status_update("i")));
+    messages_are_accepted(&poster).await;
+    // A poster without an outbox, which begins later, is done first.
+    let other = start(options(fixture.platform.url()));
+    send_update(&other, "j").await.unwrap();
+    let sent_meanwhile = sent(&fixture.platform, issue_and_text);
+    assert_eq!(sent_meanwhile, [("j".to_owned(), "Finished".to_owned())]);
+    drop(lock);
     let receipt = waiting.await.unwrap().unwrap().unwrap();
     assert_eq!(receipt.outbox_error(), None);
+}
 
-    let held = scene.hold();
-    let receipt = poster.send(update("i")).await.unwrap().unwrap();
+#[actix_rt::test]
+async fn a_call_is_sent_without_being_stored_when_the_file_stays_locked() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    let lock = fixture.lock();
+    let receipt = send_update(&poster, "i").await.unwrap();
     assert_eq!(receipt.outbox_error(), Some(&OutboxError::Locked));
-    drop(held);
+    drop(lock);
 }
 
 #[actix_rt::test]
-async fn a_file_that_has_taken_the_place_of_another_keeps_what_is_its_own() {
-    let scene = Scene::new();
-    scene.platform.script(
+async fn settling_a_call_of_a_deleted_file_leaves_the_calls_of_the_new_file() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script(
         "issue-tracker-proxy",
-        [Reply::ok().delay(10 * SOON), Reply::status(503)],
+        [Reply::ok().delay(10 * SHORT_DELAY), Reply::status(503)],
     );
-    let poster = start(scene.options_with(late(scene.path())));
-    let first = actix_rt::spawn(poster.send(update("a")));
-    scene.platform.wait_for_requests(1).await;
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
-    assert_eq!(outcome(&poster.send(update("b")).await.unwrap()), "transient:1");
+    let poster = start(fixture.options_without_replay());
+    let first = actix_rt::spawn(poster.send(status_update("a")));
+    fixture.platform.wait_for_requests(1).await;
+    fixture.delete_files();
+    // The second call has the id in the new file that the first one had in the deleted file.
+    assert_eq!(outcome(&send_update(&poster, "b").await), "parked:1");
     first.await.unwrap().unwrap().unwrap();
-    // It has the number that the first one had, in the file that is gone.
     shut_down(&poster).await;
-    assert_eq!(calls(&scene.parked()), [("updateIssueStatus", "b")]);
+    assert_eq!(kinds_and_targets(&fixture.parked()), [("updateIssueStatus", "b")]);
 }
 
 #[actix_rt::test]
-async fn a_shutdown_does_not_wait_for_a_file_that_is_held() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
+async fn shutdown_does_not_wait_for_a_locked_file() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
     post(&poster, "s").await.unwrap();
-    let held = scene.hold();
-    let waiting = actix_rt::spawn(poster.send(update("i")));
-    // Less than the five seconds that the file is waited for.
-    let report = actix_rt::time::timeout(Duration::from_secs(4), poster.send(Shutdown::within(SOON)));
-    assert_eq!(report.await.expect("in time").unwrap().cancelled, 1);
-    assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled");
-    drop(held);
+    let lock = fixture.lock();
+    let waiting = actix_rt::spawn(poster.send(status_update("i")));
+    // Less than the five seconds that an insert waits for a locked file.
+    let report = within(Duration::from_secs(4), poster.send(Shutdown::within(SHORT_DELAY))).await;
+    assert_eq!(report.unwrap().cancelled, 1);
+    assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled by shutdown");
+    drop(lock);
 }
 
 #[actix_rt::test]
-async fn what_is_no_longer_in_the_file_is_not_said_to_be_parked() {
-    let scene = Scene::new();
-    scene
+async fn a_failed_call_of_a_deleted_file_is_not_reported_as_parked() {
+    let fixture = OutboxFixture::new();
+    fixture
         .platform
-        .script("issue-tracker-proxy", [Reply::status(503).delay(10 * SOON)]);
-    let poster = start(scene.options_with(late(scene.path())));
-    let reply = actix_rt::spawn(poster.send(update("i")));
-    scene.platform.wait_for_requests(1).await;
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
-    }
+        .script("issue-tracker-proxy", [Reply::status(503).delay(10 * SHORT_DELAY)]);
+    let poster = start(fixture.options_without_replay());
+    let reply = actix_rt::spawn(poster.send(status_update("i")));
+    fixture.platform.wait_for_requests(1).await;
+    fixture.delete_files();
+    assert_not_stored(&reply.await.unwrap().unwrap().unwrap_err());
+}
+
+#[actix_rt::test]
+async fn the_pause_of_the_platform_is_reported_for_a_call_of_a_deleted_file() {
+    let fixture = OutboxFixture::new();
+    let busy = Reply::status(503).header("retry-after", "90").delay(10 * SHORT_DELAY);
+    fixture.platform.script("issue-tracker-proxy", [busy]);
+    let poster = start(fixture.options_without_replay());
+    let reply = actix_rt::spawn(poster.send(status_update("i")));
+    fixture.platform.wait_for_requests(1).await;
+    fixture.delete_files();
     let error = reply.await.unwrap().unwrap().unwrap_err();
-    let error = error.transient().unwrap();
-    assert_eq!(
-        (error.is_parked(), error.outbox_error()),
-        (false, Some(&OutboxError::Gone))
-    );
+    let after = Duration::from_secs(90);
+    assert_eq!(error.transient().unwrap().retry_after, Some(after));
+    assert_eq!(error.next_step(), NextStep::RetryLater { after });
 }
 
 #[actix_rt::test]
-async fn a_log_that_is_deleted_costs_nothing() {
-    let scene = Scene::new();
-    scene.down();
-    let poster = start(scene.options_with(late(scene.path())));
-    for (number, issue) in ["a", "b", "c"].into_iter().enumerate() {
-        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:1");
-        fs::remove_file(scene.folder.path().join("outbox.db-wal")).unwrap();
-        // The next commit notices, and saves what was in it.
-        assert_eq!(outcome(&poster.send(update(issue)).await.unwrap()), "transient:0");
-        assert_eq!(scene.parked().len(), 2 * (number + 1));
+async fn a_failed_call_of_a_deleted_folder_is_not_reported_as_parked() {
+    let fixture = OutboxFixture::new();
+    let folder = fixture.folder.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fixture
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(503).delay(5 * SHORT_DELAY)]);
+    let poster = start(fixture.options_with(replay_late(folder.join("outbox.db"))));
+    let reply = actix_rt::spawn(poster.send(status_update("i")));
+    fixture.platform.wait_for_requests(1).await;
+    fs::remove_dir_all(&folder).unwrap();
+    assert_not_stored(&reply.await.unwrap().unwrap().unwrap_err());
+}
+
+#[actix_rt::test]
+async fn a_deleted_wal_loses_no_call() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
+    for (number, issue_id) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(outcome(&send_update(&poster, issue_id).await), "parked:1");
+        fs::remove_file(fixture.folder.path().join("outbox.db-wal")).unwrap();
+        // The next commit notices, and saves the calls of the deleted log.
+        assert_eq!(outcome(&send_update(&poster, issue_id).await), "parked:0");
+        assert_eq!(fixture.parked().len(), 2 * (number + 1));
     }
 }
 
 #[actix_rt::test]
-async fn what_could_not_be_written_down_is_made_up_for() {
-    let scene = Scene::new();
-    let poster = start(scene.options());
-    let file = rusqlite::Connection::open(scene.path()).unwrap();
-    let refuse = |what: &str| {
-        let trigger = format!("CREATE TRIGGER refuse BEFORE {what} ON calls BEGIN SELECT RAISE(ABORT, 'no'); END");
-        file.execute_batch(&trigger).unwrap();
-    };
-    // What was delivered, and is in the file yet.
-    refuse("DELETE");
+async fn failed_updates_are_retried_at_the_next_heartbeat() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    let database = fixture.database();
+    refuse_deletes(&database, "true");
     post(&poster, "a").await.unwrap();
     post(&poster, "b").await.unwrap();
-    assert_eq!(count(&scene.path()), 4);
-    file.execute_batch("DROP TRIGGER refuse").unwrap();
-    scene.emptied().await;
-    assert_eq!(scene.platform.requests().len(), 4);
-
-    // The end makes up for it too, and one that can't be written even then keeps back no other.
-    refuse("DELETE");
-    let poster = start(scene.options_with(late(scene.path()).lease(Duration::from_secs(60 * 60))));
-    post(&poster, "c").await.unwrap();
-    post(&poster, "d").await.unwrap();
-    file.execute_batch(
-        "DROP TRIGGER refuse;
-         CREATE TRIGGER refuse BEFORE DELETE ON calls WHEN old.lane = 'session c' BEGIN SELECT RAISE(ABORT, 'no'); END",
-    )
-    .unwrap();
-    shut_down(&poster).await;
-    assert_eq!(calls(&scene.parked()), [("completion", "c"), ("status", "c")]);
+    assert_eq!(fixture.count(), 4);
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    fixture.emptied().await;
+    assert_eq!(fixture.platform.requests().len(), 4);
 }
 
-/// As an account that may not do everything, which the tests' may.
+#[actix_rt::test]
+async fn failed_updates_are_retried_one_by_one_at_the_shutdown() {
+    let fixture = OutboxFixture::new();
+    let options = replay_late(fixture.path()).heartbeat_timeout(Duration::from_secs(60 * 60));
+    let poster = start(fixture.options_with(options));
+    let database = fixture.database();
+    refuse_deletes(&database, "true");
+    post(&poster, "c").await.unwrap();
+    post(&poster, "d").await.unwrap();
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    refuse_deletes(&database, "old.lane = 'session c'");
+    shut_down(&poster).await;
+    assert_eq!(
+        kinds_and_targets(&fixture.parked()),
+        [("completion", "c"), ("status", "c")]
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unwritable_file_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    without_privileges(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.db");
+        let build = || {
+            options("https://app.example.com")
+                .outbox(OutboxOptions::new(&path))
+                .build()
+        };
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let refusal = [
+            format!("option `outbox` can't use the file {}", path.display()),
+            "the file is not writable: check the permissions of the file and its folder".to_owned(),
+        ];
+        set_mode(folder.path(), 0o500);
+        assert_eq!(errors::texts(&refused(&path)), refusal);
+        set_mode(folder.path(), 0o700);
+        drop(build().unwrap());
+        for (of_file, of_folder) in [(0o400, 0o700), (0o444, 0o700), (0o000, 0o700), (0o400, 0o500)] {
+            set_mode(&path, of_file);
+            set_mode(folder.path(), of_folder);
+            assert_eq!(errors::texts(&refused(&path)), refusal, "{of_file:o} {of_folder:o}");
+            set_mode(folder.path(), 0o700);
+        }
+        set_mode(&path, 0o600);
+        drop(build().unwrap());
+    });
+}
+
+#[actix_rt::test]
+async fn a_foreign_file_next_to_a_stale_wal_is_refused() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
+    post(&poster, "a").await.unwrap_err();
+    // With another inode, as an editor or a copy leaves it.
+    let foreign = fixture.folder.path().join("foreign");
+    fs::write(&foreign, "not a database").unwrap();
+    fs::rename(&foreign, fixture.path()).unwrap();
+    let replies = join_all((0..5).map(|issue| poster.send(status_update(issue.to_string())))).await;
+    for reply in replies {
+        let error = reply.unwrap().unwrap_err();
+        assert_eq!(
+            error.transient().unwrap().outbox_error(),
+            Some(&OutboxError::NotAnOutbox)
+        );
+    }
+    assert_eq!(errors::texts(&refused(&fixture.path()))[1], "the file is not an outbox");
+    assert_eq!(fs::read(fixture.path()).unwrap(), b"not a database");
+}
+
+#[actix_rt::test]
+async fn a_damaged_row_does_not_hide_other_rows() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [404, 404]);
+    let poster = start(fixture.options());
+    for issue_id in ["a", "b"] {
+        send_update(&poster, issue_id).await.unwrap_err();
+    }
+    fixture
+        .database()
+        .execute_batch("UPDATE calls SET status_code = 70000, attempts = -1, error = CAST(X'ff' AS TEXT) WHERE id = 1")
+        .unwrap();
+    let dead = fixture.dead_letters();
+    assert_eq!(
+        kinds_and_targets(&dead),
+        [("updateIssueStatus", "a"), ("updateIssueStatus", "b")]
+    );
+    assert_eq!((dead[0].status_code, dead[0].attempts), (None, 0));
+}
+
+/// A result too large for a file of 256 KiB.
+fn large_result(session_id: &str) -> PostResult {
+    PostResult::new(session_id, completed().with_summary("x".repeat(500_000)))
+}
+
+/// A failed result is in the file, and is delivered from there.
+async fn assert_parked_and_replayed(fixture: &OutboxFixture, poster: &Addr<ResultPoster>) {
+    fixture.begin_outage();
+    let error = post(poster, "b").await.unwrap_err();
+    assert!(error.completion().unwrap().parked().is_some());
+    assert_eq!(fixture.count(), 2);
+    fixture.end_outage();
+    fixture.emptied().await;
+}
+
+/// Why the options of a poster with this outbox are refused.
+fn refused(path: &Path) -> OptionsError {
+    let options = options("https://app.example.com").outbox(OutboxOptions::new(path));
+    let error = options.build().unwrap_err();
+    assert_eq!(error.option, "outbox");
+    error
+}
+
+/// The call of a file that was deleted during its attempt was not parked, and its caller is told.
+fn assert_not_stored(error: &CallError) {
+    let transient = error.transient().unwrap();
+    assert_eq!(transient.attempts, 1);
+    assert_eq!(transient.outbox_error(), Some(&OutboxError::NoSuchCall));
+    assert_eq!(error.next_step(), NextStep::RetryLater { after: RETRY_LATER });
+    assert!(error.may_have_been_delivered());
+}
+
+/// Makes the database refuse to delete the calls that meet this condition.
+fn refuse_deletes(database: &rusqlite::Connection, condition: &str) {
+    database
+        .execute_batch(&format!(
+            "CREATE TRIGGER refuse BEFORE DELETE ON calls WHEN {condition} BEGIN SELECT RAISE(ABORT, 'no'); END"
+        ))
+        .unwrap();
+}
+
+fn make_foreign_database(path: &Path) {
+    rusqlite::Connection::open(path)
+        .unwrap()
+        .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1);")
+        .unwrap();
+}
+
+fn make_newer_outbox(path: &Path) {
+    make_outbox(path).pragma_update(None, "user_version", 99).unwrap();
+}
+
+fn make_damaged_outbox(path: &Path) {
+    drop(make_outbox(path));
+    let bytes = fs::read(path).unwrap();
+    let half = bytes.len() / 2;
+    fs::write(path, [&bytes[..half], &vec![0x5a; half]].concat()).unwrap();
+}
+
+/// An empty outbox, all of it in one file: its log is empty.
+fn make_outbox(path: &Path) -> rusqlite::Connection {
+    fs::write(path, "").unwrap();
+    drop(OutboxInspector::open(path).unwrap());
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+        .unwrap();
+    connection
+}
+
+/// Runs this on a thread that file permissions apply to, even if the tests run as root.
 #[cfg(target_os = "linux")]
 fn without_privileges(work: impl FnOnce() + Send + 'static) {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -301,95 +486,4 @@ fn without_privileges(work: impl FnOnce() + Send + 'static) {
         work();
     });
     thread.join().unwrap();
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_file_that_can_not_be_written_is_refused() {
-    use std::os::unix::fs::PermissionsExt as _;
-    without_privileges(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("outbox.db");
-        let build = || {
-            options("https://app.example.com")
-                .outbox(OutboxOptions::at(&path))
-                .build()
-        };
-        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        let refusal = format!(
-            "option `outbox` can't be used, {}: the file can't be written: check the rights of the file and its folder",
-            path.display()
-        );
-        set_mode(folder.path(), 0o500);
-        assert_eq!(build().unwrap_err().to_string(), refusal);
-        set_mode(folder.path(), 0o700);
-        drop(build().unwrap());
-        for (of_file, of_folder) in [(0o400, 0o700), (0o444, 0o700), (0o000, 0o700), (0o400, 0o500)] {
-            set_mode(&path, of_file);
-            set_mode(folder.path(), of_folder);
-            assert_eq!(build().unwrap_err().to_string(), refusal, "{of_file:o} {of_folder:o}");
-            set_mode(folder.path(), 0o700);
-        }
-        set_mode(&path, 0o600);
-        drop(build().unwrap());
-    });
-}
-
-#[actix_rt::test]
-async fn a_file_that_takes_the_place_of_an_outbox_is_not_made_one_by_the_log_of_that() {
-    let scene = Scene::new();
-    scene.down();
-    let poster = start(scene.options_with(late(scene.path())));
-    post(&poster, "a").await.unwrap_err();
-    // Under another number than before, as an editor or a copy has it.
-    let foreign = scene.folder.path().join("foreign");
-    fs::write(&foreign, "not a database").unwrap();
-    fs::rename(&foreign, scene.path()).unwrap();
-    let replies = join_all((0..5).map(|issue| poster.send(update(&issue.to_string())))).await;
-    for reply in replies {
-        let error = reply.unwrap().unwrap_err();
-        assert_eq!(error.transient().unwrap().outbox_error(), Some(&OutboxError::Foreign));
-    }
-    let error = options("https://app.example.com")
-        .outbox(soon(scene.path()))
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains("the file is not an outbox"), "{error}");
-    assert_eq!(fs::read(scene.path()).unwrap(), b"not a database");
-}
-
-#[actix_rt::test]
-async fn what_was_in_a_file_that_is_gone_for_good_is_not_said_to_be_parked() {
-    let scene = Scene::new();
-    let folder = scene.folder.path().join("folder");
-    fs::create_dir(&folder).unwrap();
-    scene
-        .platform
-        .script("issue-tracker-proxy", [Reply::status(503).delay(5 * SOON)]);
-    let poster = start(scene.options_with(late(folder.join("outbox.db"))));
-    let reply = actix_rt::spawn(poster.send(update("i")));
-    scene.platform.wait_for_requests(1).await;
-    fs::remove_dir_all(&folder).unwrap();
-    let error = reply.await.unwrap().unwrap().unwrap_err();
-    let transient = error.transient().unwrap();
-    assert_eq!(
-        (transient.is_parked(), transient.outbox_error()),
-        (false, Some(&OutboxError::Gone))
-    );
-}
-
-#[actix_rt::test]
-async fn a_damaged_row_hides_no_other() {
-    let scene = Scene::new();
-    scene.script("issue-tracker-proxy", [404, 404]);
-    let poster = start(scene.options());
-    for issue in ["a", "b"] {
-        poster.send(update(issue)).await.unwrap().unwrap_err();
-    }
-    let file = rusqlite::Connection::open(scene.path()).unwrap();
-    file.execute_batch("UPDATE calls SET status_code = 70000, attempts = -1, error = CAST(X'ff' AS TEXT) WHERE id = 1")
-        .unwrap();
-    let dead = scene.dead_letters();
-    assert_eq!(calls(&dead), [("updateIssueStatus", "a"), ("updateIssueStatus", "b")]);
-    assert_eq!((dead[0].status_code, dead[0].attempts), (None, 0));
 }

@@ -1,25 +1,37 @@
 //! A result: the completion, then the status.
 
+use std::time::Duration;
+
 use result_poster::{
-    AgentResult, CallError, Cost, PostError, PostResult, SessionStatus,
-    testing::{FakePlatform, Reply},
+    AgentResult, CallError, Cost, NextStep, Options, PostError, PostResult, SessionStatus,
+    testing::{FakePlatform, ManualClock, Reply},
 };
 
-use crate::support::{builder, completed, options, platform_and_poster, post, post_outcome, routes, start};
+use crate::support::{
+    RETRY_LATER, actor_without_token, builder, completed, errors, options, platform_and_poster, post, post_outcome,
+    requests::{json, route, sent, token},
+    start,
+};
 
 #[actix_rt::test]
-async fn a_result_is_delivered_with_one_attempt_each() {
+async fn a_result_is_delivered_with_one_attempt_per_call() {
     let (platform, poster) = platform_and_poster();
     let receipt = post(&poster, "sess-1").await.unwrap();
-    assert_eq!((receipt.completion.attempts, receipt.status.attempts), (1, 1));
-    assert_eq!(routes(&platform), ["completion", "status"]);
+    assert_eq!((receipt.completion.attempts(), receipt.status.attempts()), (1, 1));
+    assert_eq!(sent(&platform, route), ["completion", "status"]);
 }
 
 #[actix_rt::test]
-async fn both_calls_share_a_connection_and_carry_the_headers() {
+async fn both_calls_share_a_connection() {
     let (platform, poster) = platform_and_poster();
     post(&poster, "sess-1").await.unwrap();
     assert_eq!(platform.connections(), 1);
+}
+
+#[actix_rt::test]
+async fn both_calls_carry_the_headers() {
+    let (platform, poster) = platform_and_poster();
+    post(&poster, "sess-1").await.unwrap();
     for request in platform.requests() {
         assert_eq!(request.method, "POST");
         assert_eq!(request.header("content-type"), Some("application/json"));
@@ -37,8 +49,8 @@ async fn both_calls_share_a_connection_and_carry_the_headers() {
 }
 
 #[actix_rt::test]
-async fn status_is_sent_whatever_became_of_the_completion() {
-    for (status, expected, attempts) in [
+async fn the_status_is_sent_after_a_failed_completion() {
+    for (status, failure, attempts) in [
         (403, "permanent:403", 1),
         (503, "transient:3", 3),
         (302, "permanent:302", 1),
@@ -46,16 +58,16 @@ async fn status_is_sent_whatever_became_of_the_completion() {
         let (platform, poster) = platform_and_poster();
         platform.script("completion", [Reply::status(status)]);
         let reply = post(&poster, "sess-1").await;
-        assert_eq!(post_outcome(&reply), expected);
+        assert_eq!(post_outcome(&reply), failure);
         assert!(matches!(reply, Err(PostError::Completion(_))));
-        let mut sent = vec!["completion"; attempts];
-        sent.push("status");
-        assert_eq!(routes(&platform), sent);
+        let mut expected = vec!["completion"; attempts];
+        expected.push("status");
+        assert_eq!(sent(&platform, route), expected);
     }
 }
 
 #[actix_rt::test]
-async fn a_status_that_fails_alone_is_named() {
+async fn a_failed_status_is_reported_alone() {
     let (platform, poster) = platform_and_poster();
     platform.script("status", [Reply::status(404).body(r#"{"error":"Not Found"}"#)]);
     let error = post(&poster, "sess-1").await.unwrap_err();
@@ -66,27 +78,36 @@ async fn a_status_that_fails_alone_is_named() {
         (refusal.status_code, refusal.body.as_str()),
         (404, r#"{"error":"Not Found"}"#)
     );
-    assert!(
-        error
-            .to_string()
-            .starts_with("completion was delivered; status failed: ")
+    assert_eq!(
+        errors::texts(&error),
+        [
+            "the completion was delivered, the status failed",
+            r#"the platform rejected the call with status 404: {"error":"Not Found"}"#
+        ]
     );
-    assert!(!error.is_retryable());
+    assert_eq!(error.next_step(), NextStep::GiveUp);
 }
 
 #[actix_rt::test]
-async fn both_failures_are_told() {
+async fn both_failures_are_reported() {
     let (platform, poster) = platform_and_poster();
     platform.script("completion", [Reply::status(422)]);
     platform.script("status", [Reply::status(500)]);
     let error = post(&poster, "sess-1").await.unwrap_err();
     assert_eq!(error.permanent().unwrap().status_code, 422);
     assert_eq!(error.transient().unwrap().attempts, 3);
-    assert!(error.is_retryable());
+    assert_eq!(error.next_step(), NextStep::RetryLater { after: RETRY_LATER });
+    assert_eq!(
+        errors::texts(&error),
+        [
+            "the completion failed: the platform rejected the call with status 422; \
+          the status failed: gave up after 3 attempts: the platform answered 500"
+        ]
+    );
 }
 
 #[actix_rt::test]
-async fn invalid_results_are_refused_unsent() {
+async fn invalid_results_are_rejected_before_sending() {
     let (platform, poster) = platform_and_poster();
     let costly = |usd| completed().with_cost(Cost::default().with_total_cost_usd(usd));
     for (session_id, result, field) in [
@@ -101,14 +122,18 @@ async fn invalid_results_are_refused_unsent() {
         let reply = poster.send(PostResult::new(session_id, result)).await.unwrap();
         assert_eq!(post_outcome(&reply), format!("invalid:{field}"));
         let error = reply.unwrap_err();
-        assert!(error.to_string().contains(field), "{error}");
-        assert!(!error.is_retryable() && !error.may_have_been_delivered());
+        let texts = errors::texts(&error);
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert_eq!(texts[0], "the result is invalid; nothing was sent");
+        assert!(texts[1].starts_with(&format!("`{field}` is ")), "{texts:?}");
+        assert_eq!(error.next_step(), NextStep::GiveUp);
+        assert!(!error.may_have_been_delivered());
     }
     assert!(platform.requests().is_empty());
 }
 
 #[actix_rt::test]
-async fn a_session_id_can_not_reach_another_route() {
+async fn a_session_id_cannot_reach_another_route() {
     let (platform, poster) = platform_and_poster();
     let long = "日".repeat(300);
     for (session_id, segment) in [
@@ -116,31 +141,25 @@ async fn a_session_id_can_not_reach_another_route() {
         (&long, "%E6%97%A5".repeat(300)),
     ] {
         post(&poster, session_id).await.unwrap();
-        let paths: Vec<_> = platform
-            .requests()
-            .into_iter()
-            .rev()
-            .take(2)
-            .map(|request| request.path)
-            .collect();
+        let mut paths = sent(&platform, |request| request.path.clone());
         assert_eq!(
-            paths,
+            paths.split_off(paths.len() - 2),
             [
-                format!("/api/sessions/{segment}/status"),
-                format!("/api/sessions/{segment}/completion")
+                format!("/api/sessions/{segment}/completion"),
+                format!("/api/sessions/{segment}/status")
             ]
         );
     }
 }
 
 #[actix_rt::test]
-async fn a_summary_of_a_megabyte_arrives_whole_and_a_longer_one_is_cut() {
+async fn a_summary_is_truncated_above_one_mebibyte() {
     let (platform, poster) = platform_and_poster();
     for (length, cut) in [(1024 * 1024, false), (1024 * 1024 + 1, true)] {
         let result = AgentResult::new(SessionStatus::Completed).with_summary("x".repeat(length));
         poster.send(PostResult::new("sess-1", result)).await.unwrap().unwrap();
-        let requests = platform.requests();
-        let body = requests[requests.len() - 2].json().unwrap();
+        let bodies = sent(&platform, json);
+        let body = &bodies[bodies.len() - 2];
         let summary = body["summary"].as_str().unwrap();
         assert!(summary.len() <= 1024 * 1024);
         assert_eq!(summary.ends_with(" bytes cut]"), cut);
@@ -149,29 +168,27 @@ async fn a_summary_of_a_megabyte_arrives_whole_and_a_longer_one_is_cut() {
 }
 
 #[actix_rt::test]
-async fn results_of_one_session_go_one_after_another_and_of_two_side_by_side() {
+async fn results_are_ordered_only_within_their_session() {
     let platform = FakePlatform::start().unwrap();
-    let clock = result_poster::testing::ManualClock::new();
-    let second = std::time::Duration::from_secs(1);
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
     let poster = start(options(platform.url()).clock(clock.clone()).base_delay(second));
     platform.script("a/completion", [Reply::status(503), Reply::ok()]);
 
     let first = actix_rt::spawn(poster.send(PostResult::new("a", completed().with_summary("first"))));
     let next = actix_rt::spawn(poster.send(PostResult::new("a", completed().with_summary("next"))));
-    clock.sleepers(1).await;
-    // The first waits for its second attempt: the next stays behind it, another session overtakes both.
+    clock.wait_for_sleepers(1).await;
+    // The first result is in its backoff: the next of its session waits behind it, and another session overtakes both.
     post(&poster, "b").await.unwrap();
     clock.advance(second);
     first.await.unwrap().unwrap().unwrap();
     next.await.unwrap().unwrap().unwrap();
 
-    let paths: Vec<_> = platform
-        .requests()
-        .iter()
-        .map(|request| request.path.trim_start_matches("/api/sessions/").to_owned())
-        .collect();
     assert_eq!(
-        paths,
+        sent(&platform, |request| request
+            .path
+            .trim_start_matches("/api/sessions/")
+            .to_owned()),
         [
             "a/completion",
             "b/completion",
@@ -185,19 +202,20 @@ async fn results_of_one_session_go_one_after_another_and_of_two_side_by_side() {
 }
 
 #[actix_rt::test]
-async fn a_token_is_needed_but_on_loopback() {
+async fn a_result_is_sent_without_a_token_to_a_platform_on_loopback() {
     let platform = FakePlatform::start().unwrap();
-    let poster = start(result_poster::Options::builder(platform.url()));
+    let poster = start(Options::builder(platform.url()));
     post(&poster, "sess-1").await.unwrap();
-    assert!(
-        platform
-            .requests()
-            .iter()
-            .all(|request| request.header("authorization").is_none())
-    );
+    assert_eq!(sent(&platform, token), ["", ""]);
+}
 
-    let poster = start(builder("https://app.example.com").worker_id("wkr_1"));
-    let reply = post(&poster, "sess-1").await;
+#[actix_rt::test]
+async fn a_result_without_a_token_is_not_sent_to_another_host() {
+    // Only the actor of a poster on loopback may be without a token and without a provider.
+    let options = builder("https://platform.test").credential_actor(actor_without_token().await);
+    let reply = post(&start(options), "sess-1").await;
     assert_eq!(post_outcome(&reply), "no credentials;no credentials");
-    assert!(!reply.unwrap_err().may_have_been_delivered());
+    let error = reply.unwrap_err();
+    assert_eq!(error.next_step(), NextStep::RenewCredentials);
+    assert!(!error.may_have_been_delivered());
 }

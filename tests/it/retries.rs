@@ -1,70 +1,46 @@
-//! The schedule, on a clock that the tests move.
+//! Attempts and backoffs, on a clock that the tests move.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    error::Error as _,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
-use actix::Addr;
 use futures_util::future::{Either, select};
 use result_poster::{
-    AttemptError, CallError, CallReceipt, ResultPoster, UpdateIssueStatus,
+    AttemptError, CallError, CallReceipt, NextStep,
     testing::{FakePlatform, ManualClock, Reply},
 };
 
-use crate::support::{options, platform_and_poster, start};
+use crate::support::{options, outcome, platform_and_poster, post, send_update, start, status_update};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn update(poster: Addr<ResultPoster>) -> Result<CallReceipt, CallError> {
-    poster
-        .send(UpdateIssueStatus::new("issue-1", "Finished"))
-        .await
-        .unwrap()
-}
-
-/// How long the poster waits before each further attempt, against these answers.
-async fn waits(
-    replies: impl IntoIterator<Item = Reply>,
-    max_attempts: u32,
-) -> (Vec<Duration>, Result<CallReceipt, CallError>) {
-    let platform = FakePlatform::start().unwrap();
-    platform.script("issue-tracker-proxy", replies);
-    let clock = ManualClock::new();
-    let options = options(platform.url()).base_delay(SECOND).max_attempts(max_attempts);
-    let mut reply = actix_rt::spawn(update(start(options.clock(clock.clone()))));
-    let mut waits = Vec::new();
-    loop {
-        match select(reply, std::pin::pin!(clock.sleepers(1))).await {
-            Either::Left((reply, _)) => return (waits, reply.unwrap()),
-            Either::Right((sleepers, pending)) => {
-                clock.advance(sleepers[0]);
-                waits.extend(sleepers);
-                reply = pending;
-            }
-        }
-    }
-}
-
 #[actix_rt::test]
-async fn waits_double_and_are_capped() {
-    let (waits, reply) = waits([Reply::status(503)], 9).await;
+async fn backoffs_double_up_to_the_cap() {
+    let (waits, reply) = backoffs([Reply::status(503)], 9).await;
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs));
     let Err(CallError::Transient(error)) = reply else {
         panic!("{reply:?}");
     };
     assert_eq!(error.attempts, 9);
-    assert!(matches!(error.last, AttemptError::Unavailable { status_code: 503, .. }));
-    assert!(std::error::Error::source(&error).unwrap().is::<AttemptError>());
+    assert!(matches!(
+        error.last,
+        AttemptError::RetryableResponse { status_code: 503, .. }
+    ));
+    assert!(error.source().unwrap().is::<AttemptError>());
 }
 
 #[actix_rt::test]
-async fn a_receipt_counts_attempts_and_time() {
-    let (waits, reply) = waits([Reply::status(503), Reply::status(502), Reply::ok()], 0).await;
+async fn a_receipt_counts_attempts_and_elapsed_time() {
+    let (waits, reply) = backoffs([Reply::status(503), Reply::status(502), Reply::ok()], 0).await;
     assert_eq!(waits, [SECOND, 2 * SECOND]);
     let receipt = reply.unwrap();
-    assert_eq!((receipt.attempts, receipt.elapsed), (3, 3 * SECOND));
+    assert_eq!((receipt.attempts(), receipt.elapsed()), (3, Some(3 * SECOND)));
 }
 
 #[actix_rt::test]
-async fn retry_after_may_lengthen_a_wait() {
+async fn retry_after_lengthens_a_backoff() {
     let date = |seconds| httpdate::fmt_http_date(ManualClock::new().now() + Duration::from_secs(seconds));
     for (value, wait) in [
         ("5".to_owned(), 5),
@@ -77,71 +53,77 @@ async fn retry_after_may_lengthen_a_wait() {
         (httpdate::fmt_http_date(SystemTime::UNIX_EPOCH), 1),
     ] {
         let busy = Reply::status(503).header("retry-after", value.clone());
-        let (waits, reply) = waits([busy, Reply::ok()], 3).await;
+        let (waits, reply) = backoffs([busy, Reply::ok()], 3).await;
         assert_eq!(waits, [Duration::from_secs(wait)], "{value}");
-        assert_eq!(reply.unwrap().attempts, 2);
+        assert_eq!(reply.unwrap().attempts(), 2);
     }
 }
 
 #[actix_rt::test]
-async fn retry_after_beyond_the_limit_ends_the_call_and_is_told() {
+async fn retry_after_beyond_the_limit_ends_the_call_and_is_reported() {
     for status in [503, 429] {
-        let (waits, reply) = waits([Reply::status(status).header("retry-after", "61")], 3).await;
+        let (waits, reply) = backoffs([Reply::status(status).header("retry-after", "61")], 3).await;
         assert!(waits.is_empty());
         let error = reply.unwrap_err();
+        let after = Duration::from_secs(61);
+        assert_eq!(error.next_step(), NextStep::RetryLater { after });
         let error = error.transient().unwrap();
-        assert_eq!((error.attempts, error.retry_after), (1, Some(Duration::from_secs(61))));
+        assert_eq!((error.attempts, error.retry_after), (1, Some(after)));
     }
 }
 
 #[actix_rt::test]
 async fn retry_after_adds_no_attempt() {
-    let (waits, reply) = waits([Reply::status(429).header("retry-after", "2")], 3).await;
+    let (waits, reply) = backoffs([Reply::status(429).header("retry-after", "2")], 3).await;
     assert_eq!(waits, [2 * SECOND, 2 * SECOND]);
     assert_eq!(reply.unwrap_err().transient().unwrap().attempts, 3);
 }
 
 #[actix_rt::test]
-async fn a_4xx_that_does_not_ask_for_it_is_not_retried() {
+async fn a_4xx_without_retry_after_is_not_retried() {
     for status in [400, 401, 403, 404, 408, 409, 422, 425, 429] {
         let (platform, poster) = platform_and_poster();
         platform.script("issue-tracker-proxy", [Reply::status(status)]);
-        let error = update(poster).await.unwrap_err();
+        let error = send_update(&poster, "issue-1").await.unwrap_err();
         assert_eq!(error.permanent().unwrap().status_code, status);
         assert_eq!(platform.requests().len(), 1);
     }
 }
 
 #[actix_rt::test]
-async fn the_limits_on_waits_are_options() {
+async fn the_cap_on_backoffs_is_configurable() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);
-    platform.script("completion", [Reply::status(503).header("retry-after", "3")]);
     let clock = ManualClock::new();
-    let options = options(platform.url())
-        .base_delay(2 * SECOND)
-        .max_delay(SECOND)
-        .max_retry_after(2 * SECOND);
+    let options = options(platform.url()).base_delay(2 * SECOND).max_delay(SECOND);
     let poster = start(options.clock(clock.clone()).max_attempts(2));
-    let reply = actix_rt::spawn(update(poster.clone()));
-    assert_eq!(clock.sleepers(1).await, [SECOND]);
+    let reply = actix_rt::spawn(poster.send(status_update("issue-1")));
+    assert_eq!(clock.wait_for_sleepers(1).await, [SECOND]);
     clock.advance(SECOND);
-    assert_eq!(reply.await.unwrap().unwrap_err().transient().unwrap().attempts, 2);
-    let error = crate::support::post(&poster, "s").await.unwrap_err();
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "transient:2");
+}
+
+#[actix_rt::test]
+async fn the_limit_on_retry_after_is_configurable() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("completion", [Reply::status(503).header("retry-after", "3")]);
+    let options = options(platform.url()).max_retry_after(2 * SECOND);
+    let poster = start(options.clock(ManualClock::new()).max_attempts(2));
+    let error = post(&poster, "s").await.unwrap_err();
     assert_eq!(error.transient().unwrap().attempts, 1);
 }
 
 #[actix_rt::test]
-async fn jitter_keeps_each_wait_within_its_share() {
+async fn jitter_keeps_each_backoff_within_its_share() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);
     let clock = ManualClock::new();
     let options = options(platform.url()).base_delay(SECOND).jitter(0.5).max_attempts(2);
     let poster = start(options.clock(clock.clone()));
     let replies: Vec<_> = (0..20)
-        .map(|issue| actix_rt::spawn(poster.send(UpdateIssueStatus::new(format!("issue-{issue}"), "Finished"))))
+        .map(|issue| actix_rt::spawn(poster.send(status_update(format!("issue-{issue}")))))
         .collect();
-    let waits = clock.sleepers(20).await;
+    let waits = clock.wait_for_sleepers(20).await;
     assert!(
         waits.iter().all(|wait| (SECOND / 2..=3 * SECOND / 2).contains(wait)),
         "{waits:?}"
@@ -150,5 +132,29 @@ async fn jitter_keeps_each_wait_within_its_share() {
     clock.advance(2 * SECOND);
     for reply in replies {
         assert!(reply.await.unwrap().unwrap().is_err());
+    }
+}
+
+/// The backoffs between the attempts of a call to a platform with these answers, and its outcome.
+async fn backoffs(
+    replies: impl IntoIterator<Item = Reply>,
+    max_attempts: u32,
+) -> (Vec<Duration>, Result<CallReceipt, CallError>) {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", replies);
+    let clock = ManualClock::new();
+    let options = options(platform.url()).base_delay(SECOND).max_attempts(max_attempts);
+    let poster = start(options.clock(clock.clone()));
+    let mut reply = actix_rt::spawn(poster.send(status_update("issue-1")));
+    let mut waits = Vec::new();
+    loop {
+        match select(reply, pin!(clock.wait_for_sleepers(1))).await {
+            Either::Left((reply, _)) => return (waits, reply.unwrap().unwrap()),
+            Either::Right((sleepers, pending)) => {
+                clock.advance(sleepers[0]);
+                waits.extend(sleepers);
+                reply = pending;
+            }
+        }
     }
 }

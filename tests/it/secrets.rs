@@ -1,12 +1,20 @@
-//! No token in anything that is logged, shown or reported, whatever goes wrong.
+//! No failure shows a token in a log line, in debug output or in an error.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use result_poster::{
-    CreateComment, GetCredentialActor, GetCredentials, PostResult, ResultPoster, RuntimeCredentials, UpdateIssueStatus,
+    CreateComment, PostResult, ResultPoster, UpdateIssueStatus,
+    credentials::{GetCredentialActor, GetCredentials, RuntimeCredentials},
 };
 
-use crate::support::{Ask, RawPlatform, ScriptedProvider, Step, completed, keep_log, logged, options};
+use crate::support::{
+    completed,
+    errors::printed,
+    log::{keep_log, logged},
+    options,
+    provider::{ProviderStep, ScriptedProvider},
+    raw_server::{RawStep, ScriptedServer},
+};
 
 const TOKENS: [&str; 5] = [
     "s3cret-fixed",
@@ -17,24 +25,24 @@ const TOKENS: [&str; 5] = [
 ];
 
 #[actix_rt::test]
-async fn a_run_full_of_failures_shows_no_token() {
+async fn failures_show_no_token_in_errors_or_logs() {
     keep_log();
     let [fixed, first, second, registration, unusable] = TOKENS;
-    let give = |token| Ask::Give(RuntimeCredentials::new("w", token));
+    let give = |token| ProviderStep::Give(RuntimeCredentials::new("w", token));
     let provider = ScriptedProvider::new([
         give(first),
         give(second),
-        Ask::Fail,
-        Ask::Panic,
+        ProviderStep::Fail,
+        ProviderStep::Panic,
         give(unusable),
-        Ask::Hang,
+        ProviderStep::Hang,
     ]);
 
-    // It repeats whatever it is sent, in every kind of answer, and breaks off.
-    let steps = [200, 400, 401, 302, 404, 500, 503, 103].map(Step::Echo);
-    let broken = Step::WriteAndClose(format!("HTTP/1.1 {fixed}\r\n").into());
-    let platform = RawPlatform::start([steps.to_vec(), vec![broken]].concat().into_iter().cycle().take(1000));
-    let base = options(&platform.url)
+    // It echoes each request in every kind of answer, and breaks off now and then.
+    let steps = [200, 400, 401, 302, 404, 500, 503, 103].map(RawStep::Echo);
+    let broken = RawStep::write_and_close(format!("HTTP/1.1 {fixed}\r\n"));
+    let platform = ScriptedServer::start([steps.to_vec(), vec![broken]].concat().into_iter().cycle().take(1000));
+    let base = options(platform.url())
         .auth_token(fixed)
         .timeout(Duration::from_millis(200));
 
@@ -53,15 +61,15 @@ async fn a_run_full_of_failures_shows_no_token() {
         for _ in 0..10 {
             let message = PostResult::new("s", completed());
             shown.push(format!("{message:?}"));
-            show(&mut shown, poster.send(message).await.unwrap());
-            show(&mut shown, poster.send(UpdateIssueStatus::new("i", "x")).await.unwrap());
-            show(&mut shown, poster.send(CreateComment::new("i", "x")).await.unwrap());
+            shown.extend(printed(&poster.send(message).await.unwrap()));
+            shown.extend(printed(&poster.send(UpdateIssueStatus::new("i", "x")).await.unwrap()));
+            shown.extend(printed(&poster.send(CreateComment::new("i", "x")).await.unwrap()));
         }
         let actor = poster.send(GetCredentialActor).await.unwrap();
-        show(&mut shown, actor.send(GetCredentials::default()).await.unwrap());
+        shown.extend(printed(&actor.send(GetCredentials::default()).await.unwrap()));
     }
 
-    // What was shown is what it should be: the echo, without the token.
+    // The echo is shown, without the token.
     assert!(
         shown
             .iter()
@@ -69,28 +77,19 @@ async fn a_run_full_of_failures_shows_no_token() {
     );
     let lines = logged();
     for (level, text) in [
-        ("ERROR", "not delivered"),
-        ("WARN", "attempt failed"),
-        ("DEBUG", "delivered"),
+        ("ERROR", ": gave up after 3 attempts: "),
+        ("ERROR", ": the platform rejected the call with status "),
+        ("WARN", " failed: the platform answered "),
+        ("DEBUG", ": delivered in "),
     ] {
         assert!(
             lines
                 .iter()
-                .any(|line| line.starts_with(&format!("{level} result_poster")) && line.contains(text))
+                .any(|line| line.starts_with(&format!("{level} result_poster")) && line.contains(text)),
+            "{text}"
         );
     }
     for line in shown.iter().chain(&lines) {
         assert!(!TOKENS.iter().any(|token| line.contains(token.trim_end())), "{line}");
-    }
-}
-
-/// A reply, and an error with all that is behind it, in both ways to show them.
-pub fn show<T: std::fmt::Debug, E: Error>(shown: &mut Vec<String>, reply: Result<T, E>) {
-    shown.push(format!("{reply:?}"));
-    let Err(error) = reply else { return };
-    let mut next: Option<&dyn Error> = Some(&error);
-    while let Some(cause) = next {
-        shown.extend([cause.to_string(), format!("{cause:?}")]);
-        next = cause.source();
     }
 }

@@ -1,0 +1,69 @@
+//! Helpers that the examples share: the command line, output, and errors in one line.
+
+use std::{
+    env,
+    error::Error,
+    ffi::OsString,
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// Why a program ends early: one line for stderr, and the exit status.
+pub(crate) struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: u8, message: impl Display) -> Self {
+        Self {
+            status,
+            message: message.to_string(),
+        }
+    }
+
+    /// Invalid arguments.
+    pub(crate) fn usage(message: impl Display) -> Self {
+        Self::new(2, format!("{message}; see --help"))
+    }
+}
+
+/// The arguments of the command line, without the name of the program.
+pub(crate) fn arguments() -> Result<impl Iterator<Item = String>, Failure> {
+    let arguments: Result<Vec<_>, _> = env::args_os().skip(1).map(OsString::into_string).collect();
+    match arguments {
+        Ok(arguments) => Ok(arguments.into_iter()),
+        Err(argument) => Err(Failure::usage(format!(
+            "argument {} is not Unicode",
+            argument.display()
+        ))),
+    }
+}
+
+/// The exit status of the program. A failure is printed to stderr.
+pub(crate) fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { status, message }) => {
+            let _ = writeln!(io::stderr(), "{}: {message}", env!("CARGO_CRATE_NAME"));
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Prints a line. Unlike `println!`, it does not panic if stdout is closed.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line = format!("{line}: {cause}");
+        source = cause.source();
+    }
+    line
+}

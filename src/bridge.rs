@@ -1,0 +1,60 @@
+//! Access to internals for `fuzz/`, `benches/` and the tests that replay what the fuzzers found. Not part of the
+//! interface: it may change at any time.
+
+use std::rc::Rc;
+
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+
+#[cfg(feature = "outbox")]
+pub use crate::outbox::written_and_read;
+pub use crate::{
+    backoff::{RetryPolicy, parse_retry_after},
+    call::{Call, Endpoint, Platform, Target},
+    credentials::{jwt, token_file},
+    queue::{Bound, LaneQueue, Limits, Permit, Ticket},
+    redact::Redactor,
+    transport::http1,
+    util::printable,
+    verdict::{Answer, Verdict, classify},
+};
+use crate::{
+    credentials::RuntimeCredentials,
+    error::{AttemptError, PermanentError},
+    options::Options,
+    poster::ResultPoster,
+    supervisor::Supervisor,
+    transport::{HttpRequest, Transport},
+};
+
+/// Whether a token is a valid header value.
+pub fn is_valid_token(credentials: &RuntimeCredentials) -> bool {
+    credentials.validate_token().is_ok()
+}
+
+/// An attempt's error as log lines show it.
+pub fn without_body(error: &AttemptError) -> String {
+    error.without_body()
+}
+
+/// A rejection with this status and body.
+pub fn rejection(status_code: u16, body: String) -> PermanentError {
+    PermanentError::new(status_code, body)
+}
+
+/// Starts a poster without a network: each call is answered with 200 at once.
+pub fn start_without_network(options: Options) -> actix::Addr<ResultPoster> {
+    let parts = options.into_parts_over(Rc::new(AnswersAtOnce));
+    Supervisor::start_stoppable(|_, stop| ResultPoster::from_parts(parts, stop))
+}
+
+struct AnswersAtOnce;
+
+impl Transport for AnswersAtOnce {
+    fn post<'a>(&'a self, _: &'a HttpRequest<'a>) -> LocalBoxFuture<'a, Result<Answer<'a>, AttemptError>> {
+        let answer = Answer {
+            status: 200,
+            ..Answer::default()
+        };
+        async { Ok(answer) }.boxed_local()
+    }
+}

@@ -1,0 +1,163 @@
+//! A clock that a test moves by hand.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use actix_rt::time::timeout;
+use tokio::sync::watch;
+
+/// How long [`ManualClock::wait_for_sleepers`] waits, in real time.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A clock that stands still until a test advances it: a schedule of minutes is tested instantly and
+/// deterministically.
+///
+/// Clones are handles to the same clock. The clock starts at 2026-01-01, 00:00 UTC. A sleeper wakes only when the clock
+/// is advanced.
+///
+/// ```
+/// use std::time::Duration;
+/// use result_poster::{Options, ResultPoster, UpdateIssueStatus};
+/// use result_poster::testing::{FakePlatform, ManualClock, Reply};
+///
+/// # actix_rt::System::new().block_on(async {
+/// let platform = FakePlatform::start()?;
+/// platform.script("issue-tracker-proxy", [Reply::status(503), Reply::ok()]);
+/// let clock = ManualClock::new();
+/// let options = Options::builder(platform.url()).clock(clock.clone()).build()?;
+/// let poster = ResultPoster::start_supervised(options);
+///
+/// let reply = actix_rt::spawn(poster.send(UpdateIssueStatus::new("issue-1", "Finished")));
+/// assert_eq!(clock.wait_for_sleepers(1).await, [Duration::from_secs(1)]); // the first backoff
+/// clock.advance(Duration::from_secs(1));
+/// assert_eq!(reply.await???.attempts(), 2);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    origin: Instant,
+    state: Arc<watch::Sender<ManualTime>>,
+}
+
+#[derive(Debug, Default)]
+struct ManualTime {
+    elapsed: Duration,
+    /// The time of day at `elapsed` zero, since 1970, if a test has set it.
+    start: Option<Duration>,
+    /// When each sleeper wakes, as elapsed time, by the sleeper's number.
+    wakes: BTreeMap<u64, Duration>,
+    next_number: u64,
+}
+
+impl ManualTime {
+    /// The remaining time of each sleeper, ascending.
+    fn remaining(&self) -> Vec<Duration> {
+        let mut left: Vec<_> = self
+            .wakes
+            .values()
+            .filter_map(|wake| wake.checked_sub(self.elapsed))
+            .filter(|left| !left.is_zero())
+            .collect();
+        left.sort();
+        left
+    }
+}
+
+impl ManualClock {
+    /// A new clock without sleepers.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an origin for `instant`; its value is never visible"
+    )]
+    pub fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            state: Arc::new(watch::Sender::new(ManualTime::default())),
+        }
+    }
+
+    /// Moves the time forward and wakes the sleepers that are due.
+    pub fn advance(&self, duration: Duration) {
+        self.state
+            .send_modify(|state| state.elapsed = state.elapsed.saturating_add(duration));
+    }
+
+    /// Waits until there are at least `count` sleepers and returns the remaining time of each, ascending.
+    ///
+    /// Sleepers that are due do not count, so a test may wait for the next round of sleepers right after
+    /// [`advance`](Self::advance). The background work of a poster's outbox does not count either. After ten seconds of
+    /// real time the method returns the sleepers that there are.
+    pub async fn wait_for_sleepers(&self, count: usize) -> Vec<Duration> {
+        let mut changes = self.state.subscribe();
+        let enough = changes.wait_for(|state| state.remaining().len() >= count);
+        let _ = timeout(WAIT_LIMIT, enough).await;
+        self.state.borrow().remaining()
+    }
+
+    /// The time of day by this clock.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        const START: Duration = Duration::from_secs(1_767_225_600);
+        let state = self.state.borrow();
+        let start = state.start.unwrap_or(START);
+        UNIX_EPOCH
+            .checked_add(start.saturating_add(state.elapsed))
+            .unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Sets the time of day, as an administrator or a time server would. Sleepers are not affected.
+    pub fn set_time_of_day(&self, now: SystemTime) {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.state
+            .send_modify(|state| state.start = Some(now.saturating_sub(state.elapsed)));
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        let elapsed = self.state.borrow().elapsed;
+        self.origin.checked_add(elapsed).unwrap_or(self.origin)
+    }
+
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        let mut sleeper = Sleeper { clock: self, number: 0 };
+        self.state.send_modify(|state| {
+            sleeper.number = state.next_number;
+            state.next_number = state.next_number.wrapping_add(1);
+            let wake = state.elapsed.saturating_add(duration);
+            state.wakes.insert(sleeper.number, wake);
+        });
+        self.idle(duration).await;
+    }
+
+    /// Sleeps without being counted as a sleeper.
+    pub(crate) async fn idle(&self, duration: Duration) {
+        let mut changes = self.state.subscribe();
+        let wake = self.state.borrow().elapsed.saturating_add(duration);
+        // `self` holds the sender, so the channel is open.
+        let _ = changes.wait_for(|state| state.elapsed >= wake).await;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An entry in the list of sleepers, removed on drop.
+struct Sleeper<'a> {
+    clock: &'a ManualClock,
+    number: u64,
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.clock.state.send_modify(|state| {
+            state.wakes.remove(&self.number);
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! The source of time: the system clock, or one that a test moves by hand.
+
+#[cfg(feature = "testing")]
+mod manual;
+
+use std::time::{Duration, Instant, SystemTime};
+
+#[cfg(feature = "testing")]
+pub use self::manual::ManualClock;
+
+/// The source of time for backoff, `Retry-After`, token expiry, receipts, [`Shutdown`](crate::Shutdown) and the outbox;
+/// set with [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
+///
+/// The deadlines of an attempt, of a connection and of a credential fetch always run in real time, and so does the
+/// restart window of a [`Supervisor`](crate::Supervisor).
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    #[cfg(feature = "testing")]
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The system clock: the default.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The time of day, which may jump.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the only place that reads the system clock; real-time deadlines use tokio's"
+    )]
+    pub(crate) fn now(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => SystemTime::now(),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// The monotonic time, to measure durations with.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the only place that reads the system clock; real-time deadlines use tokio's"
+    )]
+    pub(crate) fn instant(&self) -> Instant {
+        match &self.0 {
+            Source::System => Instant::now(),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.instant(),
+        }
+    }
+
+    /// Sleeps for `duration`; zero returns at once.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        if duration.is_zero() {
+            return;
+        }
+        match &self.0 {
+            Source::System => actix_rt::time::sleep(duration).await,
+            #[cfg(feature = "testing")]
+            // Boxed: otherwise every waiting call would reserve room for it.
+            Source::Manual(clock) => Box::pin(clock.sleep(duration)).await,
+        }
+    }
+
+    /// Sleeps between two rounds of background work. A [`ManualClock`] does not count it as a sleeper.
+    pub(crate) async fn idle(&self, duration: Duration) {
+        match &self.0 {
+            Source::System => actix_rt::time::sleep(duration).await,
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.idle(duration).await,
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl From<ManualClock> for Clock {
+    fn from(clock: ManualClock) -> Self {
+        Self(Source::Manual(clock))
+    }
+}

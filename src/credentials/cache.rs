@@ -1,0 +1,263 @@
+//! The credential cache: answers from its state where it can, and otherwise shares one fetch among all callers.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use actix_rt::time::timeout;
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
+use log::{debug, info, warn};
+
+use super::{
+    IssuedCredentials, RuntimeCredentials,
+    decision::{Decision, Lookup},
+    source::CredentialSource,
+    state::{CacheResult, CacheState, FIXED_GENERATION},
+    validate::validate,
+};
+use crate::{
+    clock::Clock,
+    error::CredentialError,
+    util::{catch_panic, chain, ignore_panic},
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct CredentialConfig {
+    /// Fills the fields that a provider leaves empty, and is used when the provider fails.
+    pub(crate) fixed: RuntimeCredentials,
+    pub(crate) refresh_margin: Duration,
+    /// The time limit of one fetch.
+    pub(crate) timeout: Duration,
+    pub(crate) clock: Clock,
+}
+
+impl Default for CredentialConfig {
+    fn default() -> Self {
+        Self {
+            fixed: RuntimeCredentials::default(),
+            refresh_margin: Duration::from_secs(60),
+            timeout: Duration::from_secs(10),
+            clock: Clock::default(),
+        }
+    }
+}
+
+pub(super) struct CredentialCache {
+    config: CredentialConfig,
+    /// `None` if there is only the fixed pair.
+    source: Option<CredentialSource>,
+    state: RefCell<CacheState>,
+    running_fetch: RefCell<Option<FetchHandle>>,
+    fetches: Cell<u64>,
+}
+
+impl CredentialCache {
+    pub(super) fn new(config: CredentialConfig, source: Option<CredentialSource>) -> Self {
+        Self {
+            state: RefCell::new(CacheState::new(config.fixed.clone())),
+            config,
+            source,
+            running_fetch: RefCell::default(),
+            fetches: Cell::default(),
+        }
+    }
+
+    /// Returns credentials to use now. A `rejected` generation is taken out of use first.
+    ///
+    /// Dropping the future does not cancel a fetch: its result is stored for later requests.
+    pub(super) async fn get(self: &Rc<Self>, rejected: Option<u64>) -> CacheResult {
+        let Some(source) = &self.source else {
+            return Ok(self.state.borrow().fixed().clone());
+        };
+        if let Some(generation) = rejected {
+            self.reject(generation);
+        }
+        let decision = self.decide(source, rejected);
+        let result = match decision {
+            Decision::Use(issued) => Ok(issued),
+            Decision::UseAndRefresh(issued) => {
+                // The fetch is a task: it needs nobody to await its handle.
+                let _not_awaited = self.submit_fetch(source);
+                Ok(issued)
+            }
+            Decision::Reuse(result) => result,
+            Decision::Fetch => self.fetch_after_rejection(source, rejected).await,
+        };
+        result.or_else(|error| self.fallback().ok_or(error))
+    }
+
+    /// Takes the credentials of this generation out of use. Does nothing if they are out of use already.
+    pub(super) fn reject(&self, generation: u64) {
+        self.state.borrow_mut().reject(generation);
+    }
+
+    /// The number of fetches so far.
+    pub(super) fn fetches(&self) -> u64 {
+        self.fetches.get()
+    }
+
+    fn decide(&self, source: &CredentialSource, rejected: Option<u64>) -> Decision {
+        let lookup = Lookup {
+            rejected,
+            may_be_cached: source.may_be_cached(),
+            refresh_margin: self.config.refresh_margin,
+            now: self.config.clock.now(),
+            instant: self.config.clock.instant(),
+        };
+        self.state.borrow().decide(&lookup)
+    }
+
+    fn fallback(&self) -> Option<IssuedCredentials> {
+        let now = self.config.clock.now();
+        self.state.borrow().fallback(now).cloned()
+    }
+
+    /// Returns the result of a fetch. If a fetch that was started before the rejection returns the rejected
+    /// credentials, they may have been replaced since, so a second fetch follows.
+    async fn fetch_after_rejection(self: &Rc<Self>, source: &CredentialSource, rejected: Option<u64>) -> CacheResult {
+        let started_before_rejection =
+            self.running_fetch.borrow().is_some() && self.state.borrow().rejected_during_fetch();
+        let result = self.submit_fetch(source).result().await;
+        match &result {
+            Ok(issued) if started_before_rejection && rejected == Some(issued.generation) => {
+                self.submit_fetch(source).result().await
+            }
+            Ok(_) | Err(_) => result,
+        }
+    }
+
+    /// Starts a fetch, or joins the one that is running.
+    fn submit_fetch(self: &Rc<Self>, source: &CredentialSource) -> FetchHandle {
+        let mut running = self.running_fetch.borrow_mut();
+        if let Some(handle) = &*running {
+            return handle.clone();
+        }
+        self.fetches.update(|fetches| fetches.saturating_add(1));
+        self.state.borrow_mut().fetch_started();
+        let (cache, source) = (Rc::clone(self), source.clone());
+        let handle = FetchHandle::spawn(async move {
+            let fetched = cache.ask(&source).await;
+            cache.store_fetched(fetched)
+        });
+        running.insert(handle).clone()
+    }
+
+    async fn ask(&self, source: &CredentialSource) -> Result<RuntimeCredentials, CredentialError> {
+        let limit = self.config.timeout;
+        // The time limit is inside, so that a panic while the provider's future is dropped is caught too.
+        match catch_panic(async { timeout(limit, source.credentials()).await }).await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(_)) => Err(CredentialError::Timeout(limit)),
+            Err(message) => Err(CredentialError::Panicked(message)),
+        }
+    }
+
+    fn store_fetched(&self, fetched: Result<RuntimeCredentials, CredentialError>) -> CacheResult {
+        // First, so that no panic below can leave a dead fetch that later requests would join.
+        self.running_fetch.take();
+        let validated = fetched.and_then(|fetched| validate(fetched, &self.config.fixed, self.config.clock.now()));
+        let failed_before = self.state.borrow().last_error().is_some();
+        let result = self
+            .state
+            .borrow_mut()
+            .fetch_ended(validated, self.config.clock.instant());
+        // A panicking logger, or error message, must not fail a call.
+        ignore_panic(|| self.log_change(&result, failed_before));
+        result
+    }
+
+    /// Logs the start and the end of an outage of the provider, and each failure between them at debug level.
+    fn log_change(&self, result: &CacheResult, failed_before: bool) {
+        match result {
+            Ok(_) if failed_before => info!("credential refresh recovered"),
+            Ok(_) => {}
+            Err(error) if failed_before => debug!("credential refresh still failing: {}", chain(error)),
+            Err(error) => {
+                let in_use = match self.fallback().map(|issued| issued.generation) {
+                    Some(FIXED_GENERATION) => "using the fixed token",
+                    Some(_) => "using the current token",
+                    None => "no usable token left",
+                };
+                warn!("credential refresh failed, {in_use}: {}", chain(error));
+            }
+        }
+    }
+}
+
+/// A fetch that runs as a task of its own: to its end, even if all of its handles are dropped.
+#[derive(Clone)]
+struct FetchHandle(Shared<LocalBoxFuture<'static, CacheResult>>);
+
+impl FetchHandle {
+    fn spawn(fetch: impl Future<Output = CacheResult> + 'static) -> Self {
+        let task = actix_rt::spawn(fetch);
+        let result = async move {
+            let panicked = |error: tokio::task::JoinError| Err(CredentialError::Panicked(error.to_string()));
+            task.await.unwrap_or_else(panicked)
+        };
+        Self(result.boxed_local().shared())
+    }
+
+    async fn result(self) -> CacheResult {
+        self.0.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::credentials::provider_fn;
+
+    /// A cache whose provider answers once the gate is open.
+    fn gated() -> (Rc<CredentialCache>, watch::Sender<bool>) {
+        let gate = watch::Sender::new(false);
+        let opened = gate.subscribe();
+        let provider = provider_fn(async move || {
+            opened.clone().wait_for(|open| *open).await?;
+            Ok(RuntimeCredentials::new("w", "t"))
+        });
+        let source = CredentialSource::Provider(Arc::new(provider));
+        let cache = CredentialCache::new(CredentialConfig::default(), Some(source));
+        (Rc::new(cache), gate)
+    }
+
+    #[actix_rt::test]
+    async fn concurrent_requests_share_a_fetch() {
+        let (cache, gate) = gated();
+        let open = async { gate.send_replace(true) };
+        let (first, second, _) = tokio::join!(cache.get(None), cache.get(None), open);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(cache.fetches(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_dropped_request_does_not_cancel_its_fetch() {
+        let (cache, gate) = gated();
+        assert!(cache.get(None).now_or_never().is_none());
+        gate.send_replace(true);
+        assert!(cache.get(None).await.is_ok());
+        assert_eq!(cache.fetches(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_fetch_that_started_before_a_rejection_is_followed_by_another() {
+        let (cache, gate) = gated();
+        gate.send_replace(true);
+        let issued = cache.get(None).await.unwrap();
+        gate.send_replace(false);
+        assert!(cache.get(None).now_or_never().is_none());
+        let open = async { gate.send_replace(true) };
+        let (replacement, _) = tokio::join!(cache.get(Some(issued.generation)), open);
+        assert!(replacement.is_ok());
+        assert_eq!(cache.fetches(), 3);
+    }
+}

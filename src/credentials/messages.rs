@@ -1,0 +1,100 @@
+//! The messages of the credential actor.
+
+use actix::Message;
+
+use super::IssuedCredentials;
+use crate::error::CredentialError;
+
+/// Asks a [`CredentialActor`](super::CredentialActor) for credentials to use now.
+///
+/// By default, cached credentials will do. [`replacing`](Self::replacing) asks for others than those that were
+/// rejected.
+///
+/// Dropping the reply's future does not cancel a fetch: its result is cached for later requests.
+///
+/// ```
+/// use result_poster::{Supervisor, credentials::{CredentialActor, GetCredentials, RuntimeCredentials}};
+///
+/// # actix_rt::System::new().block_on(async {
+/// let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("wkr_1", "token")));
+///
+/// let issued = actor.send(GetCredentials::default()).await??;
+/// assert_eq!(issued.worker_id(), Some("wkr_1"));
+///
+/// // A request with this token was answered with 401.
+/// let replacement = actor.send(GetCredentials::replacing(&issued)).await??;
+/// // This provider has no other token.
+/// assert_eq!(replacement.generation(), issued.generation());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// [`CredentialError`], which says why the last fetch failed, if there is neither a valid token nor a fixed pair to
+/// fall back to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct GetCredentials {
+    /// The generation that was rejected.
+    pub(super) rejected: Option<u64>,
+}
+
+impl GetCredentials {
+    /// Asks for a replacement of rejected credentials, which are taken out of use.
+    ///
+    /// Requests that replace the same credentials share one fetch. If the provider returns the same token again, the
+    /// reply contains it.
+    #[must_use]
+    pub fn replacing(issued: &IssuedCredentials) -> Self {
+        Self {
+            rejected: Some(issued.generation),
+        }
+    }
+}
+
+impl Message for GetCredentials {
+    type Result = Result<IssuedCredentials, CredentialError>;
+}
+
+/// Tells a [`CredentialActor`](super::CredentialActor) that the platform has rejected these credentials.
+///
+/// They are taken out of use, and the next [`GetCredentials`] causes a fetch. Nothing happens if newer credentials are
+/// in use already.
+///
+/// ```
+/// use result_poster::{
+///     Supervisor,
+///     credentials::{CredentialActor, GetCredentials, InvalidateCredentials, RuntimeCredentials, provider_fn},
+/// };
+///
+/// # actix_rt::System::new().block_on(async {
+/// # let fetches = std::sync::atomic::AtomicUsize::new(0);
+/// # let next_token = move || ["first", "second"][fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed)];
+/// let provider = provider_fn(async move || Ok(RuntimeCredentials::new("wkr_1", next_token())));
+/// let actor = Supervisor::start(|_| CredentialActor::new(provider));
+///
+/// let issued = actor.send(GetCredentials::default()).await??;
+/// actor.send(InvalidateCredentials::new(&issued)).await?;
+/// let replacement = actor.send(GetCredentials::default()).await??;
+/// assert!(replacement.generation() > issued.generation());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InvalidateCredentials {
+    pub(super) generation: u64,
+}
+
+impl InvalidateCredentials {
+    /// Reports these credentials as rejected.
+    #[must_use]
+    pub fn new(issued: &IssuedCredentials) -> Self {
+        Self {
+            generation: issued.generation,
+        }
+    }
+}
+
+impl Message for InvalidateCredentials {
+    type Result = ();
+}

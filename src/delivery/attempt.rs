@@ -1,0 +1,101 @@
+//! One attempt: credentials, one exchange, and at most one re-authentication.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::{CallState, Dispatcher};
+use crate::{
+    call::{Call, Endpoint},
+    credentials::{GetCredentials, IssuedCredentials},
+    error::{AttemptPhase, CallError, PermanentError},
+    transport::HttpRequest,
+    verdict::{Verdict, classify},
+};
+
+impl Dispatcher {
+    /// Makes one attempt with the present credentials. If the platform rejects them and there are others, the request is
+    /// sent once more, at once: once in a call, so that a 401 never loops.
+    pub(super) async fn attempt(&self, call: &Call, state: &CallState<'_>) -> Result<Verdict, CallError> {
+        // Asked for after the permit was acquired, so that they are fresh. A fetch keeps the permit: without
+        // credentials nobody else could use it either.
+        let mut request = GetCredentials::default();
+        let mut rejected: Option<(IssuedCredentials, PermanentError)> = None;
+        loop {
+            let credentials = match self.credentials.get(request).await {
+                Ok(credentials) => credentials,
+                Err(error) => {
+                    return Ok(Verdict::Transient {
+                        error: error.into(),
+                        retry_after: None,
+                    });
+                }
+            };
+            if let Some((rejected, rejection)) = rejected {
+                if rejected.token() == credentials.token() {
+                    return Ok(Verdict::Permanent(rejection));
+                }
+                self.telemetry.reauthenticating(call.as_ref(), rejection.status_code);
+            }
+            let verdict = self.exchange(call, &credentials, state).await?;
+            let Verdict::Unauthorized(rejection) = verdict else {
+                return Ok(verdict);
+            };
+            if state.reauthenticated.replace(true) {
+                // Enough for this call; the next one must not start with these.
+                self.credentials.invalidate(&credentials);
+                return Ok(Verdict::Permanent(rejection));
+            }
+            request = GetCredentials::replacing(&credentials);
+            rejected = Some((credentials, rejection));
+        }
+    }
+
+    /// Sends one request and classifies the response. An error ends the call; the request was not sent.
+    async fn exchange(
+        &self,
+        call: &Call,
+        credentials: &IssuedCredentials,
+        state: &CallState<'_>,
+    ) -> Result<Verdict, CallError> {
+        // The credentials may have arrived together with a cancellation that was not polled yet.
+        if let Some(by) = state.cancellation.by() {
+            return Err(state.cancelled(by));
+        }
+        let token = credentials.token();
+        if self.token_required && token.is_none() {
+            return Err(CallError::NoCredentials);
+        }
+        let worker_id = credentials.worker_id().unwrap_or_default();
+        let body = call.encode(worker_id).map_err(|error| CallError::Internal {
+            message: error.to_string(),
+        })?;
+        let endpoint = call.kind.endpoint();
+        let request = HttpRequest {
+            url: &call.url,
+            token,
+            idempotency_key: Some(&call.idempotency_key),
+            body: Bytes::from(body),
+            status_decides: endpoint == Endpoint::Session,
+            phase: Rc::clone(&state.phase),
+        };
+        let verdict = match self.transport.post(&request).await {
+            Ok(answer) => classify(endpoint, &answer, self.clock.now()),
+            // Without a response the failure is never final.
+            Err(error) => Verdict::Transient {
+                error,
+                retry_after: None,
+            },
+        };
+        let this_attempt_may_have = match &verdict {
+            Verdict::Delivered => true,
+            Verdict::Transient { error, .. } => error.may_have_been_delivered(),
+            Verdict::Permanent(_) | Verdict::Unauthorized(_) => false,
+        };
+        state.phase.set(AttemptPhase::Connecting);
+        if this_attempt_may_have {
+            state.may_have_been_delivered.set(true);
+        }
+        Ok(verdict)
+    }
+}

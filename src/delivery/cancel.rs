@@ -1,0 +1,43 @@
+//! The end of a message before its delivery: by its own token, or by a shutdown.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CancelledBy;
+
+/// The sources of cancellation of a message.
+pub(crate) struct Cancellation {
+    /// The token of the message.
+    token: Option<CancellationToken>,
+    /// Cancelled when the time of a shutdown is over.
+    shutdown: CancellationToken,
+}
+
+impl Cancellation {
+    pub(crate) fn new(token: Option<CancellationToken>, shutdown: CancellationToken) -> Self {
+        Self { token, shutdown }
+    }
+
+    /// Who has cancelled the message, if anybody. A caller's own cancellation takes precedence.
+    pub(crate) fn by(&self) -> Option<CancelledBy> {
+        if self.is_cancelled_by_token() {
+            Some(CancelledBy::Token)
+        } else if self.shutdown.is_cancelled() {
+            Some(CancelledBy::Shutdown)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn is_cancelled_by_token(&self) -> bool {
+        self.token.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Waits until the message is cancelled.
+    pub(crate) async fn cancelled(&self) {
+        let Some(token) = &self.token else {
+            return self.shutdown.cancelled().await;
+        };
+        // Boxed: few messages have a token, and every one would reserve room for this.
+        Box::pin(self.shutdown.run_until_cancelled(token.cancelled())).await;
+    }
+}

@@ -1,0 +1,164 @@
+//! From a place in the queue to the outcome of each call.
+//!
+//! One verb per step: `run` (a message) → `run_calls` → `guarded` (cancellation, panic) → `retry` (the loop) → `attempt`
+//! (credentials, one re-authentication) → `exchange` (one request, one verdict) → `Transport::post`.
+
+mod attempt;
+mod cancel;
+mod retry;
+
+use std::{
+    cell::Cell,
+    pin::{Pin, pin},
+    rc::Rc,
+};
+
+use futures_util::future::{Either, select};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::cancel::Cancellation;
+use crate::{
+    backoff::RetryPolicy,
+    call::{Call, CallRef, Platform},
+    clock::Clock,
+    credentials::Credentials,
+    error::{AttemptPhase, CallError, CancelledBy},
+    queue::{Permit, Ticket},
+    receipt::Outcome,
+    telemetry::Telemetry,
+    transport::Transport,
+    util::catch_panic,
+};
+
+/// Everything that the delivery of a call needs. It survives a restart of the actor, and so do the running calls.
+pub(crate) struct Dispatcher {
+    pub(crate) platform: Platform,
+    pub(crate) credentials: Credentials,
+    /// Whether a request without a token is refused: on loopback it is not.
+    pub(crate) token_required: bool,
+    pub(crate) transport: Rc<dyn Transport>,
+    pub(crate) retry_policy: RetryPolicy,
+    pub(crate) clock: Clock,
+    pub(crate) telemetry: Telemetry,
+    /// Cancelled when the time of a shutdown is over.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
+pub(crate) struct Job {
+    pub(crate) calls: Vec<Call>,
+    pub(crate) cancellation: Cancellation,
+    // Released before the ticket wakes the next message of the lane.
+    pub(crate) permit: Permit,
+    pub(crate) ticket: Ticket,
+}
+
+/// The state of one call that a cancellation has to report.
+struct CallState<'a> {
+    cancellation: &'a Cancellation,
+    /// Because of the attempts that have ended.
+    may_have_been_delivered: Cell<bool>,
+    /// The phase of the attempt that is running.
+    phase: Rc<Cell<AttemptPhase>>,
+    reauthenticated: Cell<bool>,
+}
+
+impl CallState<'_> {
+    fn cancelled(&self, by: CancelledBy) -> CallError {
+        CallError::Cancelled {
+            by,
+            may_have_been_delivered: self.may_have_been_delivered.get() || self.phase.get() != AttemptPhase::Connecting,
+        }
+    }
+}
+
+impl Dispatcher {
+    /// The cancellation of a message with this token.
+    pub(crate) fn cancellation(&self, token: Option<CancellationToken>) -> Cancellation {
+        Cancellation::new(token, self.shutdown.clone())
+    }
+
+    /// Runs a message: waits for its turn, then runs its calls.
+    pub(crate) async fn run(&self, mut job: Box<Job>) -> Vec<Outcome> {
+        self.accept(&job.calls);
+        // The wait is here, since the future that runs the calls is larger.
+        select(
+            pin!(async {
+                job.ticket.wait_turn().await;
+                job.permit.acquire().await;
+            }),
+            pin!(job.cancellation.cancelled()),
+        )
+        .await;
+        let keep = async |_, outcome| outcome;
+        Box::pin(self.run_calls(&mut job, &self.retry_policy, keep)).await
+    }
+
+    pub(crate) fn accept(&self, calls: &[Call]) {
+        for call in calls {
+            self.telemetry.call_accepted(call.as_ref());
+        }
+    }
+
+    /// Runs the calls of a message in order, once it is its turn. `settle` is told each outcome and returns the one to
+    /// report.
+    pub(crate) async fn run_calls(
+        &self,
+        job: &mut Job,
+        retry_policy: &RetryPolicy,
+        mut settle: impl AsyncFnMut(usize, Outcome) -> Outcome,
+    ) -> Vec<Outcome> {
+        let Job {
+            calls,
+            cancellation,
+            permit,
+            ..
+        } = job;
+        let mut cancelled = pin!(cancellation.cancelled());
+        let mut outcomes = Vec::with_capacity(calls.len());
+        for (index, call) in calls.iter().enumerate() {
+            let outcome = self
+                .guarded(call, permit, cancellation, cancelled.as_mut(), retry_policy)
+                .await;
+            let outcome = settle(index, outcome).await;
+            self.telemetry.call_ended(call.as_ref(), &outcome);
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// Runs one call to an outcome: a cancellation ends it wherever it is, and a panic in it is caught.
+    async fn guarded(
+        &self,
+        call: &Call,
+        permit: &mut Permit,
+        cancellation: &Cancellation,
+        cancelled: Pin<&mut impl Future>,
+        retry_policy: &RetryPolicy,
+    ) -> Outcome {
+        let state = CallState {
+            cancellation,
+            may_have_been_delivered: Cell::new(false),
+            phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
+            reauthenticated: Cell::new(false),
+        };
+        // The calls after a cancelled one are not sent, and `cancelled` must not be polled again once it is ready.
+        if let Some(by) = cancellation.by() {
+            return Err(state.cancelled(by));
+        }
+        // Pinned first, since passing a future on copies it.
+        let work = pin!(self.retry(call, permit, retry_policy, &state));
+        // A response that arrives together with a cancellation counts.
+        match select(pin!(catch_panic(work)), cancelled).await {
+            Either::Left((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
+            Either::Right(_) => Err(state.cancelled(cancellation.by().unwrap_or(CancelledBy::Shutdown))),
+        }
+    }
+
+    /// Reports a call that was refused without being accepted.
+    pub(crate) fn refuse(&self, call: CallRef<'_>, error: CallError) -> Outcome {
+        let outcome = Err(error);
+        self.telemetry.call_ended(call, &outcome);
+        outcome
+    }
+}

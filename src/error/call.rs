@@ -1,0 +1,322 @@
+//! Why one call was not delivered, and what to do about it.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{FailureKind, InvalidMessageError, NextStep, ParkedError, PermanentError, TransientError};
+use crate::{label::labels, util::chain};
+
+/// When to send a message again after a transient error without a hint of the platform.
+const RETRY_LATER: Duration = Duration::from_secs(30);
+
+/// When to send a message again for which the queue had no room.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Why one call was not delivered: an [`UpdateIssueStatus`](crate::UpdateIssueStatus), a
+/// [`CreateComment`](crate::CreateComment), or one of the two calls of a [`PostResult`](crate::PostResult).
+///
+/// [`next_step`](Self::next_step) says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The message was refused; nothing was sent. Fix the named field.
+    #[error("the message is invalid; nothing was sent")]
+    Invalid(#[from] InvalidMessageError),
+    /// The shared [`CredentialActor`](crate::credentials::CredentialActor) has no token for a platform that is not on
+    /// loopback. The request was not sent.
+    #[error("there is no token for this platform; the request was not sent")]
+    NoCredentials,
+    /// The platform rejected the call.
+    #[error(transparent)]
+    Permanent(#[from] PermanentError),
+    /// All attempts failed.
+    #[error(transparent)]
+    Transient(#[from] TransientError),
+    /// The call is in the outbox, which will deliver it.
+    #[error(transparent)]
+    Parked(#[from] ParkedError),
+    /// The call was cancelled before the platform acknowledged it.
+    #[error("cancelled by {}; {}", .by.phrase(), if *.may_have_been_delivered { "the request may have been processed" } else { "the platform has not processed it" })]
+    Cancelled {
+        /// Who cancelled the call.
+        by: CancelledBy,
+        /// Whether the platform may have processed an attempt.
+        may_have_been_delivered: bool,
+    },
+    /// `max_queued` messages were waiting already, and no outbox could store the message. The message was not sent.
+    #[error("queue full; the message was not sent")]
+    Overloaded,
+    /// The message arrived after a [`Shutdown`](crate::Shutdown). It was not sent.
+    #[error("the poster is shutting down; the message was not sent")]
+    ShuttingDown,
+    /// A bug in this crate, or a panic in a closure that was given to it.
+    #[error("internal error: {message}")]
+    Internal {
+        /// The message of the panic.
+        message: String,
+    },
+}
+
+/// Who cancelled a call. As text `token` or `shutdown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CancelledBy {
+    /// The cancellation token of the message.
+    Token,
+    /// A [`Shutdown`](crate::Shutdown) whose time was over.
+    Shutdown,
+}
+
+labels!(CancelledBy, "source of a cancellation", {
+    Token => "token",
+    Shutdown => "shutdown",
+});
+
+impl CancelledBy {
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Token => "its token",
+            Self::Shutdown => "a shutdown",
+        }
+    }
+}
+
+impl CallError {
+    /// The kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Invalid(_) => FailureKind::Invalid,
+            Self::NoCredentials => FailureKind::NoCredentials,
+            Self::Permanent(_) => FailureKind::Permanent,
+            Self::Transient(_) => FailureKind::Transient,
+            Self::Parked(_) => FailureKind::Parked,
+            Self::Cancelled { .. } => FailureKind::Cancelled,
+            Self::Overloaded => FailureKind::Overloaded,
+            Self::ShuttingDown => FailureKind::ShuttingDown,
+            Self::Internal { .. } => FailureKind::Internal,
+        }
+    }
+
+    /// What the runner has to do.
+    ///
+    /// | error | step |
+    /// |---|---|
+    /// | `Parked` | `Nothing` |
+    /// | `Transient` | `RetryLater`: after the platform's hint, else 30 s |
+    /// | `Overloaded` | `RetryLater` after 1 s |
+    /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
+    /// | `NoCredentials`, `Permanent` with 401, 302, 303 or 307 | `RenewCredentials` |
+    /// | any other `Permanent`, `Invalid`, `Internal` | `GiveUp` |
+    /// | `Cancelled` by the message's token | `Nothing` |
+    #[must_use]
+    pub fn next_step(&self) -> NextStep {
+        match self {
+            Self::Parked(_) => NextStep::Nothing,
+            Self::Transient(error) => NextStep::RetryLater {
+                after: error.retry_after.unwrap_or(RETRY_LATER),
+            },
+            Self::Overloaded => NextStep::RetryLater { after: RETRY_SOON },
+            Self::ShuttingDown => NextStep::UseNextPoster,
+            Self::Cancelled { by, .. } => match by {
+                CancelledBy::Shutdown => NextStep::UseNextPoster,
+                CancelledBy::Token => NextStep::Nothing,
+            },
+            Self::NoCredentials => NextStep::RenewCredentials,
+            Self::Permanent(error) if error.is_unauthorized() => NextStep::RenewCredentials,
+            Self::Permanent(_) | Self::Invalid(_) | Self::Internal { .. } => NextStep::GiveUp,
+        }
+    }
+
+    /// The error of a call that the platform rejected.
+    #[must_use]
+    pub fn permanent(&self) -> Option<&PermanentError> {
+        if let Self::Permanent(error) = self {
+            Some(error)
+        } else {
+            None
+        }
+    }
+
+    /// The error of a call whose attempts all failed.
+    #[must_use]
+    pub fn transient(&self) -> Option<&TransientError> {
+        if let Self::Transient(error) = self {
+            Some(error)
+        } else {
+            None
+        }
+    }
+
+    /// The error of a call that is parked in the outbox.
+    #[must_use]
+    pub fn parked(&self) -> Option<&ParkedError> {
+        if let Self::Parked(error) = self {
+            Some(error)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the platform may have carried the call out: an attempt was sent, and its response was lost or did not
+    /// say.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        match self {
+            Self::Permanent(error) => error.may_have_been_delivered,
+            Self::Transient(error) => error.may_have_been_delivered,
+            Self::Parked(error) => error.may_have_been_delivered,
+            Self::Cancelled {
+                may_have_been_delivered,
+                ..
+            } => *may_have_been_delivered,
+            Self::Internal { .. } => true,
+            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded | Self::ShuttingDown => false,
+        }
+    }
+
+    /// The error and its sources in one line, without the body of a response: for log lines.
+    pub(crate) fn without_body(&self) -> String {
+        match self {
+            Self::Permanent(error) => format!(
+                "the platform rejected the call with status {} ({})",
+                error.status_code,
+                error.advice()
+            ),
+            Self::Transient(error) => format!("{error}: {}", error.last.without_body()),
+            Self::Parked(error) => match &error.last {
+                Some(last) => format!("{error}: {}", last.without_body()),
+                None => error.to_string(),
+            },
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Cancelled { .. }
+            | Self::Overloaded
+            | Self::ShuttingDown
+            | Self::Internal { .. } => chain(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        call_id::CallId,
+        error::{AttemptError, AttemptPhase, ParkReason},
+    };
+
+    fn rejected(status_code: u16) -> CallError {
+        PermanentError::new(status_code, "no".into()).into()
+    }
+
+    fn spent(retry_after: Option<Duration>, may_have_been_delivered: bool) -> CallError {
+        CallError::Transient(TransientError {
+            attempts: 3,
+            last: late(),
+            retry_after,
+            may_have_been_delivered,
+            outbox_error: None,
+        })
+    }
+
+    fn late() -> AttemptError {
+        AttemptError::Timeout {
+            limit: Duration::from_secs(30),
+            phase: AttemptPhase::Waiting,
+        }
+    }
+
+    fn parked(may_have_been_delivered: bool) -> CallError {
+        CallError::Parked(ParkedError {
+            id: CallId(7),
+            reason: ParkReason::AttemptsFailed,
+            attempts: 3,
+            last: Some(late()),
+            may_have_been_delivered,
+        })
+    }
+
+    fn cancelled(by: CancelledBy, may_have_been_delivered: bool) -> CallError {
+        CallError::Cancelled {
+            by,
+            may_have_been_delivered,
+        }
+    }
+
+    #[test]
+    fn each_error_has_a_next_step_and_tells_whether_it_may_have_been_delivered() {
+        let after = |seconds| NextStep::RetryLater {
+            after: Duration::from_secs(seconds),
+        };
+        let in_doubt = PermanentError {
+            may_have_been_delivered: true,
+            ..PermanentError::new(409, String::new())
+        };
+        let internal = CallError::Internal { message: "oh".into() };
+        for (error, step, delivered) in [
+            (
+                InvalidMessageError::new("issue_id", "is empty or blank").into(),
+                NextStep::GiveUp,
+                false,
+            ),
+            (CallError::NoCredentials, NextStep::RenewCredentials, false),
+            (rejected(401), NextStep::RenewCredentials, false),
+            (rejected(302), NextStep::RenewCredentials, false),
+            (rejected(303), NextStep::RenewCredentials, false),
+            (rejected(307), NextStep::RenewCredentials, false),
+            (rejected(301), NextStep::GiveUp, false),
+            (rejected(308), NextStep::GiveUp, false),
+            (rejected(404), NextStep::GiveUp, false),
+            (in_doubt.into(), NextStep::GiveUp, true),
+            (spent(None, true), after(30), true),
+            (spent(Some(Duration::from_secs(90)), false), after(90), false),
+            (spent(Some(Duration::ZERO), false), after(0), false),
+            (parked(false), NextStep::Nothing, false),
+            (parked(true), NextStep::Nothing, true),
+            (cancelled(CancelledBy::Token, true), NextStep::Nothing, true),
+            (cancelled(CancelledBy::Shutdown, false), NextStep::UseNextPoster, false),
+            (CallError::Overloaded, after(1), false),
+            (CallError::ShuttingDown, NextStep::UseNextPoster, false),
+            (internal, NextStep::GiveUp, true),
+        ] {
+            assert_eq!(error.next_step(), step, "{error:?}");
+            assert_eq!(error.may_have_been_delivered(), delivered, "{error:?}");
+            assert_eq!(error.permanent().is_some(), error.kind() == FailureKind::Permanent);
+            assert_eq!(error.transient().is_some(), error.kind() == FailureKind::Transient);
+            assert_eq!(error.parked().is_some(), error.kind() == FailureKind::Parked);
+            assert!(!error.to_string().ends_with('.') && !error.without_body().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_body_can_neither_break_the_line_nor_steer_a_terminal() {
+        let body = "one\ntwo\r\u{1b}[31mred\u{9b}\u{202e}naïve 日本";
+        let error = PermanentError::new(400, body.into());
+        assert!(
+            error
+                .to_string()
+                .ends_with(r": one\ntwo\r\u{1b}[31mred\u{9b}\u{202e}naïve 日本"),
+            "{error}"
+        );
+        assert_eq!(error.body, body);
+    }
+
+    #[test]
+    fn names_are_parsed_as_they_are_displayed() {
+        for kind in [
+            FailureKind::Invalid,
+            FailureKind::NoCredentials,
+            FailureKind::ShuttingDown,
+        ] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(json, format!("\"{kind}\""));
+            assert_eq!(serde_json::from_str::<FailureKind>(&json).unwrap(), kind);
+        }
+        assert_eq!(
+            "".parse::<FailureKind>().unwrap_err().to_string(),
+            "unknown kind of failure"
+        );
+    }
+}

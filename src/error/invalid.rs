@@ -1,0 +1,20 @@
+//! A message that can't be sent.
+
+use thiserror::Error;
+
+/// A message that was refused before anything was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{field}` {reason}")]
+#[non_exhaustive]
+pub struct InvalidMessageError {
+    /// The name of the invalid field, as it is spelled in the message.
+    pub field: &'static str,
+    /// What is wrong with its value.
+    pub reason: &'static str,
+}
+
+impl InvalidMessageError {
+    pub(crate) fn new(field: &'static str, reason: &'static str) -> Self {
+        Self { field, reason }
+    }
+}

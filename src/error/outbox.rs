@@ -1,0 +1,46 @@
+//! Why the outbox could not do its work.
+
+use thiserror::Error;
+
+use super::SharedError;
+
+/// Why the outbox could not store, read or change a call.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// The poster has no outbox.
+    #[error("no outbox is configured: set `OptionsBuilder::outbox`")]
+    NotConfigured,
+    /// The file, or its folder, does not exist.
+    #[error("the file or its folder does not exist")]
+    NotFound,
+    /// The disk is full, or `max_bytes` is reached.
+    #[error("no space left: the disk is full or `max_bytes` is reached")]
+    Full,
+    /// Another process kept the database locked for more than 5 s.
+    #[error("the database was locked by another process for more than 5 s")]
+    Locked,
+    /// The file, or its folder, is not writable.
+    #[error("the file is not writable: check the permissions of the file and its folder")]
+    ReadOnly,
+    /// The file is damaged. It was not changed.
+    #[error(
+        "the file is damaged: move it away with its -wal and -shm, and recover its content with `sqlite3 … .recover`"
+    )]
+    Corrupt(#[source] SharedError),
+    /// The file is not an outbox. It was not changed.
+    #[error("the file is not an outbox")]
+    NotAnOutbox,
+    /// A newer version of this crate made the file. It was not changed.
+    #[error("the file was made by a newer version of this crate")]
+    UnsupportedVersion,
+    /// No parked call or dead letter has this id: it was delivered, is being sent, or the file was changed externally.
+    #[error("the call is not in the outbox")]
+    NoSuchCall,
+    /// The thread of the outbox has ended.
+    #[error("the outbox has stopped")]
+    Stopped,
+    /// Any other failure of the operating system or of SQLite.
+    #[error("the outbox failed")]
+    Other(#[source] SharedError),
+}

@@ -1,0 +1,61 @@
+//! A call that the outbox will deliver.
+
+use thiserror::Error;
+
+use super::AttemptError;
+use crate::{call_id::CallId, label::labels};
+
+/// The call is not delivered yet. It is in the outbox, which will deliver it: do not send the message again.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("parked in the outbox as {id}: {}", .reason.description())]
+#[non_exhaustive]
+pub struct ParkedError {
+    /// The id of the call in the outbox.
+    pub id: CallId,
+    /// Why the call was parked.
+    pub reason: ParkReason,
+    /// How many attempts failed before the call was parked. 0 if it was parked without an attempt, or by a shutdown.
+    pub attempts: u32,
+    /// Why the last attempt failed, if there was one.
+    #[source]
+    pub last: Option<AttemptError>,
+    pub(crate) may_have_been_delivered: bool,
+}
+
+/// Why a call was parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ParkReason {
+    /// All of its attempts failed.
+    AttemptsFailed,
+    /// An earlier message of the same session or issue is parked, or belongs to another process.
+    LaneParked,
+    /// `max_queued` messages were waiting already.
+    QueueFull,
+    /// There was no token for the platform.
+    NoCredentials,
+    /// The poster shut down.
+    Shutdown,
+}
+
+labels!(ParkReason, "reason for parking", {
+    AttemptsFailed => "attempts_failed",
+    LaneParked => "lane_parked",
+    QueueFull => "queue_full",
+    NoCredentials => "no_credentials",
+    Shutdown => "shutdown",
+});
+
+impl ParkReason {
+    /// The reason in a few words, for a log line.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::AttemptsFailed => "all attempts failed",
+            Self::LaneParked => "an earlier message of its lane is parked",
+            Self::QueueFull => "the queue is full",
+            Self::NoCredentials => "there is no token for the platform",
+            Self::Shutdown => "the poster shut down",
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The rejection of a call.
+
+use thiserror::Error;
+
+use super::attempt::after_colon;
+
+/// The platform rejected the call. It was not retried, since the answer would be the same.
+///
+/// The answer was a 401, a 3xx, another 4xx (unless the platform asks for a retry), or a `success: false` of the
+/// issue-tracker proxy, whose HTTP status is then a 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the platform rejected the call with status {status_code}{}", after_colon(.body))]
+#[non_exhaustive]
+pub struct PermanentError {
+    /// The HTTP status of the response.
+    pub status_code: u16,
+    /// The first 4 KiB of the body at most, trimmed, with the token and the credentials of a forward proxy scrubbed. For
+    /// a `success: false` of the issue-tracker proxy: the code and message of its error.
+    pub body: String,
+    /// How many attempts were made, including the rejected one.
+    pub attempts: u32,
+    /// Because of an earlier attempt, whose response was lost or did not say.
+    pub(crate) may_have_been_delivered: bool,
+}
+
+impl PermanentError {
+    pub(crate) fn new(status_code: u16, body: String) -> Self {
+        Self {
+            status_code,
+            body,
+            attempts: 1,
+            may_have_been_delivered: false,
+        }
+    }
+
+    /// What to check for this status, in a few words for a log or an operator.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self.status_code {
+            200..=299 => "the issue tracker refused the call",
+            300..=399 => {
+                "redirects are not followed, since they may lead to a login page: check the token and the platform URL"
+            }
+            401 => "check or renew the worker's token",
+            402 | 403 => "this worker is not permitted: check its organization and the owner of the session",
+            404 | 410 => "check the session or issue id and the platform URL",
+            407 => "the forward proxy requires credentials: check its URL",
+            409 => "the session or issue is already in another state",
+            413 => "shorten the summary or comment, or lower `max_summary_bytes`",
+            400 | 422 => "the platform does not accept this content: see the body of the response",
+            408 | 425 | 429 => "the platform gave no usable time for a retry: slow down and send it later",
+            _ => "sending it again would not help",
+        }
+    }
+
+    /// Whether the platform rejected the credentials rather than the call.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        matches!(self.status_code, 401 | 302 | 303 | 307)
+    }
+}

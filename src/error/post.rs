@@ -1,0 +1,196 @@
+//! Why a result was not delivered whole.
+
+use thiserror::Error;
+
+use super::{CallError, InvalidMessageError, NextStep, PermanentError, TransientError};
+use crate::util::chain;
+
+/// Why a [`PostResult`](crate::PostResult) was not delivered whole: which of its two calls failed, and why.
+///
+/// A message that never got as far as its first call (a full queue, a shutdown, a cancellation) fails as
+/// [`Both`](Self::Both).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The message was refused; nothing was sent. Fix the named field.
+    #[error("the result is invalid; nothing was sent")]
+    Invalid(#[from] InvalidMessageError),
+    /// The completion failed, the status was delivered: the session's lock is released, the issue has no comment.
+    #[error("the completion failed, the status was delivered")]
+    Completion(#[source] CallError),
+    /// The completion was delivered, the status failed: the session's lock may still be held.
+    #[error("the completion was delivered, the status failed")]
+    Status(#[source] CallError),
+    /// Both calls failed, or neither was sent. It has two causes: its `Display` holds the chain of each, and it has no
+    /// `source()`.
+    #[error("the completion failed: {}; the status failed: {}", chain(.completion), chain(.status))]
+    Both {
+        /// Why the completion failed.
+        completion: CallError,
+        /// Why the status failed.
+        status: CallError,
+    },
+}
+
+impl PostError {
+    pub(crate) fn internal(message: String) -> Self {
+        Self::Both {
+            completion: CallError::Internal {
+                message: message.clone(),
+            },
+            status: CallError::Internal { message },
+        }
+    }
+
+    /// Why the completion failed, if it did.
+    #[must_use]
+    pub fn completion(&self) -> Option<&CallError> {
+        match self {
+            Self::Completion(error) | Self::Both { completion: error, .. } => Some(error),
+            Self::Invalid(_) | Self::Status(_) => None,
+        }
+    }
+
+    /// Why the status failed, if it did.
+    #[must_use]
+    pub fn status(&self) -> Option<&CallError> {
+        match self {
+            Self::Status(error) | Self::Both { status: error, .. } => Some(error),
+            Self::Invalid(_) | Self::Completion(_) => None,
+        }
+    }
+
+    /// The errors of the calls that failed: the completion's, then the status's.
+    fn calls(&self) -> impl Iterator<Item = &CallError> {
+        self.completion().into_iter().chain(self.status())
+    }
+
+    /// What the runner has to do. When both calls failed, the first that applies of `UseNextPoster`,
+    /// `RenewCredentials`, `RetryLater` (after the longer of two times), `GiveUp`, `Nothing`.
+    #[must_use]
+    pub fn next_step(&self) -> NextStep {
+        let steps = self.calls().map(CallError::next_step);
+        let first = steps.reduce(|first, second| match (first, second) {
+            (NextStep::RetryLater { after: one }, NextStep::RetryLater { after: other }) => {
+                NextStep::RetryLater { after: one.max(other) }
+            }
+            (first, second) => first.min(second),
+        });
+        // An invalid result has no calls.
+        first.unwrap_or(NextStep::GiveUp)
+    }
+
+    /// The platform's rejection of the completion, or else of the status.
+    #[must_use]
+    pub fn permanent(&self) -> Option<&PermanentError> {
+        self.calls().find_map(CallError::permanent)
+    }
+
+    /// The transient error of the completion, or else of the status.
+    #[must_use]
+    pub fn transient(&self) -> Option<&TransientError> {
+        self.calls().find_map(CallError::transient)
+    }
+
+    /// Whether the platform may have carried out a call that failed.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.calls().any(CallError::may_have_been_delivered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, io, time::Duration};
+
+    use super::*;
+    use crate::error::{AttemptError, CancelledBy};
+
+    fn spent(retry_after: Option<u64>) -> CallError {
+        CallError::Transient(TransientError {
+            attempts: 3,
+            last: AttemptError::Connect(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+            retry_after: retry_after.map(Duration::from_secs),
+            may_have_been_delivered: false,
+            outbox_error: None,
+        })
+    }
+
+    fn rejected(status_code: u16) -> CallError {
+        PermanentError::new(status_code, "no".into()).into()
+    }
+
+    fn texts(error: &dyn Error) -> Vec<String> {
+        let mut texts = vec![error.to_string()];
+        let mut source = error.source();
+        while let Some(cause) = source {
+            texts.push(cause.to_string());
+            source = cause.source();
+        }
+        texts
+    }
+
+    #[test]
+    fn each_cause_is_printed_once_along_the_sources() {
+        assert_eq!(
+            texts(&PostError::Status(spent(None))),
+            [
+                "the completion was delivered, the status failed",
+                "gave up after 3 attempts",
+                "could not connect; the request was not sent",
+                "connection refused",
+            ]
+        );
+    }
+
+    #[test]
+    fn two_causes_are_both_in_the_text_and_neither_is_a_source() {
+        let error = PostError::Both {
+            completion: rejected(422),
+            status: spent(None),
+        };
+        assert_eq!(
+            texts(&error),
+            [
+                "the completion failed: the platform rejected the call with status 422: no; the status failed: gave up after \
+              3 attempts: could not connect; the request was not sent: connection refused"
+            ]
+        );
+        assert_eq!(error.permanent().map(|error| error.status_code), Some(422));
+        assert_eq!(error.transient().map(|error| error.attempts), Some(3));
+    }
+
+    #[test]
+    fn the_first_step_that_applies_is_the_step_of_both() {
+        let after = |seconds| NextStep::RetryLater {
+            after: Duration::from_secs(seconds),
+        };
+        let cancelled = |by| CallError::Cancelled {
+            by,
+            may_have_been_delivered: false,
+        };
+        for (completion, status, step) in [
+            (rejected(422), CallError::ShuttingDown, NextStep::UseNextPoster),
+            (rejected(401), cancelled(CancelledBy::Shutdown), NextStep::UseNextPoster),
+            (rejected(401), spent(None), NextStep::RenewCredentials),
+            (spent(None), rejected(404), after(30)),
+            (spent(Some(90)), spent(Some(40)), after(90)),
+            (spent(Some(40)), spent(Some(90)), after(90)),
+            (cancelled(CancelledBy::Token), rejected(404), NextStep::GiveUp),
+            (
+                cancelled(CancelledBy::Token),
+                cancelled(CancelledBy::Token),
+                NextStep::Nothing,
+            ),
+        ] {
+            let error = PostError::Both { completion, status };
+            assert_eq!(error.next_step(), step, "{error:?}");
+        }
+        assert_eq!(
+            PostError::Completion(rejected(401)).next_step(),
+            NextStep::RenewCredentials
+        );
+        let invalid = InvalidMessageError::new("session_id", "is empty or blank");
+        assert_eq!(PostError::Invalid(invalid).next_step(), NextStep::GiveUp);
+    }
+}

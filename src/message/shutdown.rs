@@ -1,0 +1,46 @@
+//! The message that shuts a poster down.
+
+use std::time::Duration;
+
+use actix::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::receipt::ShutdownReport;
+
+/// Shuts a [`ResultPoster`](crate::ResultPoster) down: accepted messages go on until they have their replies, new ones
+/// are refused with [`CallError::ShuttingDown`](crate::CallError::ShuttingDown), and then the actor stops permanently.
+///
+/// When the time is over, unfinished calls are cancelled: each message gets its reply, [`CallError::Cancelled`](crate::CallError::Cancelled), or
+/// [`CallError::Parked`](crate::CallError::Parked) if it is in an outbox, where it stays. The reply to this message comes after all of theirs.
+/// `Shutdown` may be sent more than once; the shortest time wins.
+///
+/// Under a [`Supervisor`](crate::Supervisor) the actor is not restarted afterwards, and senders get
+/// [`MailboxError::Closed`](actix::MailboxError::Closed). actix's own supervisor would restart it, still shut down.
+///
+/// ```
+/// use std::time::Duration;
+/// use result_poster::Shutdown;
+/// # use result_poster::ResultPoster;
+///
+/// # async fn stop(poster: actix::Addr<ResultPoster>) -> Result<(), actix::MailboxError> {
+/// let report = poster.send(Shutdown::within(Duration::from_secs(30))).await?;
+/// println!("{} calls delivered, {} cancelled", report.delivered, report.cancelled);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    pub(crate) within: Duration,
+}
+
+impl Shutdown {
+    /// Gives accepted messages this much time, by the poster's [`clock`](crate::OptionsBuilder::clock).
+    #[must_use]
+    pub fn within(within: Duration) -> Self {
+        Self { within }
+    }
+}
+
+impl Message for Shutdown {
+    type Result = ShutdownReport;
+}

@@ -1,0 +1,231 @@
+//! The builder of the options: one setter per option. `validate` checks them.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actix::Addr;
+use secrecy::SecretString;
+
+use super::Source;
+use crate::{
+    backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
+    clock::Clock,
+    credentials::{CredentialActor, CredentialProvider},
+    queue::Limits,
+    transport::{ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, ProxyChoice},
+};
+
+/// Builds [`Options`](crate::Options). Nothing is checked before [`build`](Self::build).
+///
+/// ```
+/// use std::time::Duration;
+/// use result_poster::{Options, credentials::RuntimeTokenFile};
+///
+/// let options = Options::builder("https://app.example.com")
+///     .credential_provider(RuntimeTokenFile::new("/var/lib/daemon/runtime-token.json"))
+///     .max_attempts(5)
+///     .jitter(0.2)
+///     .timeout(Duration::from_secs(10))
+///     .build()?;
+/// # Ok::<_, result_poster::OptionsError>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct OptionsBuilder {
+    pub(super) platform_url: String,
+    pub(super) worker_id: Option<String>,
+    pub(super) auth_token: Option<SecretString>,
+    pub(super) source: Source,
+    pub(super) refresh_margin: Duration,
+    pub(super) credential_timeout: Duration,
+    pub(super) allow_plaintext_http: bool,
+    pub(super) organization_id: Option<String>,
+    pub(super) max_summary_bytes: usize,
+    pub(super) timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) user_agent: String,
+    pub(super) proxy: ProxyChoice,
+    pub(super) proxy_exemptions: Option<String>,
+    pub(super) root_certificates: Vec<Vec<u8>>,
+    pub(super) client_certificate: Option<ClientCertificate>,
+    pub(super) customize_client: Option<CustomizeClient>,
+    pub(super) retry_policy: RetryPolicy,
+    pub(super) limits: Limits,
+    pub(super) clock: Clock,
+    #[cfg(feature = "outbox")]
+    pub(super) outbox: Option<crate::outbox::OutboxOptions>,
+}
+
+impl OptionsBuilder {
+    pub(super) fn new(platform_url: String) -> Self {
+        Self {
+            platform_url,
+            worker_id: None,
+            auth_token: None,
+            source: Source::Fixed,
+            refresh_margin: Duration::from_secs(60),
+            credential_timeout: Duration::from_secs(10),
+            allow_plaintext_http: false,
+            organization_id: None,
+            max_summary_bytes: 1024 * 1024,
+            timeout: DEFAULT_TIMEOUT,
+            connect_timeout: Duration::from_secs(5),
+            user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxy: ProxyChoice::Environment,
+            proxy_exemptions: None,
+            root_certificates: Vec::new(),
+            client_certificate: None,
+            customize_client: None,
+            retry_policy: RetryPolicy::default(),
+            limits: Limits {
+                max_in_flight: 64,
+                max_queued: 10_000,
+            },
+            clock: Clock::default(),
+            #[cfg(feature = "outbox")]
+            outbox: None,
+        }
+    }
+
+    /// The worker's id, which the platform compares with the session's owner. Default: none; the status then carries an
+    /// empty `workerId`, and the completion omits it.
+    pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = Some(worker_id.into());
+        self
+    }
+
+    /// The worker's bearer token. Default: none. For a platform that is not on loopback a token or a provider is
+    /// required, and an empty token is refused; on loopback an empty token is none.
+    pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
+        self.auth_token = Some(auth_token.into());
+        self
+    }
+
+    /// Asks this provider for the worker's credentials, through a [`CredentialActor`]. [`worker_id`](Self::worker_id) and
+    /// [`auth_token`](Self::auth_token) replace what it leaves empty, and are the fallback when it fails.
+    ///
+    /// Default: none. Of this, [`refresh_endpoint`](Self::refresh_endpoint) and
+    /// [`credential_actor`](Self::credential_actor), the last one that was set applies.
+    pub fn credential_provider(mut self, provider: impl CredentialProvider) -> Self {
+        self.source = Source::Provider(Arc::new(provider));
+        self
+    }
+
+    /// Gets runtime tokens from the platform with the worker's registration token:
+    /// `POST {base}/api/workers/{worker_id}/refresh-token`. It requires [`worker_id`](Self::worker_id).
+    ///
+    /// The request uses the poster's own client, is made once per fetch, and takes no permit. It never registers a new
+    /// worker: a 404 or 405 is an error that says that the worker no longer exists. Default: none.
+    pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
+        self.source = Source::Endpoint(registration_token.into());
+        self
+    }
+
+    /// Shares the credentials of a running actor, instead of having a child of the poster's own. That actor has its own
+    /// fixed pair, margin, time limit and clock: [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token) must
+    /// not be set together with it. Default: none.
+    pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
+        self.source = Source::Actor(actor);
+        self
+    }
+
+    /// How long before its expiry a token is renewed. Default: 60 s.
+    pub fn refresh_margin(mut self, margin: Duration) -> Self {
+        self.refresh_margin = margin;
+        self
+    }
+
+    /// The time limit of one credential fetch, in real time. Default: 10 s.
+    pub fn credential_timeout(mut self, timeout: Duration) -> Self {
+        self.credential_timeout = timeout;
+        self
+    }
+
+    /// Permits a token to travel in plaintext, by `http://`, to a host that is not on loopback. Default: false.
+    pub fn allow_plaintext_http(mut self, allow: bool) -> Self {
+        self.allow_plaintext_http = allow;
+        self
+    }
+
+    /// The organization id sent with calls to the issue-tracker proxy. An empty one is not sent. Default: none.
+    pub fn organization_id(mut self, organization_id: impl Into<String>) -> Self {
+        self.organization_id = Some(organization_id.into()).filter(|id| !id.is_empty());
+        self
+    }
+
+    /// The maximum length of a summary in bytes, at least 64. A longer one is cut between two characters, and its last line
+    /// says how much was cut. Default: 1 MiB.
+    pub fn max_summary_bytes(mut self, bytes: usize) -> Self {
+        self.max_summary_bytes = bytes;
+        self
+    }
+
+    /// The number of attempts of one call. A request that is sent again with renewed credentials is part of its attempt. 0
+    /// selects the default. Default: 3.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.retry_policy.max_attempts = if attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { attempts };
+        self
+    }
+
+    /// The wait before the second attempt. It doubles before each further one. Zero never waits, except for `Retry-After`.
+    /// Default: 1 s.
+    pub fn base_delay(mut self, delay: Duration) -> Self {
+        self.retry_policy.base_delay = delay;
+        self
+    }
+
+    /// The longest wait between two attempts, except for `Retry-After`. Default: 60 s.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.retry_policy.max_delay = delay;
+        self
+    }
+
+    /// The fraction of a wait, from 0 to 1, by which it is lengthened or shortened at random: 0.2 turns 1 s into a wait of
+    /// 0.8 s to 1.2 s. Default: 0, no jitter.
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.retry_policy.jitter = fraction;
+        self
+    }
+
+    /// The longest `Retry-After` that is honoured. If the platform asks for a longer pause, the call ends at once with a
+    /// [`TransientError`](crate::TransientError) that holds it. Default: 60 s.
+    pub fn max_retry_after(mut self, limit: Duration) -> Self {
+        self.retry_policy.max_retry_after = limit;
+        self
+    }
+
+    /// How many attempts run at once, 1 to 1,000,000. As many connections may be open, and one more for credentials.
+    /// Default: 64.
+    pub fn max_in_flight(mut self, attempts: usize) -> Self {
+        self.limits.max_in_flight = attempts;
+        self
+    }
+
+    /// How many messages may wait for their turn, for a permit, or for their next attempt. One more is refused with
+    /// [`CallError::Overloaded`](crate::CallError::Overloaded), or parked if there is an outbox. Default: 10,000.
+    pub fn max_queued(mut self, messages: usize) -> Self {
+        self.limits.max_queued = messages;
+        self
+    }
+
+    /// The source of time for backoff, `Retry-After`, token expiry, [`Shutdown`](crate::Shutdown) and the outbox. A
+    /// [`credential_actor`](Self::credential_actor) has its own. Default: the system clock.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
+    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and checks it
+    /// for damage. Default: none; calls live in memory.
+    #[cfg(feature = "outbox")]
+    pub fn outbox(mut self, outbox: crate::outbox::OutboxOptions) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+}
+
+impl fmt::Debug for OptionsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An unchecked URL may contain credentials.
+        f.debug_struct("OptionsBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,150 @@
+//! The options of a poster, validated once.
+
+mod builder;
+mod network;
+mod platform_url;
+mod validate;
+
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+
+use actix::Addr;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+pub use self::builder::OptionsBuilder;
+use crate::{
+    backoff::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS, RetryPolicy},
+    call::Platform,
+    clock::Clock,
+    credentials::{
+        CredentialActor, CredentialConfig, CredentialProvider, CredentialSource, Credentials, RefreshEndpoint,
+    },
+    delivery::Dispatcher,
+    queue::{LaneQueue, Limits},
+    route::{Direct, Route},
+    telemetry::Telemetry,
+    transport::{DEFAULT_TIMEOUT, HttpTransport, Transport, TransportConfig},
+};
+
+/// How a [`ResultPoster`](crate::ResultPoster) works. Options that exist are valid.
+///
+/// ```
+/// use result_poster::Options;
+///
+/// let options = Options::builder("https://app.example.com")
+///     .worker_id("wkr_1")
+///     .auth_token("token")
+///     .build()?;
+///
+/// let refused = Options::builder("http://app.example.com").auth_token("token").build().unwrap_err();
+/// assert_eq!(refused.option, "platform_url");
+/// # Ok::<_, result_poster::OptionsError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    platform: Platform,
+    credentials: CredentialConfig,
+    source: Source,
+    token_required: bool,
+    transport: TransportConfig,
+    retry_policy: RetryPolicy,
+    limits: Limits,
+    clock: Clock,
+    #[cfg(feature = "outbox")]
+    outbox: Option<crate::outbox::Config>,
+}
+
+/// What a poster is made of.
+pub(crate) struct Parts {
+    pub(crate) dispatcher: Rc<Dispatcher>,
+    pub(crate) queue: Rc<LaneQueue>,
+    pub(crate) route: Rc<dyn Route>,
+    #[cfg(feature = "outbox")]
+    pub(crate) outbox: Option<crate::outbox::Outbox>,
+}
+
+impl Options {
+    /// The default of [`OptionsBuilder::max_attempts`]: 3.
+    pub const DEFAULT_MAX_ATTEMPTS: u32 = DEFAULT_MAX_ATTEMPTS;
+    /// The default of [`OptionsBuilder::base_delay`]: 1 s.
+    pub const DEFAULT_BASE_DELAY: Duration = DEFAULT_BASE_DELAY;
+    /// The default of [`OptionsBuilder::timeout`]: 30 s.
+    pub const DEFAULT_TIMEOUT: Duration = DEFAULT_TIMEOUT;
+
+    /// Starts with the platform's URL, such as `https://app.example.com`. A path in it is kept.
+    pub fn builder(platform_url: impl Into<String>) -> OptionsBuilder {
+        OptionsBuilder::new(platform_url.into())
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        let transport = Rc::new(HttpTransport::new(self.transport.clone()));
+        self.into_parts_over(transport)
+    }
+
+    /// The parts of a poster that sends its requests over this transport.
+    pub(crate) fn into_parts_over(self, transport: Rc<dyn Transport>) -> Parts {
+        #[cfg(feature = "outbox")]
+        let outbox = {
+            let (base, worker_id) = (&self.platform.base, &self.credentials.fixed.worker_id);
+            let clock = self.clock.clone();
+            self.outbox
+                .map(|config| crate::outbox::Outbox::new(config, base, worker_id, clock))
+        };
+        let own = |source| Credentials::own(self.credentials.clone(), source);
+        let credentials = match self.source {
+            Source::Fixed => own(None),
+            Source::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
+            Source::Endpoint(registration_token) => own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
+                url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
+                registration_token,
+                transport: Rc::clone(&transport),
+            })))),
+            Source::Actor(actor) => Credentials::shared(actor),
+        };
+        let dispatcher = Dispatcher {
+            platform: self.platform,
+            credentials,
+            token_required: self.token_required,
+            transport,
+            retry_policy: self.retry_policy,
+            clock: self.clock,
+            telemetry: Telemetry::default(),
+            shutdown: CancellationToken::new(),
+        };
+        let route: Rc<dyn Route> = Rc::new(Direct);
+        #[cfg(feature = "outbox")]
+        let route = match &outbox {
+            Some(outbox) => Rc::new(crate::outbox::Durable::new(outbox.clone())),
+            None => route,
+        };
+        Parts {
+            dispatcher: Rc::new(dispatcher),
+            queue: LaneQueue::new(self.limits),
+            route,
+            #[cfg(feature = "outbox")]
+            outbox,
+        }
+    }
+}
+
+/// Where the credentials come from.
+#[derive(Clone)]
+enum Source {
+    /// The fixed pair.
+    Fixed,
+    Provider(Arc<dyn CredentialProvider>),
+    /// The platform's own endpoint, with this registration token.
+    Endpoint(SecretString),
+    Actor(Addr<CredentialActor>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed => "Fixed",
+            Self::Provider(_) => "Provider",
+            Self::Endpoint(_) => "Endpoint",
+            Self::Actor(_) => "Actor",
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! The messages by which a poster's outbox is inspected and repaired.
+
+use actix::Message;
+
+use super::{EntryQuery, OutboxEntry};
+use crate::{call_id::CallId, error::OutboxError};
+
+/// Lists parked calls or dead letters of a [`ResultPoster`](crate::ResultPoster)'s outbox, of all processes that share
+/// it.
+///
+/// ```
+/// use result_poster::outbox::{EntryQuery, ListEntries};
+/// # use result_poster::ResultPoster;
+///
+/// # async fn list(poster: actix::Addr<ResultPoster>) -> Result<(), Box<dyn std::error::Error>> {
+/// for entry in poster.send(ListEntries::new(EntryQuery::dead_letters())).await?? {
+///     println!("{}: {} of {}", entry.id, entry.kind, entry.target_id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`OutboxError::NotConfigured`] without an outbox; any other [`OutboxError`] if the file can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListEntries {
+    pub(crate) query: EntryQuery,
+}
+
+impl ListEntries {
+    /// Lists the calls that match the query.
+    #[must_use]
+    pub fn new(query: EntryQuery) -> Self {
+        Self { query }
+    }
+}
+
+impl Message for ListEntries {
+    type Result = Result<Vec<OutboxEntry>, OutboxError>;
+}
+
+/// Makes a parked call or a dead letter due now, with a fresh expiry, and with it the parked calls of its lane.
+///
+/// ```
+/// use result_poster::{CallId, outbox::Requeue};
+/// # use result_poster::ResultPoster;
+///
+/// # async fn requeue(poster: actix::Addr<ResultPoster>, id: CallId) -> Result<(), Box<dyn std::error::Error>> {
+/// poster.send(Requeue::new(id)).await??;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; [`OutboxError::NotConfigured`] without an
+/// outbox; any other [`OutboxError`] if the file can't be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requeue {
+    pub(crate) id: CallId,
+}
+
+impl Requeue {
+    /// Requeues this call.
+    #[must_use]
+    pub fn new(id: CallId) -> Self {
+        Self { id }
+    }
+}
+
+impl Message for Requeue {
+    type Result = Result<(), OutboxError>;
+}
+
+/// Deletes a parked call or a dead letter.
+///
+/// ```
+/// use result_poster::{CallId, outbox::Discard};
+/// # use result_poster::ResultPoster;
+///
+/// # async fn discard(poster: actix::Addr<ResultPoster>, id: CallId) -> Result<(), Box<dyn std::error::Error>> {
+/// poster.send(Discard::new(id)).await??;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`Requeue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discard {
+    pub(crate) id: CallId,
+}
+
+impl Discard {
+    /// Deletes this call.
+    #[must_use]
+    pub fn new(id: CallId) -> Self {
+        Self { id }
+    }
+}
+
+impl Message for Discard {
+    type Result = Result<(), OutboxError>;
+}

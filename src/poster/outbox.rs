@@ -1,0 +1,46 @@
+//! The handlers of the outbox's messages.
+
+use actix::{Context, Handler, ResponseFuture};
+use futures_util::FutureExt as _;
+
+use super::ResultPoster;
+use crate::{
+    error::OutboxError,
+    outbox::{Discard, ListEntries, Outbox, OutboxEntry, Requeue},
+};
+
+impl ResultPoster {
+    fn with_outbox<T: 'static, F>(&self, work: impl FnOnce(Outbox) -> F) -> ResponseFuture<Result<T, OutboxError>>
+    where
+        F: Future<Output = Result<T, OutboxError>> + 'static,
+    {
+        match &self.parts.outbox {
+            Some(outbox) => work(outbox.clone()).boxed_local(),
+            None => Box::pin(async { Err(OutboxError::NotConfigured) }),
+        }
+    }
+}
+
+impl Handler<ListEntries> for ResultPoster {
+    type Result = ResponseFuture<Result<Vec<OutboxEntry>, OutboxError>>;
+
+    fn handle(&mut self, message: ListEntries, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.list(message.query))
+    }
+}
+
+impl Handler<Requeue> for ResultPoster {
+    type Result = ResponseFuture<Result<(), OutboxError>>;
+
+    fn handle(&mut self, message: Requeue, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.requeue(message.id))
+    }
+}
+
+impl Handler<Discard> for ResultPoster {
+    type Result = ResponseFuture<Result<(), OutboxError>>;
+
+    fn handle(&mut self, message: Discard, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.discard(message.id))
+    }
+}

@@ -1,0 +1,110 @@
+//! The replies to delivered messages.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    call_id::CallId,
+    error::{CallError, OutboxError},
+    util::chain,
+};
+
+/// How one call ended.
+pub(crate) type Outcome = Result<CallReceipt, CallError>;
+
+/// The receipt of one call: the platform acknowledged it or, with `reply_when_durable`, the outbox stored it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum CallReceipt {
+    /// The platform acknowledged the call.
+    #[non_exhaustive]
+    Delivered {
+        /// How many attempts were made, at least one. A request that was sent again with renewed credentials is part of
+        /// its attempt.
+        attempts: u32,
+        /// The time from the first attempt to the platform's answer, including the waits between attempts, but not the
+        /// time that the message waited for its turn and for its first permit.
+        elapsed: Duration,
+        /// Why the outbox could not store the call before it was sent, if there is an outbox and it could not: the call
+        /// would have been lost if the process had ended meanwhile.
+        #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+        outbox_error: Option<OutboxError>,
+    },
+    /// The call is in the outbox, which will deliver it; see
+    /// [`reply_when_durable`](crate::PostResult::reply_when_durable).
+    #[non_exhaustive]
+    Stored {
+        /// The id of the call in the outbox.
+        id: CallId,
+    },
+}
+
+impl CallReceipt {
+    /// How many attempts were made so far; 0 for a call that was only stored.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::Delivered { attempts, .. } => *attempts,
+            Self::Stored { .. } => 0,
+        }
+    }
+
+    /// The time that the delivery took; `None` for a call that was only stored.
+    #[must_use]
+    pub fn elapsed(&self) -> Option<Duration> {
+        match self {
+            Self::Delivered { elapsed, .. } => Some(*elapsed),
+            Self::Stored { .. } => None,
+        }
+    }
+
+    /// The id of a call that is in the outbox and not delivered yet.
+    #[must_use]
+    pub fn call_id(&self) -> Option<CallId> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Stored { id } => Some(*id),
+        }
+    }
+
+    /// Why the outbox could not store a call that was delivered nevertheless.
+    #[must_use]
+    pub fn outbox_error(&self) -> Option<&OutboxError> {
+        match self {
+            Self::Delivered { outbox_error, .. } => outbox_error.as_ref(),
+            Self::Stored { .. } => None,
+        }
+    }
+}
+
+/// The receipt of a result: the platform acknowledged both of its calls or, with `reply_when_durable`, the outbox stored
+/// them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PostReceipt {
+    /// The receipt of the completion.
+    pub completion: CallReceipt,
+    /// The receipt of the status.
+    pub status: CallReceipt,
+}
+
+/// The outcomes of the calls that were queued or in flight when [`Shutdown`](crate::Shutdown) arrived. A result has two
+/// calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Calls that the platform acknowledged.
+    pub delivered: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Calls that were cancelled, by their token or because the time was over.
+    pub cancelled: u64,
+    /// Calls that are parked in the outbox. The next poster with this outbox delivers them.
+    pub parked: u64,
+}
+
+fn as_text<S: serde::Serializer>(error: &Option<OutboxError>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(|error| chain(error)).serialize(serializer)
+}

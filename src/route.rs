@@ -1,0 +1,93 @@
+//! The route of an accepted message, chosen once when a poster is made: straight to the platform, or through a store.
+
+use std::rc::Rc;
+
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+
+use crate::{
+    call::Call,
+    delivery::{Cancellation, Dispatcher, Job},
+    error::CallError,
+    queue::LaneQueue,
+    receipt::Outcome,
+};
+
+/// When a message is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyWhen {
+    /// Once each of its calls has its outcome.
+    Done,
+    /// Once it is stored.
+    Durable,
+}
+
+/// A message for which the queue had no room.
+pub(crate) struct Overflow {
+    pub(crate) calls: Vec<Call>,
+    pub(crate) cancellation: Cancellation,
+}
+
+/// The route of a message, from admission to the outcomes of its calls.
+pub(crate) trait Route {
+    /// Runs a message that has a place in the queue.
+    fn run(
+        self: Rc<Self>,
+        dispatcher: Rc<Dispatcher>,
+        job: Box<Job>,
+        reply_when: ReplyWhen,
+    ) -> LocalBoxFuture<'static, Vec<Outcome>>;
+
+    /// Ends a message for which the queue had no room.
+    fn overflow(
+        self: Rc<Self>,
+        dispatcher: Rc<Dispatcher>,
+        overflow: Overflow,
+        reply_when: ReplyWhen,
+    ) -> LocalBoxFuture<'static, Vec<Outcome>>;
+
+    /// Whether the route stores messages.
+    fn is_durable(&self) -> bool;
+
+    /// Starts the background work, unless it is running.
+    fn start(&self, _dispatcher: &Rc<Dispatcher>, _queue: &Rc<LaneQueue>) {}
+
+    /// Stops the background work.
+    fn stop(&self) {}
+
+    /// Waits until pending writes are on disk, and releases the calls that this process owns.
+    fn close(&self) -> LocalBoxFuture<'static, ()> {
+        async {}.boxed_local()
+    }
+
+    /// As [`close`](Self::close), without waiting.
+    fn abandon(&self) {}
+}
+
+/// Straight to the platform.
+pub(crate) struct Direct;
+
+impl Route for Direct {
+    fn run(
+        self: Rc<Self>,
+        dispatcher: Rc<Dispatcher>,
+        job: Box<Job>,
+        _: ReplyWhen,
+    ) -> LocalBoxFuture<'static, Vec<Outcome>> {
+        Box::pin(async move { dispatcher.run(job).await })
+    }
+
+    fn overflow(
+        self: Rc<Self>,
+        dispatcher: Rc<Dispatcher>,
+        overflow: Overflow,
+        _: ReplyWhen,
+    ) -> LocalBoxFuture<'static, Vec<Outcome>> {
+        let refuse = |call: &Call| dispatcher.refuse(call.as_ref(), CallError::Overloaded);
+        let outcomes = overflow.calls.iter().map(refuse).collect();
+        Box::pin(async { outcomes })
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}

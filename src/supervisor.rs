@@ -1,0 +1,187 @@
+//! Restart on failure, panics included.
+
+use std::{
+    any::type_name,
+    cell::Cell,
+    collections::VecDeque,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    task::{self, Poll},
+    time::Duration,
+};
+
+use actix::{
+    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Supervised,
+    dev::{ContextFut, channel::channel},
+};
+use actix_rt::{ArbiterHandle, time::Instant};
+use log::{error, warn};
+
+use crate::util::ignore_panic;
+
+/// Restarts within [`RESTART_WINDOW`] before the supervisor gives up.
+const MAX_RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(10);
+
+/// actix's own default.
+const MAILBOX_CAPACITY: usize = 16;
+
+/// Runs an actor and restarts it whenever it ends: after `stop`, after `terminate`, and after a panic in a handler, which
+/// [`actix::Supervisor`] does not survive. (Both are called `Supervisor`: import this one explicitly.)
+///
+/// The address stays the same, and messages in the mailbox are kept. The actor decides in [`Supervised::restarting`]
+/// what to do with its state. Futures that the actor has spawned on its context are dropped. The supervisor ends when
+/// the actor stops by its [`StopHandle`], when nobody holds the address any more, or after more than five restarts in
+/// ten seconds, which is an error in the log and closes the mailbox.
+///
+/// ```
+/// use actix::{Actor, Context, Supervised};
+/// use result_poster::Supervisor;
+///
+/// struct Runner;
+///
+/// impl Actor for Runner {
+///     type Context = Context<Self>;
+/// }
+///
+/// impl Supervised for Runner {}
+///
+/// # actix_rt::System::new().block_on(async {
+/// let address = Supervisor::start(|_| Runner);
+/// assert!(address.connected());
+/// # });
+/// ```
+pub struct Supervisor<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    actor: ContextFut<A, Context<A>>,
+    restarts: VecDeque<Instant>,
+    stop: StopHandle,
+}
+
+/// Stops a supervised actor permanently; see [`Supervisor::start_stoppable`].
+#[derive(Debug, Clone, Default)]
+pub struct StopHandle(Rc<Cell<bool>>);
+
+impl StopHandle {
+    /// Stops the actor from within one of its handlers, as `context.stop()` does, and prevents the restart. Without a
+    /// supervisor it is an ordinary stop.
+    pub fn stop<A: Actor<Context = Context<A>>>(&self, context: &mut Context<A>) {
+        self.0.set(true);
+        context.stop();
+    }
+}
+
+impl<A> Supervisor<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    /// Starts an actor under supervision on the current arbiter.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix system, as [`Actor::start`] does.
+    pub fn start(create: impl FnOnce(&mut Context<A>) -> A) -> Addr<A> {
+        Self::start_stoppable(|context, _| create(context))
+    }
+
+    /// Starts an actor under supervision on the current arbiter, with a handle by which the actor can stop permanently.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix system, as [`Actor::start`] does.
+    pub fn start_stoppable(create: impl FnOnce(&mut Context<A>, StopHandle) -> A) -> Addr<A> {
+        let context = Context::new();
+        let address = context.address();
+        Self::run(context, create);
+        address
+    }
+
+    /// Starts an actor under supervision on another arbiter, where `create` runs.
+    pub fn start_in_arbiter(
+        arbiter: &ArbiterHandle,
+        create: impl FnOnce(&mut Context<A>) -> A + Send + 'static,
+    ) -> Addr<A> {
+        Self::start_stoppable_in_arbiter(arbiter, |context, _| create(context))
+    }
+
+    /// Starts an actor under supervision on another arbiter, where `create` runs, with a handle by which the actor can
+    /// stop permanently.
+    pub fn start_stoppable_in_arbiter(
+        arbiter: &ArbiterHandle,
+        create: impl FnOnce(&mut Context<A>, StopHandle) -> A + Send + 'static,
+    ) -> Addr<A> {
+        let (sender, receiver) = channel(MAILBOX_CAPACITY);
+        arbiter.spawn_fn(move || Self::run(Context::with_receiver(receiver), create));
+        Addr::new(sender)
+    }
+
+    fn run(mut context: Context<A>, create: impl FnOnce(&mut Context<A>, StopHandle) -> A) {
+        let stop = StopHandle::default();
+        let actor = create(&mut context, stop.clone());
+        actix_rt::spawn(Self {
+            actor: context.into_future(actor),
+            restarts: VecDeque::new(),
+            stop,
+        });
+    }
+
+    /// Whether one more restart is within the limit.
+    fn may_restart(&mut self) -> bool {
+        let now = Instant::now();
+        self.restarts
+            .retain(|restart| now.saturating_duration_since(*restart) < RESTART_WINDOW);
+        self.restarts.push_back(now);
+        self.restarts.len() <= MAX_RESTARTS
+    }
+}
+
+impl<A> Future for Supervisor<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
+        let name = type_name::<A>();
+        loop {
+            let actor = &mut self.actor;
+            let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(context)));
+            let ended = match polled {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(())) | Err(_) if self.stop.0.get() => return Poll::Ready(()),
+                Ok(Poll::Ready(())) => "stopped",
+                Err(_) => "panicked",
+            };
+            if !self.actor.ctx().connected() {
+                // Nobody holds the address any more: an ordinary end.
+                return Poll::Ready(());
+            }
+            if !self.may_restart() {
+                ignore_panic(|| {
+                    error!("giving up on {name} ({ended}): {MAX_RESTARTS} restarts within {RESTART_WINDOW:?}");
+                });
+                return Poll::Ready(());
+            }
+            ignore_panic(|| warn!("restarting {name} ({ended})"));
+            let actor = &mut self.actor;
+            if catch_unwind(AssertUnwindSafe(|| actor.restart())).is_err() {
+                ignore_panic(|| error!("{name} panicked in `restarting`"));
+            }
+        }
+    }
+}
+
+impl<A> fmt::Debug for Supervisor<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("restarts", &self.restarts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! Events about calls, for subscribers.
+
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use serde::Serialize;
+
+use crate::{call::CallKind, error::FailureKind};
+
+/// An event in the life of a call, for metrics and logs; see [`Subscribe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct DeliveryEvent {
+    /// The kind of the call.
+    pub call: CallKind,
+    /// The id of the session or issue that the call is about.
+    pub target_id: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: DeliveryEventKind,
+}
+
+impl Message for DeliveryEvent {
+    type Result = ();
+}
+
+/// What happened to a call. The events of a call begin with `Accepted` and end with `Delivered` or `Failed`; a refused
+/// call has only `Failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum DeliveryEventKind {
+    /// The call was admitted to the queue or stored in the outbox.
+    Accepted,
+    /// An attempt failed.
+    #[non_exhaustive]
+    AttemptFailed {
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// The error and its sources, without the body of a response.
+        reason: String,
+        /// The wait before the next attempt; `None` if there is no next attempt.
+        retry_in: Option<Duration>,
+    },
+    /// The platform rejected the credentials, and the request is sent again at once with renewed ones.
+    #[non_exhaustive]
+    Reauthenticating {
+        /// The HTTP status of the response.
+        status_code: u16,
+    },
+    /// The platform acknowledged the call.
+    #[non_exhaustive]
+    Delivered {
+        /// As in [`CallReceipt::attempts`](crate::CallReceipt::attempts).
+        attempts: u32,
+        /// As in [`CallReceipt::elapsed`](crate::CallReceipt::elapsed).
+        elapsed: Duration,
+    },
+    /// The call ended with a [`CallError`](crate::CallError).
+    #[non_exhaustive]
+    Failed {
+        /// The kind of the error.
+        failure: FailureKind,
+        /// As in [`CallError::may_have_been_delivered`](crate::CallError::may_have_been_delivered).
+        may_have_been_delivered: bool,
+    },
+}
+
+/// Sends each [`DeliveryEvent`] from now on to an actor.
+///
+/// A slow or stopped subscriber never blocks the poster. An event that does not fit into the subscriber's mailbox is
+/// dropped and counted in [`PosterStats::events_dropped`](super::PosterStats::events_dropped) (actix's mailboxes hold 16
+/// messages by default, see [`Context::set_mailbox_capacity`](actix::Context::set_mailbox_capacity)). A stopped
+/// subscriber is forgotten.
+///
+/// The poster keeps the address of its subscribers: if a subscriber also holds the address of the poster, both end only
+/// by a [`Shutdown`](crate::Shutdown).
+///
+/// ```
+/// use actix::{Actor, Addr, Context, Handler};
+/// use result_poster::events::{DeliveryEvent, Subscribe};
+/// # use result_poster::ResultPoster;
+///
+/// struct EventLog;
+///
+/// impl Actor for EventLog {
+///     type Context = Context<Self>;
+///
+///     fn started(&mut self, context: &mut Context<Self>) {
+///         context.set_mailbox_capacity(1024);
+///     }
+/// }
+///
+/// impl Handler<DeliveryEvent> for EventLog {
+///     type Result = ();
+///
+///     fn handle(&mut self, event: DeliveryEvent, _: &mut Context<Self>) {
+///         println!("{} of {}: {:?}", event.call, event.target_id, event.kind);
+///     }
+/// }
+///
+/// # async fn subscribe(poster: Addr<ResultPoster>) -> Result<(), actix::MailboxError> {
+/// poster.send(Subscribe::new(EventLog.start().recipient())).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    pub(crate) subscriber: Recipient<DeliveryEvent>,
+}
+
+impl Subscribe {
+    /// Subscribes this actor.
+    #[must_use]
+    pub fn new(subscriber: Recipient<DeliveryEvent>) -> Self {
+        Self { subscriber }
+    }
+}
+
+impl Message for Subscribe {
+    type Result = ();
+}

@@ -1,0 +1,163 @@
+//! The outcome of each call: counted, logged and sent to subscribers, in one place.
+
+mod event;
+mod stats;
+
+use std::{cell::RefCell, time::Duration};
+
+use actix::{Recipient, prelude::SendError};
+use log::{Level, debug, info, log, trace, warn};
+
+pub use self::{
+    event::{DeliveryEvent, DeliveryEventKind, Subscribe},
+    stats::{GetStats, Metric, MetricKind, PosterStats},
+};
+use crate::{
+    call::CallRef,
+    error::{AttemptError, CallError, FailureKind},
+    receipt::{CallReceipt, Outcome},
+    util::ignore_panic,
+};
+
+/// Keeps the counters, writes the log lines and sends the events.
+#[derive(Default)]
+pub(crate) struct Telemetry {
+    stats: RefCell<PosterStats>,
+    subscribers: RefCell<Vec<Recipient<DeliveryEvent>>>,
+}
+
+impl Telemetry {
+    /// The counters. The gauges are zero here: they belong to the queue.
+    pub(crate) fn stats(&self) -> PosterStats {
+        *self.stats.borrow()
+    }
+
+    pub(crate) fn subscribe(&self, subscriber: Recipient<DeliveryEvent>) {
+        self.subscribers.borrow_mut().push(subscriber);
+    }
+
+    pub(crate) fn restarted(&self) {
+        count(&mut self.stats.borrow_mut().restarts);
+    }
+
+    pub(crate) fn call_accepted(&self, call: CallRef<'_>) {
+        count(&mut self.stats.borrow_mut().accepted);
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| trace!(call:% = kind, target_id:?; "{call}: accepted"));
+        self.emit(call, || DeliveryEventKind::Accepted);
+    }
+
+    pub(crate) fn attempt_started(&self, attempt: u32) {
+        let stats = &mut *self.stats.borrow_mut();
+        count(&mut stats.attempts);
+        if attempt > 1 {
+            count(&mut stats.retries);
+        }
+    }
+
+    pub(crate) fn attempt_failed(
+        &self,
+        call: CallRef<'_>,
+        attempt: u32,
+        max_attempts: u32,
+        error: &AttemptError,
+        retry_in: Option<Duration>,
+    ) {
+        let reason = error.without_body();
+        let next = match retry_in {
+            None => String::new(),
+            Some(Duration::ZERO) => "; retrying at once".to_owned(),
+            Some(wait) => format!("; retrying in {wait:?}"),
+        };
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| {
+            warn!(call:% = kind, target_id:?, attempt, retry_in:?;
+                "{call}: attempt {attempt} of {max_attempts} failed: {reason}{next}");
+        });
+        self.emit(call, || DeliveryEventKind::AttemptFailed {
+            attempt,
+            reason,
+            retry_in,
+        });
+    }
+
+    pub(crate) fn reauthenticating(&self, call: CallRef<'_>, status_code: u16) {
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| {
+            info!(call:% = kind, target_id:?, status_code;
+                "{call}: credentials rejected with status {status_code}; sending it again with new ones");
+        });
+        self.emit(call, || DeliveryEventKind::Reauthenticating { status_code });
+    }
+
+    pub(crate) fn call_ended(&self, call: CallRef<'_>, outcome: &Outcome) {
+        match outcome {
+            Ok(receipt) => self.delivered(call, receipt),
+            Err(error) => self.failed(call, error),
+        }
+    }
+
+    fn delivered(&self, call: CallRef<'_>, receipt: &CallReceipt) {
+        let CallReceipt::Delivered { attempts, elapsed, .. } = *receipt else {
+            return;
+        };
+        count(&mut self.stats.borrow_mut().delivered);
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| {
+            debug!(call:% = kind, target_id:?, attempts, elapsed:?;
+                "{call}: delivered in {elapsed:?}, attempts: {attempts}");
+        });
+        self.emit(call, || DeliveryEventKind::Delivered { attempts, elapsed });
+    }
+
+    fn failed(&self, call: CallRef<'_>, error: &CallError) {
+        let failure = error.kind();
+        let level = {
+            let stats = &mut *self.stats.borrow_mut();
+            let (level, counter) = match failure {
+                FailureKind::Invalid | FailureKind::Overloaded | FailureKind::ShuttingDown => {
+                    (Level::Warn, &mut stats.refused)
+                }
+                FailureKind::NoCredentials | FailureKind::Permanent => (Level::Error, &mut stats.permanent),
+                FailureKind::Parked => (Level::Warn, &mut stats.parked),
+                FailureKind::Transient => (Level::Error, &mut stats.transient),
+                FailureKind::Internal => (Level::Error, &mut stats.internal_errors),
+                FailureKind::Cancelled => (Level::Debug, &mut stats.cancelled),
+            };
+            count(counter);
+            level
+        };
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| {
+            log!(level, call:% = kind, target_id:?, failure:%; "{call}: {}", error.without_body());
+        });
+        self.emit(call, || DeliveryEventKind::Failed {
+            failure,
+            may_have_been_delivered: error.may_have_been_delivered(),
+        });
+    }
+
+    fn emit(&self, call: CallRef<'_>, kind: impl FnOnce() -> DeliveryEventKind) {
+        let mut subscribers = self.subscribers.borrow_mut();
+        if subscribers.is_empty() {
+            return;
+        }
+        let event = DeliveryEvent {
+            call: call.kind,
+            target_id: call.target_id.to_owned(),
+            kind: kind(),
+        };
+        subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(SendError::Full(_)) => {
+                count(&mut self.stats.borrow_mut().events_dropped);
+                true
+            }
+            Err(SendError::Closed(_)) => false,
+        });
+    }
+}
+
+fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
+}

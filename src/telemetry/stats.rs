@@ -1,0 +1,142 @@
+//! The counters and gauges of a poster.
+
+use actix::Message;
+use serde::Serialize;
+
+use crate::label::labels;
+
+/// Asks a [`ResultPoster`](crate::ResultPoster) for its [`PosterStats`]. Cheap enough to be sent every second.
+///
+/// ```
+/// use result_poster::events::GetStats;
+/// # use result_poster::ResultPoster;
+///
+/// # async fn print(poster: actix::Addr<ResultPoster>) -> Result<(), actix::MailboxError> {
+/// for metric in poster.send(GetStats).await?.metrics() {
+///     println!("result_poster_{} {}", metric.name, metric.value);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetStats;
+
+impl Message for GetStats {
+    type Result = PosterStats;
+}
+
+/// What a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// A number that only grows.
+    Counter,
+    /// A number that grows and shrinks.
+    Gauge,
+}
+
+labels!(MetricKind, "kind of metric", {
+    Counter => "counter",
+    Gauge => "gauge",
+});
+
+/// One number of [`PosterStats`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Metric {
+    /// The name of the field of [`PosterStats`].
+    pub name: &'static str,
+    /// What the number measures.
+    pub kind: MetricKind,
+    /// The number.
+    pub value: u64,
+}
+
+macro_rules! poster_stats {
+    ($(#[$attribute:meta])* pub struct PosterStats { $($(#[$doc:meta])* $name:ident: $kind:ident,)+ }) => {
+        $(#[$attribute])*
+        pub struct PosterStats {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl PosterStats {
+            /// All numbers, in the order of the fields.
+            pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
+                [$(Metric { name: stringify!($name), kind: MetricKind::$kind, value: self.$name }),+].into_iter()
+            }
+        }
+    };
+}
+
+poster_stats! {
+    /// The work of a poster since its start, restarts included, and its present load.
+    ///
+    /// The unit is the call: a result has two. Each accepted call ends as exactly one of `delivered`, `permanent`,
+    /// `transient`, `parked`, `cancelled` and `internal_errors`. A replayed call is accepted again.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+    #[non_exhaustive]
+    pub struct PosterStats {
+        /// Calls that were admitted to the queue or stored in the outbox.
+        accepted: Counter,
+        /// Calls that the platform acknowledged.
+        delivered: Counter,
+        /// Calls that the platform rejected, or for which there was neither a token nor a provider.
+        permanent: Counter,
+        /// Calls whose attempts all failed.
+        transient: Counter,
+        /// Calls that were parked in the outbox.
+        parked: Counter,
+        /// Calls that were cancelled, by their token or by a shutdown.
+        cancelled: Counter,
+        /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
+        refused: Counter,
+        /// Calls that ended with [`CallError::Internal`](crate::CallError::Internal).
+        internal_errors: Counter,
+        /// Attempts that were started.
+        attempts: Counter,
+        /// Attempts after the first of a call.
+        retries: Counter,
+        /// Fetches from the credential provider by the poster's own actor: one per attempt if the credentials may not be
+        /// cached. 0 with [`credential_actor`](crate::OptionsBuilder::credential_actor).
+        credential_fetches: Counter,
+        /// Restarts of the poster.
+        restarts: Counter,
+        /// Events that were dropped because the mailbox of a subscriber was full.
+        events_dropped: Counter,
+        /// Messages that hold a permit, which is for one attempt at a time.
+        in_flight: Gauge,
+        /// Messages that wait for their turn, for a permit, or for their next attempt.
+        queued: Gauge,
+        /// Sessions and issues with a message in flight or queued.
+        active_lanes: Gauge,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_a_metric_and_serialized_under_its_name() {
+        let stats = PosterStats {
+            accepted: 3,
+            active_lanes: 2,
+            ..PosterStats::default()
+        };
+        let json = serde_json::to_value(stats).unwrap();
+        let metrics: Vec<_> = stats.metrics().collect();
+        assert_eq!(json.as_object().unwrap().len(), metrics.len());
+        for metric in &metrics {
+            assert_eq!(json[metric.name], metric.value);
+        }
+        let (first, last) = (metrics[0], metrics[metrics.len() - 1]);
+        assert_eq!(
+            (first.name, first.kind, first.value),
+            ("accepted", MetricKind::Counter, 3)
+        );
+        assert_eq!(
+            (last.name, last.kind, last.value),
+            ("active_lanes", MetricKind::Gauge, 2)
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! An HTTP/1.1 connection as awc sees it, which compensates for what awc does not handle:
+//!
+//! - Interim responses (1xx, except 101) are removed. awc takes one for the final response, and would give the real
+//!   response, which follows it, to the next request on the connection.
+//! - A body that ends when the connection closes is declared as a body of HTTP/1.0, which awc reads correctly.
+//! - A response that arrives before the request was sent completely, and is not a 2xx, ends the sending, so that awc
+//!   reads the response.
+//! - An upgrade that is only offered is hidden: awc would skip the body, and take it for the next response.
+//! - An idle connection that the platform has closed, or on which it has sent anything, fails the next request with
+//!   `Stale` before a byte of the request is sent.
+
+mod exchange;
+mod framing;
+mod head;
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use self::exchange::{ExchangeState, RequestState};
+#[cfg(feature = "__bridge")]
+pub use self::{
+    framing::Framing,
+    head::{FinalHead, Head, parse_head, skip_empty_lines},
+};
+use super::stream::Stream;
+
+/// How much of a head is read at once, in bytes.
+const READ_SIZE: usize = 4096;
+
+/// The connection can't carry another request. Nothing of the request was sent.
+#[derive(Debug, Error)]
+#[error("the connection can't serve again")]
+pub(crate) struct Stale;
+
+/// A connection that carries one request after another.
+pub(crate) struct Http1Stream {
+    stream: Stream,
+    state: ExchangeState,
+}
+
+impl Http1Stream {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            state: ExchangeState::new(),
+        }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.stream.tcp()
+    }
+
+    /// Begins another exchange, unless the request of this one is still being sent.
+    fn begin_exchange(&mut self) -> Result<(), Stale> {
+        if let ExchangeState::Responding(response) = &self.state
+            && response.request == RequestState::Complete
+        {
+            if !response.is_complete() || !self.stream.is_quiet() {
+                return Err(Stale);
+            }
+            self.state = ExchangeState::new();
+        }
+        Ok(())
+    }
+
+    /// Reads until the head is complete (`true`) or the connection ends (`false`).
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while let ExchangeState::AwaitingHead(_) = self.state {
+            let mut chunk = [MaybeUninit::uninit(); READ_SIZE];
+            let mut chunk = ReadBuf::uninit(&mut chunk);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.state.advance_head(chunk.filled());
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Writes a part of the request, unless the platform has refused the request.
+    ///
+    /// The response is looked for only when a write does not succeed, since until then the platform still reads:
+    ///
+    /// | head of the response | write | result |
+    /// |---|---|---|
+    /// | complete, refused before | not tried | `discarded`, as if written |
+    /// | complete, otherwise | any | that of the write |
+    /// | incomplete | success | that of the write |
+    /// | still incomplete, more may follow | failed by the peer | pending: the runtime may not know yet what broke the connection, and a response may have arrived before that |
+    /// | still incomplete, otherwise | pending, failed | that of the write |
+    /// | now complete, a 2xx | pending | that of the write: the rest is still sent |
+    /// | now complete, otherwise | pending, failed | `discarded`, and the sending side is closed |
+    fn poll_until_refused<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        discarded: T,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let ExchangeState::Responding(response) = &self.state
+            && response.request == RequestState::Refused
+        {
+            return Poll::Ready(Ok(discarded));
+        }
+        let written = write(Pin::new(&mut self.stream), cx);
+        let had_head = matches!(self.state, ExchangeState::Responding(_));
+        if had_head || matches!(written, Poll::Ready(Ok(_))) {
+            return written;
+        }
+        if self.poll_head(cx).is_pending() && is_broken_by_peer(&written) {
+            return Poll::Pending;
+        }
+        let ExchangeState::Responding(response) = &mut self.state else {
+            return written;
+        };
+        if written.is_pending() && response.is_success() {
+            response.request = RequestState::Partial;
+            return written;
+        }
+        response.refuse_rest();
+        // Tells the platform not to wait for the rest.
+        self.stream.close_sending_side();
+        Poll::Ready(Ok(discarded))
+    }
+}
+
+/// Whether a write failed because the peer has closed or reset the connection.
+fn is_broken_by_peer<T>(written: &Poll<io::Result<T>>) -> bool {
+    let Poll::Ready(Err(error)) = written else {
+        return false;
+    };
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+impl AsyncRead for Http1Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !ready!(this.poll_head(cx))? {
+            this.state.give_up_head();
+        }
+        let ExchangeState::Responding(response) = &mut this.state else {
+            return Poll::Ready(Ok(()));
+        };
+        let before = buf.filled().len();
+        if response.unread.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let length = response.unread.len().min(buf.remaining());
+            buf.put_slice(response.unread.drain(..length).as_slice());
+        }
+        response
+            .remaining
+            .consume(buf.filled().get(before..).unwrap_or_default());
+        // awc reads when it has sent all that it will send.
+        response.request = RequestState::Complete;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Http1Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Err(stale) = this.begin_exchange() {
+            return Poll::Ready(Err(io::Error::other(stale)));
+        }
+        this.poll_until_refused(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut()
+            .poll_until_refused(cx, (), |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

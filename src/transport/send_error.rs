@@ -1,0 +1,98 @@
+//! Conversion of awc's errors, which can't leave their thread, and do not tell whether the request was sent.
+
+use std::io;
+
+use awc::error::{ConnectError, SendRequestError};
+
+use super::http1::Stale;
+use crate::{
+    error::{AttemptError, AttemptPhase},
+    util::chain,
+};
+
+/// Whether the request met a connection that can't carry it, and was not sent.
+pub(super) fn is_stale(error: &SendRequestError) -> bool {
+    matches!(error, SendRequestError::Send(error) if error.get_ref().is_some_and(|error| error.is::<Stale>()))
+}
+
+/// The error of an attempt that failed in this phase.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "awc's enum may grow, and anything else may have been sent"
+)]
+pub(super) fn attempt_error(error: SendRequestError, phase: AttemptPhase) -> AttemptError {
+    let message = chain(&error);
+    let is_refused = is_refused(&error);
+    let error = match error {
+        // "Disconnected": the request was sent, and the connection closed before a response.
+        SendRequestError::Connect(ConnectError::Disconnected) => {
+            io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a response")
+        }
+        SendRequestError::Connect(ConnectError::Timeout) => {
+            io::Error::new(io::ErrorKind::TimedOut, "timed out in the TLS handshake")
+        }
+        SendRequestError::Connect(ConnectError::H2(error)) | SendRequestError::H2(error) => match error.reason() {
+            // Without the debug data of a GOAWAY frame, in which the platform may repeat the token.
+            Some(reason) => io::Error::other(format!("HTTP/2: {reason}")),
+            None => io::Error::other(error),
+        },
+        SendRequestError::Connect(ConnectError::Io(error)) | SendRequestError::Send(error) => error,
+        SendRequestError::Response(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        _ => io::Error::other(message),
+    };
+    match phase {
+        // The body was not asked for: there was no connection.
+        AttemptPhase::Connecting => AttemptError::Connect(error.into()),
+        AttemptPhase::Sending | AttemptPhase::Waiting if is_refused => AttemptError::StreamRefused(error.into()),
+        AttemptPhase::Sending | AttemptPhase::Waiting => AttemptError::ConnectionLost(error.into()),
+    }
+}
+
+/// Whether the platform declares that it has not processed the request (RFC 9113, 8.7): by the code of a reset, or by
+/// a GOAWAY with a lower stream id. (A request with an id up to that of the GOAWAY does not fail with this error.)
+fn is_refused(error: &SendRequestError) -> bool {
+    const REFUSED_STREAM: u32 = 7;
+    let SendRequestError::H2(error) = error else {
+        return false;
+    };
+    let refused = error.is_reset() && error.reason().map(u32::from) == Some(REFUSED_STREAM);
+    error.is_remote() && (refused || error.is_go_away())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disconnected() -> SendRequestError {
+        SendRequestError::Connect(ConnectError::Disconnected)
+    }
+
+    #[test]
+    fn the_phase_decides_whether_the_request_may_have_arrived() {
+        let error = |phase| attempt_error(disconnected(), phase);
+        assert!(matches!(error(AttemptPhase::Connecting), AttemptError::Connect(_)));
+        for phase in [AttemptPhase::Sending, AttemptPhase::Waiting] {
+            assert!(matches!(error(phase), AttemptError::ConnectionLost(_)), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn an_io_error_keeps_its_kind_and_message() {
+        let error = SendRequestError::Send(io::Error::new(io::ErrorKind::ConnectionReset, "reset"));
+        let AttemptError::ConnectionLost(error) = attempt_error(error, AttemptPhase::Sending) else {
+            panic!("a reset while sending is a lost connection");
+        };
+        let error = error.downcast_ref::<io::Error>().unwrap();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::ConnectionReset, "reset")
+        );
+    }
+
+    #[test]
+    fn only_a_stale_connection_is_stale() {
+        assert!(is_stale(&SendRequestError::Send(io::Error::other(Stale))));
+        assert!(!is_stale(&SendRequestError::Send(io::Error::other("other"))));
+        assert!(!is_stale(&disconnected()));
+    }
+}

@@ -1,0 +1,86 @@
+//! Small helpers: caught panics, error chains, cutting and escaping text.
+
+use std::{
+    any::Any,
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use futures_util::FutureExt as _;
+
+/// The output of `work`, or the message of its panic.
+pub(crate) fn catch_panic<T>(work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    work.map(|output| output.map_err(|panic| panic_message(panic.as_ref())))
+}
+
+/// Runs `work` and discards its panic: a faulty log backend must not fail a call.
+pub(crate) fn ignore_panic(work: impl FnOnce()) {
+    // The panic hook has already reported it.
+    let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// An error and all of its sources, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
+/// The longest prefix of `text` that has at most `max` bytes and ends at a character boundary.
+pub(crate) fn prefix(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|&index| text.is_char_boundary(index))
+        .unwrap_or_default();
+    text.get(..end).unwrap_or_default()
+}
+
+/// `text` with control characters and bidirectional overrides escaped, so that it can neither break a line nor steer a
+/// terminal.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_between_characters() {
+        assert_eq!(prefix("日本", 6), "日本");
+        assert_eq!(prefix("日本", 5), "日");
+        assert_eq!(prefix("日本", 3), "日");
+        assert_eq!(prefix("日本", 2), "");
+        assert_eq!(prefix("日本", 0), "");
+        assert_eq!(prefix("", 9), "");
+    }
+
+    #[test]
+    fn a_panic_is_caught_with_its_message() {
+        let panics = catch_panic(async { panic!("on purpose") });
+        assert_eq!(panics.now_or_never(), Some(Err::<(), _>("on purpose".to_owned())));
+        assert_eq!(catch_panic(async { 7 }).now_or_never(), Some(Ok(7)));
+    }
+}

@@ -1,0 +1,417 @@
+//! Properties that hold for any bytes from outside: one function per target of `fuzz/`, which takes the fuzzer's input.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use awc::http::header::HeaderValue;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use result_poster::{
+    AttemptError,
+    bridge::{
+        Answer, Endpoint, Platform, Redactor, RetryPolicy, Verdict, classify as classify_answer,
+        http1::{Framing, Head, parse_head, skip_empty_lines},
+        is_valid_token, jwt as jwt_claims, parse_retry_after, printable, rejection, token_file as token_file_content,
+        without_body, written_and_read,
+    },
+    credentials::{ExposeSecret as _, RuntimeCredentials},
+};
+use serde_json::{Map, Value};
+
+/// The body of a 200 of the issue-tracker proxy.
+pub fn envelope(body: &[u8]) {
+    let verdict = |body: &[u8]| {
+        let answer = Answer {
+            status: 200,
+            body: body.to_vec(),
+            ..Answer::default()
+        };
+        classify_answer(Endpoint::Proxy, &answer, UNIX_EPOCH)
+    };
+    let is_unexpected = |verdict: &Verdict| {
+        matches!(
+            verdict,
+            Verdict::Transient {
+                error: AttemptError::UnexpectedResponse { .. },
+                ..
+            }
+        )
+    };
+
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let judged = verdict(body);
+    match value.get("success").and_then(Value::as_bool) {
+        Some(true) => assert!(matches!(judged, Verdict::Delivered)),
+        Some(false) => {
+            let transient = matches!(judged, Verdict::Transient { .. });
+            assert!(!is_unexpected(&judged) && (transient || matches!(judged, Verdict::Permanent(_))));
+            let retryable = value.get("error").and_then(|error| error.get("retryable"));
+            assert_eq!(transient, retryable.is_some_and(|retryable| retryable == true));
+        }
+        None => assert!(is_unexpected(&judged)),
+    }
+    check_error(&judged, 200);
+
+    // A truncated body is never taken for the whole one.
+    if let Some((_, cut)) = body.trim_ascii_end().split_last() {
+        assert!(is_unexpected(&judged) || is_unexpected(&verdict(cut)));
+    }
+}
+
+/// Lines with the status, the content type, the `Retry-After` and the token, each of which may be empty, then the body.
+pub fn classify(data: &[u8]) {
+    let mut fields = data.splitn(5, |&byte| byte == b'\n');
+    let mut line = || {
+        let line = String::from_utf8_lossy(fields.next().unwrap_or_default());
+        Some(line.into_owned()).filter(|line| !line.is_empty())
+    };
+    let status = line().and_then(|status| status.parse().ok()).unwrap_or_default();
+    let (content_type, retry_after, token) = (line(), line(), line());
+    // No other token is ever sent.
+    let token = token.filter(|token| is_valid_token(&RuntimeCredentials::new("", token.as_str())));
+    let redactor = Redactor::new(token.as_deref(), None);
+    let mut answer = Answer {
+        status,
+        content_type,
+        retry_after,
+        body: fields.next().unwrap_or_default().to_vec(),
+        ..Answer::default()
+    };
+
+    let [session, proxy] = [Endpoint::Session, Endpoint::Proxy].map(|endpoint| {
+        answer.redactor = redactor;
+        let verdict = classify_answer(endpoint, &answer, UNIX_EPOCH);
+        match &verdict {
+            Verdict::Delivered => assert!((200..=299).contains(&status)),
+            Verdict::Unauthorized(_) => assert!(matches!(status, 300..=399 | 401)),
+            Verdict::Permanent(_) if endpoint == Endpoint::Session => assert!((400..=499).contains(&status)),
+            Verdict::Permanent(_) => assert!(matches!(status, 200..=299 | 400..=499)),
+            Verdict::Transient { retry_after, .. } => {
+                assert!(!matches!(status, 300..=399 | 401));
+                let header = answer.retry_after.as_deref();
+                assert_eq!(
+                    *retry_after,
+                    header.and_then(|value| parse_retry_after(value, UNIX_EPOCH))
+                );
+            }
+        }
+        check_error(&verdict, status);
+        if let Some(token) = &token {
+            check_scrubbed(&verdict, token);
+            answer.redactor = Redactor::default();
+            let without_token = classify_answer(endpoint, &answer, UNIX_EPOCH);
+            assert_eq!(kind(&verdict), kind(&without_token));
+        }
+        verdict
+    });
+    if !(200..=299).contains(&status) {
+        assert_eq!(format!("{session:?}"), format!("{proxy:?}"));
+    }
+    let Some(token) = &token else { return };
+    check_cut_short(&session, token, &answer.body);
+    // A body that contains the token, and ends within it.
+    for form in forms(token) {
+        let (start, _) = form.as_bytes().split_at(answer.body.len() % form.len());
+        let echo = Answer {
+            body: [&answer.body, form.as_bytes(), &answer.body, start].concat(),
+            status: 400,
+            redactor,
+            ..Answer::default()
+        };
+        let verdict = classify_answer(Endpoint::Session, &echo, UNIX_EPOCH);
+        check_scrubbed(&verdict, token);
+        check_cut_short(&verdict, token, &echo.body);
+    }
+}
+
+/// A call in the outbox: lines with its lane, target id and key, then its body. Whatever the row holds, the call is found,
+/// and is either restored or known to be damaged.
+pub fn row(data: &[u8]) {
+    let mut fields = data.splitn(4, |&byte| byte == b'\n');
+    let cells = [(); 4].map(|()| fields.next().unwrap_or_default());
+    let [_, target_id, ..] = cells;
+    let read = written_and_read(cells);
+    assert!(
+        read.as_ref()
+            .is_ok_and(|(claimed, listed)| (claimed.len(), listed.len()) == (1, 1))
+    );
+    let (claimed, listed) = read.unwrap_or_default();
+    assert!(
+        listed
+            .iter()
+            .all(|listed| listed.target_id == String::from_utf8_lossy(target_id))
+    );
+    let platform = Platform {
+        base: "https://app.example.com".into(),
+        organization_id: None,
+        max_summary_bytes: 64,
+    };
+    let Some(Ok(call)) = claimed
+        .first()
+        .map(|claimed| platform.restore(&claimed.target_id, claimed.idempotency_key().to_owned(), &claimed.body))
+    else {
+        return;
+    };
+    let sent = call.encode("w").and_then(|sent| serde_json::from_slice::<Value>(&sent));
+    assert!(sent.is_ok_and(|sent| sent.is_object()));
+    assert!(serde_json::from_str::<Value>(&call.stored_body()).is_ok());
+}
+
+/// The start of a response. It is parsed in two pieces as in one, and a patch changes nothing but the version's digit
+/// and the first letter of an upgrade that is only offered.
+pub fn head(data: &[u8]) {
+    let mut data = data.to_vec();
+    skip_empty_lines(&mut data);
+    let parsed = parse_head(&data, 0);
+    match &parsed {
+        Head::Partial | Head::Unrecognized => {}
+        Head::Interim(length) => assert!((1..=data.len()).contains(length)),
+        Head::Final(head) => {
+            assert!(!head.close_delimited || (head.framing == Framing::Unknown && !head.reusable));
+            let mut patched = data.clone();
+            head.patch(&mut patched);
+            assert_eq!(patched.len(), data.len());
+            for (offset, change) in data.iter().zip(&patched).enumerate() {
+                let expected = match offset {
+                    7 if head.close_delimited => change == (&b'1', &b'0'),
+                    _ if head.upgrade_at == Some(offset) => matches!(change, (b'u' | b'U', b'x')),
+                    _ => change.0 == change.1,
+                };
+                assert!(expected, "{change:?} at {offset}");
+            }
+        }
+    }
+
+    // In two pieces: no result before its time, and then the same.
+    let split = data.len() / 2;
+    let first = parse_head(data.get(..split).unwrap_or_default(), 0);
+    match first {
+        Head::Partial => assert_eq!(parse_head(&data, split), parsed),
+        Head::Interim(_) => assert_eq!(first, parsed),
+        Head::Final(_) | Head::Unrecognized => {}
+    }
+}
+
+/// A token, and the claims of one.
+pub fn jwt(data: &[u8]) {
+    if let Ok(token) = str::from_utf8(data)
+        && jwt_claims::expiry(token).is_some()
+    {
+        assert_eq!(token.matches('.').count(), 2);
+    }
+
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(data);
+    let expiry = jwt_claims::expiry(&format!("e30.{claims}.c2ln"));
+    assert_eq!(expiry, jwt_claims::expiry(&format!(".{claims}==.")));
+    let Some(expiry) = expiry else { return };
+    assert!(expiry >= UNIX_EPOCH);
+    assert!(data.trim_ascii_start().starts_with(b"{"));
+    // The other claims are ignored by the parser; here they are parsed as well, and may be too large for that.
+    if let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(data) {
+        let seconds = expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let claimed = claims.get("exp").and_then(Value::as_f64).unwrap_or(f64::NAN);
+        assert!(
+            (claimed - seconds).abs() <= 1e-9 * claimed.max(1.0),
+            "{claimed} is not {seconds}"
+        );
+    }
+}
+
+/// The content of a daemon's token file.
+pub fn token_file(data: &[u8]) {
+    let Some(credentials) = token_file_content::parse(data) else {
+        return;
+    };
+    assert!(data.trim_ascii_start().starts_with(b"{"));
+    // A half-written file is not taken for the whole one.
+    if let Some((_, cut)) = data.trim_ascii_end().split_last() {
+        assert!(token_file_content::parse(cut).is_none());
+    }
+
+    let token = credentials.auth_token.expose_secret();
+    assert!(!token.is_empty());
+    if is_valid_token(&credentials) {
+        assert!(HeaderValue::try_from(format!("Bearer {token}")).is_ok());
+    }
+    let mut other = credentials.clone();
+    other.auth_token = "other".into();
+    assert_eq!(format!("{credentials:?}"), format!("{other:?}"), "the token shows");
+
+    // The other fields are ignored by the parser; here they are parsed as well, and may be too large for that.
+    if let Ok(content) = serde_json::from_slice::<Map<String, Value>>(data) {
+        let field = |name| content.get(name).and_then(Value::as_str).unwrap_or_default();
+        let [first, second] = ["runtimeToken", "runtimeJwt"].map(field);
+        assert_eq!(token, if first.is_empty() { second } else { first });
+        assert_eq!(credentials.worker_id, field("workerId"));
+        assert!(credentials.expires_at.is_none() || !field("runtimeTokenExpiresAt").is_empty());
+    }
+}
+
+/// A line with the value of `Retry-After`, then numbers of eight bytes each: the time of day and the fields of a policy.
+pub fn retry_after(data: &[u8]) {
+    let mut parts = data.splitn(2, |&byte| byte == b'\n');
+    let value = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let mut numbers = parts.next().unwrap_or_default().chunks(8);
+    let mut number = || {
+        let bytes = numbers.next().unwrap_or_default();
+        bytes.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
+    };
+    let mut share = || number() as f64 / u64::MAX as f64;
+    let (jitter, random) = (share(), share());
+    let mut duration = || Duration::new(number(), u32::try_from(number() % 1_000_000_000).unwrap_or_default());
+    let (since_epoch, base_delay, max_delay, max_retry_after) = (duration(), duration(), duration(), duration());
+    let mut count = || u32::try_from(number()).unwrap_or(u32::MAX);
+    let (attempt, max_attempts) = (count(), count());
+
+    for now in [UNIX_EPOCH.checked_add(since_epoch), UNIX_EPOCH.checked_sub(since_epoch)] {
+        let Some(now) = now else { continue };
+        let pause = parse_retry_after(&value, now);
+        assert_eq!(pause, parse_retry_after(&format!(" {value}\t"), now));
+        let is_number = !value.trim().is_empty() && value.trim().bytes().all(|byte| byte.is_ascii_digit());
+        match pause {
+            None => assert!(!is_number),
+            Some(_) if is_number => assert_eq!(pause, parse_retry_after(&value, UNIX_EPOCH)),
+            // The pause ends at a date that can be formatted again, unless the date is past.
+            Some(Duration::ZERO) => {}
+            Some(pause) => {
+                let date = now + pause;
+                assert_eq!(
+                    httpdate::parse_http_date(&httpdate::fmt_http_date(date)).ok(),
+                    Some(date)
+                );
+            }
+        }
+
+        let policy = RetryPolicy {
+            max_attempts,
+            base_delay,
+            max_delay,
+            jitter,
+            max_retry_after,
+        };
+        let asked = pause.unwrap_or_default();
+        let Some(wait) = policy.wait_after(attempt, pause, random) else {
+            assert!(attempt >= max_attempts || asked > max_retry_after);
+            continue;
+        };
+        assert!(attempt < max_attempts && asked <= max_retry_after);
+        assert!(asked <= wait && wait <= max_delay.max(asked));
+        // Only the cap and the jitter make it shorter than the first wait, and only the jitter longer than the doubled one.
+        let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
+        let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);
+        let seconds = wait.as_secs_f64();
+        assert!(seconds >= max_delay.as_secs_f64().min(shortest) * (1.0 - 1e-9) - 1e-9);
+        assert!(wait == asked || seconds <= longest * (1.0 + 1e-9) + 1e-9);
+        if base_delay.is_zero() {
+            assert_eq!(wait, asked);
+        }
+        let steady = RetryPolicy { jitter: 0.0, ..policy };
+        let next = steady.wait_after(attempt.saturating_add(1), pause, random);
+        assert!(next.is_none() || next >= steady.wait_after(attempt, pause, random));
+    }
+}
+
+/// The name of the verdict.
+fn kind(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Delivered => "delivered",
+        Verdict::Transient { .. } => "transient",
+        Verdict::Permanent(_) => "permanent",
+        Verdict::Unauthorized(_) => "unauthorized",
+    }
+}
+
+/// The status and body that a verdict keeps of a response, and its error's text with and without the body.
+fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
+    match verdict {
+        Verdict::Delivered => None,
+        Verdict::Permanent(error) | Verdict::Unauthorized(error) => {
+            let without_body = rejection(error.status_code, String::new());
+            Some((
+                error.status_code,
+                &error.body,
+                error.to_string(),
+                without_body.to_string(),
+            ))
+        }
+        Verdict::Transient { error, .. } => {
+            let (AttemptError::RetryableResponse { status_code, body }
+            | AttemptError::UnexpectedResponse { status_code, body, .. }) = error
+            else {
+                return None;
+            };
+            Some((*status_code, body, error.to_string(), without_body(error)))
+        }
+    }
+}
+
+/// The body is short and trimmed, and the error's text is its own words and the body, on one line.
+fn check_error(verdict: &Verdict, status: u16) {
+    let Some((status_code, body, shown, without_body)) = kept(verdict) else {
+        assert!(
+            matches!(verdict, Verdict::Delivered),
+            "there was an answer: {verdict:?}"
+        );
+        return;
+    };
+    assert_eq!(status_code, status);
+    assert!(body.len() <= 4 * 1024);
+    assert_eq!(body, body.trim());
+    assert!(!shown.chars().any(char::is_control));
+    let separator = if body.is_empty() { "" } else { ": " };
+    assert_eq!(shown, format!("{without_body}{separator}{}", printable(body)));
+}
+
+/// The token as it is sent and as JSON may escape it; none if it overlaps with `[REDACTED]`.
+fn forms(token: &str) -> Vec<String> {
+    if token.contains(['[', ']']) || "REDACTED".contains(token) {
+        return Vec::new();
+    }
+    vec![token.to_owned(), token.replace('/', r"\/")]
+}
+
+fn check_scrubbed(verdict: &Verdict, token: &str) {
+    if let Some((_, body, ..)) = kept(verdict) {
+        assert!(!forms(token).iter().any(|form| body.contains(form)));
+    }
+}
+
+/// If a response ends within the token, the kept body does not. (It may if it was shortened or trimmed.)
+fn check_cut_short(verdict: &Verdict, token: &str, body: &[u8]) {
+    let text = String::from_utf8_lossy(body);
+    if text.len() > 400 || text != text.trim_end() {
+        return;
+    }
+    if let Some((_, body, ..)) = kept(verdict) {
+        for form in forms(token) {
+            assert!(!(4..form.len()).any(|length| form.get(..length).is_some_and(|start| body.ends_with(start))));
+        }
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn the_kept_inputs_of_the_fuzzers_hold() {
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 7] = [
+        ("envelope", envelope),
+        ("classify", classify),
+        ("head", head),
+        ("jwt", jwt),
+        ("token_file", token_file),
+        ("retry_after", retry_after),
+        ("row", row),
+    ];
+    for (name, target) in targets {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data/fuzz")
+            .join(name);
+        let mut replayed = 0;
+        for file in std::fs::read_dir(&folder).unwrap() {
+            let path = file.unwrap().path();
+            println!("{}", path.display()); // Shown with a failure.
+            target(&std::fs::read(path).unwrap());
+            replayed += 1;
+        }
+        assert!(replayed > 0, "{} is empty", folder.display());
+    }
+}

@@ -1,0 +1,25 @@
+//! Errors and their causes.
+
+use std::{
+    error::Error,
+    fmt::Debug,
+    iter::{self, successors},
+};
+
+/// An error, its source, the source of that, and so on.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |&cause| cause.source())
+}
+
+/// The text of an error, of its source, of the source of that, and so on.
+pub(crate) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
+    chain(error).map(ToString::to_string).collect()
+}
+
+/// A reply, and each error in its chain, in every way to print it.
+pub(crate) fn printed<T: Debug, E: Error + 'static>(reply: &Result<T, E>) -> Vec<String> {
+    let errors = reply.as_ref().err().into_iter().flat_map(|error| chain(error));
+    iter::once(format!("{reply:?}"))
+        .chain(errors.flat_map(|error| [error.to_string(), format!("{error:?}")]))
+        .collect()
+}

@@ -1,0 +1,40 @@
+//! Waiting for an expected event, with a limit.
+
+use std::time::Duration;
+
+/// Far more than any expected event takes, so that only a missing event reaches it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits for a future.
+///
+/// # Panics
+///
+/// It does not complete within the limit.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    within(LIMIT, future).await
+}
+
+/// Waits for a future that must not wait for something else, which takes longer than `limit`.
+///
+/// # Panics
+///
+/// It does not complete within the limit.
+pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
+    actix_rt::time::timeout(limit, future)
+        .await
+        .unwrap_or_else(|_| panic!("nothing happened within {limit:?}"))
+}
+
+/// Waits until a condition holds that nothing notifies of.
+///
+/// # Panics
+///
+/// It does not hold within the limit.
+pub(crate) async fn wait_until(mut is_met: impl FnMut() -> bool) {
+    in_time(async {
+        while !is_met() {
+            actix_rt::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
