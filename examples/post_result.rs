@@ -178,7 +178,7 @@ fn delivered(receipt: &CallReceipt) -> String {
     format!("delivered after {attempts} in {elapsed:.1?}")
 }
 
-/// The state of a call of a result that was not delivered whole.
+/// The state of one call of a result that was not fully delivered.
 fn state(error: Option<&CallError>) -> &'static str {
     match error {
         None => "delivered",

@@ -24,8 +24,8 @@ Usage: runner
 Environment:
   RUST_LOG  The log filter, such as result_poster=debug";
 
-/// A session that has ended, with the messages that report it. Only clones of them are sent, so that a message that is
-/// sent again has the same idempotency key.
+/// A session that has ended, with the messages that report it. Only clones of the messages are sent, so that a repeated
+/// message has the same idempotency key.
 struct Session {
     id: &'static str,
     result: PostResult,
@@ -89,7 +89,7 @@ impl Handler<Run> for Runner {
                     say(format!("{id}: given up"));
                     return None;
                 }
-                // The outbox delivers the message, or the message was cancelled by its token: this runner has neither.
+                // The outbox delivers the message, or the message was cancelled by its token: this runner uses neither.
                 NextStep::Nothing => return None,
             }
             Some(session)
@@ -97,7 +97,7 @@ impl Handler<Run> for Runner {
     }
 }
 
-/// Why a session was not reported, and what to do about it.
+/// The reason why a session was not reported, and the next step.
 struct ReportError {
     text: String,
     advice: Option<&'static str>,
@@ -181,7 +181,7 @@ fn platform() -> io::Result<FakePlatform> {
     Ok(platform)
 }
 
-/// Runs all sessions, then those that were kept once more.
+/// Runs all sessions, then runs the kept sessions once more.
 async fn work(runner: Addr<Runner>) -> Result<(), MailboxError> {
     let mut kept = Vec::new();
     for session in sessions() {
@@ -210,7 +210,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     tokio::select! {
         done = work(runner) => done?,
-        // A real runner also stores the sessions that it has not begun.
+        // A real runner also stores the sessions that have not started.
         _ = actix_rt::signal::ctrl_c() => say("interrupted; finishing the accepted messages"),
     }
 

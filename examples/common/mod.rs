@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Why a program ends early: one line for stderr, and the exit status.
+/// The failure of a program: one line for stderr, and the exit status.
 pub(crate) struct Failure {
     status: u8,
     message: String,
