@@ -1,4 +1,4 @@
-//! The house rules of `src`: no import runs up, and no file is too long.
+//! Rules for `src`: no module imports a later module, and no file is too long.
 
 #![cfg(test)]
 #![expect(
@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The floors, from the ground up. A module uses modules on lower floors, and those before it on its own floor.
+/// The floors, from the bottom up. A module may use modules on lower floors, and earlier modules on its own floor.
 const FLOORS: [&[&str]; 8] = [
     &[
         "util",
@@ -100,7 +100,7 @@ fn top_level_names(group: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_import_runs_up() {
+fn no_module_imports_a_later_module() {
     let order: Vec<&str> = FLOORS.concat();
     let position = |module: &str| order.iter().position(|name| *name == module);
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -217,11 +217,11 @@ async fn cancellation_during_the_credential_fetch_sends_nothing() {
 
 #[cfg(unix)]
 #[actix_rt::test]
-async fn an_answer_together_with_a_cancellation_counts() {
+async fn a_response_that_arrives_with_a_cancellation_counts() {
     let (received, was_received) = oneshot::channel();
     let (go, may_answer) = mpsc::channel();
     let (answered, was_answered) = mpsc::channel();
-    // The poster's thread learns of the cancellation as it learns of the answer: from a socket.
+    // The poster's thread learns of the cancellation as it learns of the response: from a socket.
     let (mut canceller, cancellation) = UnixStream::pair().unwrap();
     let server = serve_once(move |mut stream| {
         read_request(&mut stream).unwrap();

@@ -390,7 +390,7 @@ fn check_cut_short(verdict: &Verdict, token: &str, body: &[u8]) {
 
 #[cfg(test)]
 #[test]
-fn the_kept_inputs_of_the_fuzzers_hold() {
+fn the_oracles_hold_for_every_kept_input() {
     type Target = (&'static str, fn(&[u8]));
     let targets: [Target; 7] = [
         ("envelope", envelope),

@@ -285,7 +285,7 @@ async fn an_unreachable_proxy_is_named_in_the_error() {
 }
 
 #[actix_rt::test]
-async fn interim_answers_to_connect_are_skipped() {
+async fn interim_responses_to_connect_are_skipped() {
     for interim in [
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n",

@@ -6,17 +6,17 @@ use std::{
     iter::{self, successors},
 };
 
-/// An error, its source, the source of that, and so on.
+/// An error and its chain of sources.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&cause| cause.source())
 }
 
-/// The text of an error, of its source, of the source of that, and so on.
+/// The texts of an error and of its chain of sources.
 pub(crate) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
     chain(error).map(ToString::to_string).collect()
 }
 
-/// A reply, and each error in its chain, in every way to print it.
+/// The `Debug` output of a reply, then the `Display` and `Debug` output of each error in its chain.
 pub(crate) fn printed<T: Debug, E: Error + 'static>(reply: &Result<T, E>) -> Vec<String> {
     let errors = reply.as_ref().err().into_iter().flat_map(|error| chain(error));
     iter::once(format!("{reply:?}"))

@@ -41,30 +41,30 @@ use super::{
 pub(crate) const H2: &str = "h2";
 pub(crate) const HTTP1: &str = "http/1.1";
 
-/// The answer of an [`Http2Platform`] to one request.
+/// The behaviour of an [`Http2Platform`] for one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Http2Step {
-    /// Reads it and answers with this status and body.
+    /// Reads the request and answers with this status and body.
     Answer(u16, String),
     /// Refuses an issue call, with the issue id as the message.
     Name,
     /// Answers with this status, without reading the body.
     AnswerEarly(u16),
-    /// Reads it and resets its stream.
+    /// Reads the request and resets its stream.
     Reset(Reason),
-    /// Reads it and closes the connection.
+    /// Reads the request and closes the connection.
     Close,
-    /// Reads it and closes the connection in the middle of the answer's body.
+    /// Reads the request and closes the connection in the middle of the response body.
     BreakOff,
-    /// Reads it and does not answer.
+    /// Reads the request and does not answer.
     Stall,
-    /// Does not read its body.
+    /// Does not read the body of the request.
     NeverRead,
-    /// Reads it and writes these frames, and nothing else on its connection.
+    /// Reads the request and writes these frames, and nothing else on the connection.
     Raw(Vec<u8>),
 }
 
-/// Tells a connection to write what is pending, and to close.
+/// Tells a connection to write pending data, and to close.
 struct HangUp;
 
 /// A request as it was received.
@@ -115,7 +115,7 @@ struct Shared {
 }
 
 impl Http2Platform {
-    /// It answers each request with the next step of the script; after the last, with success.
+    /// Handles each request by the next step of the script; after the last step, with success.
     pub(crate) fn start(alpn: &[&str], steps: impl IntoIterator<Item = Http2Step>) -> Self {
         let authority = Authority::new();
         let config = server_config(authority.issue(certificate_for("localhost")), TLS_VERSIONS, None);
@@ -165,7 +165,7 @@ impl Http2Platform {
         await_state(&self.shared.closed, |closed| *closed >= count).await;
     }
 
-    /// Waits until there were this many requests.
+    /// Waits until the platform has received this many requests.
     pub(crate) async fn wait_for_requests(&self, count: usize) {
         await_state(&self.shared.requests, |requests| requests.len() >= count).await;
     }

@@ -13,7 +13,7 @@ pub(crate) fn logged() -> Vec<String> {
     LOG.0.lock().unwrap().clone()
 }
 
-/// The logger panics at a line that contains this.
+/// The logger panics at a line that contains this text.
 pub(crate) const LOG_PANICS: &str = "log-panics";
 
 static LOG: KeptLog = KeptLog(Mutex::new(Vec::new()));

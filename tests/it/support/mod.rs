@@ -25,7 +25,7 @@ pub(crate) mod wait;
 /// The fixed token of [`options`].
 pub(crate) const TOKEN: &str = "tok-s3cret";
 
-/// When to send a message again after a transient error without a hint of the platform.
+/// The delay before a message is sent again after a transient error without a usable `Retry-After`.
 pub(crate) const RETRY_LATER: Duration = Duration::from_secs(30);
 
 /// Options without credentials, for a poster that ignores the proxies of the tests' environment.
@@ -52,7 +52,7 @@ pub(crate) fn platform_and_poster() -> (FakePlatform, Addr<ResultPoster>) {
     (platform, poster)
 }
 
-/// The credential actor of a poster without a token, as only a platform on loopback permits.
+/// The credential actor of a poster without a token, which only a platform on loopback permits.
 pub(crate) async fn actor_without_token() -> Addr<CredentialActor> {
     let poster = start(builder("http://127.0.0.1:1"));
     poster.send(GetCredentialActor).await.unwrap()
@@ -80,7 +80,7 @@ pub(crate) async fn send_update(poster: &Addr<ResultPoster>, issue_id: &str) -> 
 /// Waits until the poster has accepted every message that was sent to it before, and has begun to work on it: with an
 /// outbox, the insert is queued.
 ///
-/// The reply to a later message shows it: the mailbox is in order, and so are the tasks of an arbiter.
+/// The reply to a later message proves this, since the mailbox and the tasks of an arbiter are processed in order.
 pub(crate) async fn messages_are_accepted(poster: &Addr<ResultPoster>) {
     poster.send(GetStats).await.unwrap();
 }

@@ -20,7 +20,7 @@ use super::{options, status_update, wait::wait_until};
 /// A delay of next to nothing.
 pub(crate) const SHORT_DELAY: Duration = Duration::from_millis(20);
 
-/// After how long the calls of a silent poster are taken over.
+/// The time without a heartbeat after which the calls of a poster are taken over.
 pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A delay longer than any test.

@@ -79,7 +79,7 @@ impl CredentialProvider for ScriptedProvider {
     }
 }
 
-/// A JWT with this expiry, and a name that tells it from others.
+/// A JWT with this expiry, made unique by this name.
 pub(crate) fn jwt(name: &str, expires_at: SystemTime) -> String {
     let exp = expires_at.duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#));

@@ -9,7 +9,7 @@ use std::{
 
 use super::raw_server::{RawServer, read_head, serve};
 
-/// The answer to `CONNECT` that opens a tunnel.
+/// The response to `CONNECT` that opens a tunnel.
 pub(crate) const ESTABLISHED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// A forward proxy to one address, for any request.
@@ -55,7 +55,7 @@ impl ForwardProxy {
         self.traffic.heads.lock().unwrap().clone()
     }
 
-    /// Whether this text passed through in plain text.
+    /// Whether the proxy saw this text unencrypted.
     pub(crate) fn saw(&self, text: &str) -> bool {
         let bytes = self.traffic.bytes.lock().unwrap();
         bytes.windows(text.len()).any(|window| window == text.as_bytes())

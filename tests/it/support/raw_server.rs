@@ -1,5 +1,5 @@
-//! A TCP server on a free port of 127.0.0.1, and HTTP/1.1 by hand, for the answers that `FakePlatform` can't give,
-//! because it always keeps to HTTP.
+//! A TCP server on a free port of 127.0.0.1, for HTTP/1.1 responses that `FakePlatform` can't send, such as malformed
+//! ones.
 //!
 //! The threads of a server end with the test process.
 
@@ -16,7 +16,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The body of an answer that means success on every route.
+/// The body of a response that means success on every route.
 pub(crate) const SUCCESS: &str = r#"{"success":true}"#;
 
 /// A server whose connections are served by a handler.
@@ -104,18 +104,18 @@ pub(crate) fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// An answer with this status, these headers (each with its line end), and this body with its length.
+/// A response with this status, these headers (each with its line end), and this body with its length.
 pub(crate) fn response(status: u16, headers: &str, body: &str) -> String {
     let length = body.len();
     unsized_response(status, &format!("{headers}content-length: {length}\r\n"), body)
 }
 
-/// An answer with only these headers (each with its line end).
+/// A response with only these headers (each with its line end).
 pub(crate) fn unsized_response(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} -\r\n{headers}\r\n{body}")
 }
 
-/// An answer that means success on every route.
+/// A response that means success on every route.
 pub(crate) fn success() -> String {
     response(200, "", SUCCESS)
 }
@@ -184,7 +184,7 @@ pub(crate) fn read_body(stream: &mut impl Read, head: &str) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// The answer of a [`ScriptedServer`] to one request.
+/// The behaviour of a [`ScriptedServer`] for one request.
 #[derive(Clone)]
 pub(crate) enum RawStep {
     /// Writes these bytes and keeps the connection.
@@ -214,7 +214,7 @@ pub(crate) struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// After the last step, it closes a connection at its next request.
+    /// After the last step, the server closes a connection at its next request.
     pub(crate) fn start(steps: impl IntoIterator<Item = RawStep>) -> Self {
         let steps = Mutex::new(steps.into_iter().collect::<VecDeque<_>>());
         let requests = Arc::new(Mutex::new(Vec::new()));

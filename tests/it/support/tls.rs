@@ -35,7 +35,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Its own certificate.
+    /// The certificate of the authority.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
@@ -52,7 +52,7 @@ pub(crate) fn certificate_for(name: &str) -> CertificateParams {
     CertificateParams::new(vec![name.to_owned()]).unwrap()
 }
 
-/// Presents this certificate, and asks for one of `client_authority`, if there is one.
+/// Presents this certificate, and requires a client certificate of `client_authority`, if there is one.
 pub(crate) fn server_config(
     (certificate, key): CertificateAndKey,
     versions: &[&'static SupportedProtocolVersion],
@@ -114,13 +114,13 @@ impl TlsPlatform {
         self.server.https_url("localhost")
     }
 
-    /// The version of each connection that a request came on.
+    /// The TLS version of each connection that carried a request.
     pub(crate) fn versions(&self) -> Vec<ProtocolVersion> {
         self.versions.lock().unwrap().clone()
     }
 }
 
-/// Speaks TLS by this name, and passes the plain text on to another server and back.
+/// Terminates TLS under this name, and relays the decrypted bytes to another server and back.
 pub(crate) fn terminate_tls(authority: &Authority, name: &str, to: SocketAddr) -> SocketAddr {
     let config = server_config(authority.issue(certificate_for(name)), TLS_VERSIONS, None);
     serve_async(move |stream| {

@@ -2,34 +2,34 @@
 
 use std::time::Duration;
 
-/// Far more than any expected event takes, so that only a missing event reaches it.
+/// Far longer than any expected event takes, so that only a missing event reaches the limit.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits for a future.
 ///
 /// # Panics
 ///
-/// It does not complete within the limit.
+/// The future does not complete within the limit.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     within(LIMIT, future).await
 }
 
-/// Waits for a future that must not wait for something else, which takes longer than `limit`.
+/// Waits for a future that must not depend on an event that takes longer than `limit`.
 ///
 /// # Panics
 ///
-/// It does not complete within the limit.
+/// The future does not complete within the limit.
 pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
     actix_rt::time::timeout(limit, future)
         .await
         .unwrap_or_else(|_| panic!("nothing happened within {limit:?}"))
 }
 
-/// Waits until a condition holds that nothing notifies of.
+/// Polls until a condition holds, for a condition without a notification.
 ///
 /// # Panics
 ///
-/// It does not hold within the limit.
+/// The condition does not hold within the limit.
 pub(crate) async fn wait_until(mut is_met: impl FnMut() -> bool) {
     in_time(async {
         while !is_met() {
