@@ -1,4 +1,4 @@
-//! The house rules of `src`: no import runs up, and no file is too long.
+//! The rules of `src`: no module imports a later module, and no file is too long.
 
 #![cfg(test)]
 #![expect(
@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The floors, from the ground up. A module uses modules on lower floors, and those before it on its own floor.
+/// The floors, the lowest first. A module uses modules on lower floors, and earlier modules on its own floor.
 const FLOORS: [&[&str]; 8] = [
     &[
         "util",
@@ -100,7 +100,7 @@ fn top_level_names(group: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_import_runs_up() {
+fn no_module_imports_a_later_module() {
     let order: Vec<&str> = FLOORS.concat();
     let position = |module: &str| order.iter().position(|name| *name == module);
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -113,11 +113,7 @@ fn no_import_runs_up() {
             // Macros and public items are reached by the root; a module is not.
             let Some(used_position) = position(&used) else { continue };
             seen += 1;
-            assert!(
-                used_position <= own,
-                "{} uses {used}, which is above it",
-                path.display()
-            );
+            assert!(used_position <= own, "{} uses {used}, a later module", path.display());
         }
     }
     assert!(seen > 100, "only {seen} imports were found");

@@ -15,7 +15,7 @@ use actix::{
 use actix_rt::time::sleep;
 
 #[actix_rt::test]
-async fn the_actix_supervisor_restarts_after_a_stop_but_not_after_a_panic() {
+async fn the_actix_supervisor_restarts_an_actor_only_after_a_stop() {
     let address = Supervisor::start(|_| Subject::default());
     address.do_send(Do::Stop);
     address.send(Do::Count).await.unwrap();
@@ -25,7 +25,7 @@ async fn the_actix_supervisor_restarts_after_a_stop_but_not_after_a_panic() {
 }
 
 #[actix_rt::test]
-async fn a_response_future_survives_a_restart_but_an_actor_future_does_not() {
+async fn only_a_response_future_survives_a_restart() {
     let address = Supervisor::start(|_| Subject::default());
     let detached = actix_rt::spawn(address.send(Detached { panic: false }));
     let attached = actix_rt::spawn(address.send(Attached));

@@ -217,7 +217,7 @@ async fn cancellation_during_the_credential_fetch_sends_nothing() {
 
 #[cfg(unix)]
 #[actix_rt::test]
-async fn an_answer_together_with_a_cancellation_counts() {
+async fn a_response_that_arrives_with_a_cancellation_counts() {
     let (received, was_received) = oneshot::channel();
     let (go, may_answer) = mpsc::channel();
     let (answered, was_answered) = mpsc::channel();

@@ -211,7 +211,7 @@ async fn failing_refreshes_do_not_delay_calls_while_the_token_is_valid() {
     let clock = ManualClock::new();
     let valid = RuntimeCredentials::new("w", "valid").with_expires_at(clock.now() + HOUR);
     let renewed = RuntimeCredentials::new("w", "renewed").with_expires_at(clock.now() + 2 * HOUR);
-    // It fails, then hangs. No call waits for it, except the one that begins the fetch.
+    // The second fetch fails, the third hangs. No call waits for the hanging fetch.
     let provider = ScriptedProvider::new([
         ProviderStep::Give(valid),
         ProviderStep::Fail,

@@ -169,7 +169,7 @@ async fn every_call_is_counted_once() {
 }
 
 #[actix_rt::test]
-async fn gauges_count_running_and_waiting_messages() {
+async fn gauges_count_messages_in_flight_and_queued() {
     let platform = FakePlatform::start().unwrap();
     platform.script("completion", [Reply::ok().delay(Duration::from_millis(100))]);
     let poster = start(options(platform.url()).max_in_flight(2));

@@ -22,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 #[actix_rt::test]
-async fn a_platform_with_nothing_but_http2_is_reached() {
+async fn a_platform_that_speaks_only_http2_is_reached() {
     let platform = Http2Platform::start(&[H2], []);
     let poster = start(platform.options().user_agent("runner/7"));
     let receipt = post(&poster, "s").await.unwrap();
@@ -59,7 +59,7 @@ async fn a_platform_with_nothing_but_http2_is_reached() {
 }
 
 #[actix_rt::test]
-async fn concurrent_calls_get_their_own_answers() {
+async fn concurrent_calls_get_their_own_responses() {
     let platform = Http2Platform::start(&[H2], vec![Http2Step::Name; 128]);
     let poster = start(platform.options());
     for round in 0..2 {
@@ -101,7 +101,7 @@ async fn a_reset_stream_or_a_closed_connection_is_transient() {
 }
 
 #[actix_rt::test]
-async fn a_truncated_tracker_answer_is_transient() {
+async fn a_truncated_tracker_response_is_transient() {
     let (error, may_have_been_delivered) = fault(Http2Step::BreakOff).await;
     assert!(
         matches!(error, AttemptError::UnexpectedResponse { status_code: 200, .. }),
@@ -111,14 +111,14 @@ async fn a_truncated_tracker_answer_is_transient() {
 }
 
 #[actix_rt::test]
-async fn a_session_call_is_delivered_by_the_head_of_a_truncated_answer() {
+async fn a_session_call_is_delivered_by_the_head_of_a_truncated_response() {
     let platform = Http2Platform::start(&[H2], vec![Http2Step::BreakOff; 2]);
     let receipt = post(&start(platform.options()), "s").await.unwrap();
     assert_eq!((receipt.completion.attempts(), receipt.status.attempts()), (1, 1));
 }
 
 #[actix_rt::test]
-async fn a_missing_answer_is_a_timeout() {
+async fn a_missing_response_is_a_timeout() {
     let platform = Http2Platform::start(&[H2], [Http2Step::Stall, Http2Step::Stall]);
     let poster = start(platform.options().timeout(SECOND).max_attempts(2));
     let error = send_update(&poster, "i").await.unwrap_err();
@@ -137,7 +137,7 @@ async fn a_missing_answer_is_a_timeout() {
 }
 
 #[actix_rt::test]
-async fn interim_answers_are_skipped() {
+async fn interim_responses_are_skipped() {
     // `:status: 103`; `:status: 200`; the body.
     let interim = b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03103".as_slice();
     let head = b"\0\0\x01\x01\x04\0\0\0\x01\x88".as_slice();
@@ -152,7 +152,7 @@ async fn interim_answers_are_skipped() {
 }
 
 #[actix_rt::test]
-async fn a_long_answer_is_read_up_to_the_limit() {
+async fn a_long_response_is_read_up_to_the_limit() {
     let platform = Http2Platform::start(&[H2], vec![Http2Step::Answer(400, "x".repeat(4 << 20)); 3]);
     let poster = start(platform.options());
     for _ in 0..3 {
@@ -171,7 +171,7 @@ async fn a_long_request_is_sent_whole() {
 }
 
 #[actix_rt::test]
-async fn an_early_answer_to_a_long_request_counts() {
+async fn an_early_response_to_a_long_request_counts() {
     let platform = Http2Platform::start(&[H2], [Http2Step::AnswerEarly(413)]);
     let poster = start(platform.options());
     let reply = poster.send(long_result("s")).await.unwrap();
@@ -246,10 +246,10 @@ async fn cancelling_a_partly_sent_request_does_not_affect_other_requests() {
     let cancelled = poster.send(long_result("s").with_cancellation(cancellation.clone()));
     let cancelled = actix_rt::spawn(cancelled);
     platform.wait_for_requests(1).await;
-    let beside = ["a", "b", "c"].map(|session| actix_rt::spawn(poster.send(long_result(session))));
+    let concurrent = ["a", "b", "c"].map(|session| actix_rt::spawn(poster.send(long_result(session))));
     actix_rt::task::yield_now().await;
     cancellation.cancel();
-    for reply in join_all(beside).await {
+    for reply in join_all(concurrent).await {
         reply.unwrap().unwrap().unwrap();
     }
     let error = cancelled.await.unwrap().unwrap().unwrap_err();
@@ -258,7 +258,7 @@ async fn cancelling_a_partly_sent_request_does_not_affect_other_requests() {
 }
 
 #[actix_rt::test]
-async fn a_refused_stream_was_not_delivered() {
+async fn a_refused_stream_is_reported_as_not_delivered() {
     // GOAWAY before the first stream.
     let go_away = [SETTINGS, b"\0\0\x08\x07\0\0\0\0\0", &[0; 8]].concat();
     for step in [Http2Step::Reset(Reason::REFUSED_STREAM), Http2Step::Raw(go_away)] {

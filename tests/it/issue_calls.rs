@@ -55,7 +55,7 @@ async fn issue_calls_carry_the_organization_id() {
 }
 
 #[actix_rt::test]
-async fn the_status_and_body_of_a_tracker_answer_decide() {
+async fn the_status_and_body_of_a_tracker_response_determine_the_verdict() {
     for (status, body, expected, attempts) in [
         (200, r#"{"success":true}"#, "ok", 1),
         (200, r#"{"success":false}"#, "permanent:200", 1),

@@ -101,7 +101,7 @@ async fn a_call_in_backoff_holds_no_permit() {
 }
 
 #[actix_rt::test]
-async fn a_refused_issue_call_is_overloaded_and_retried_soon() {
+async fn the_next_step_of_an_overloaded_call_is_a_retry_after_one_second() {
     let platform = FakePlatform::start().unwrap();
     let poster = start(options(platform.url()).max_in_flight(1).max_queued(0));
     let first = actix_rt::spawn(poster.send(status_update("a")));

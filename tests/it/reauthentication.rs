@@ -95,7 +95,7 @@ async fn a_second_rejection_is_permanent() {
 }
 
 #[actix_rt::test]
-async fn reauthentication_happens_once_and_is_not_counted_as_an_attempt() {
+async fn a_reauthentication_is_not_counted_as_an_attempt() {
     let platform = FakePlatform::start().unwrap();
     let replies = [503, 401, 503, 401].map(Reply::status);
     platform.script(PROXY, replies);

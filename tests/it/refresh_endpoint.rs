@@ -54,7 +54,7 @@ async fn a_token_is_cached_and_refreshed_after_a_401() {
 }
 
 #[actix_rt::test]
-async fn refresh_failures_are_described_and_not_retried_within_an_attempt() {
+async fn a_failed_refresh_is_not_retried_within_an_attempt() {
     for (reply, message) in [
         (
             Reply::status(404),

@@ -1,5 +1,5 @@
-//! No answer is taken for another call's: hundreds of concurrent calls to a platform that puts the call into each answer,
-//! and mixes in everything that could misdirect one.
+//! Each call gets its own response: hundreds of concurrent calls to a platform that names the issue in each response,
+//! and provokes every known mix-up of responses.
 
 use std::{
     collections::BTreeMap,
@@ -26,22 +26,22 @@ use crate::support::{
 const CALLS: usize = 600;
 
 #[actix_rt::test]
-async fn every_call_gets_its_own_answer_over_http() {
+async fn every_call_gets_its_own_response_over_http() {
     let (server, requests) = start_platform(|stream| stream);
-    assert_own_answers(options(server.url()), requests).await;
+    assert_own_responses(options(server.url()), requests).await;
 }
 
 #[actix_rt::test]
-async fn every_call_gets_its_own_answer_over_tls() {
+async fn every_call_gets_its_own_response_over_tls() {
     let authority = Authority::new();
     let config = server_config(authority.issue(certificate_for("localhost")), TLS_VERSIONS, None);
     let (server, requests) = start_platform(move |stream| accept_tls(&config, stream));
     let options = options(server.https_url("localhost")).add_root_certificates_pem(authority.pem());
-    assert_own_answers(options, requests).await;
+    assert_own_responses(options, requests).await;
 }
 
 /// Makes all calls, and compares the issue in each answer with the issue of the call.
-async fn assert_own_answers(options: OptionsBuilder, requests: RequestCounts) {
+async fn assert_own_responses(options: OptionsBuilder, requests: RequestCounts) {
     let options = options
         .max_attempts(1)
         .max_in_flight(24)

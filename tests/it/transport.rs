@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[actix_rt::test]
-async fn a_fault_is_retried_and_the_last_one_is_the_source_of_the_error() {
+async fn the_last_of_three_faults_is_the_source_of_the_error() {
     let limit = Duration::from_millis(200);
     for steps in [
         [RawStep::Silence, RawStep::Silence, RawStep::write_and_close("")],
@@ -51,7 +51,7 @@ async fn a_fault_is_retried_and_the_last_one_is_the_source_of_the_error() {
 }
 
 #[actix_rt::test]
-async fn a_session_call_is_delivered_by_the_head_of_its_answer() {
+async fn a_session_call_is_delivered_by_the_head_of_its_response() {
     let head = unsized_response(200, "content-length: 100\r\n", "");
     // Its body ends with the connection, which is not closed.
     let endless = unsized_response(200, "", "");
@@ -68,7 +68,7 @@ async fn a_session_call_is_delivered_by_the_head_of_its_answer() {
 }
 
 #[actix_rt::test]
-async fn interim_answers_are_skipped() {
+async fn interim_responses_are_skipped() {
     for interim in ["100 Continue", "102 Processing", "103 Early Hints"] {
         let interim = format!("HTTP/1.1 {interim}\r\nlink: </x>\r\n\r\n");
         let platform = ScriptedServer::start([
@@ -200,7 +200,7 @@ async fn the_head_and_the_body_share_one_deadline() {
 }
 
 #[actix_rt::test]
-async fn closing_connections_after_three_answers_loses_no_call() {
+async fn closing_connections_after_three_responses_loses_no_call() {
     // A connection is closed after its third answer, even if a call is about to use it.
     let server = serve(|mut stream| {
         for _ in 0..3 {

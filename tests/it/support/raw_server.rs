@@ -1,5 +1,5 @@
-//! A TCP server on a free port of 127.0.0.1, and HTTP/1.1 by hand, for the answers that `FakePlatform` can't give,
-//! because it always keeps to HTTP.
+//! A TCP server on a free port of 127.0.0.1, for HTTP/1.1 responses that `FakePlatform` can't send, such as malformed
+//! ones.
 //!
 //! The threads of a server end with the test process.
 
