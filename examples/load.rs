@@ -1,4 +1,4 @@
-//! Drives a platform with results and measures: to size a deployment, or to see what a change has cost.
+//! Measures the throughput and latency of a poster: to size a deployment, or to find the cost of a change.
 //!
 //! `cargo run --release --example load -- --results 20000 --concurrency 64`
 
@@ -42,38 +42,39 @@ use tokio::{
 };
 
 const HELP: &str = "\
-Posts results to a platform as fast as it can, and measures.
+Posts results to a platform at full speed, and measures throughput and latency.
 
 Usage: load [OPTIONS]
 
 Options:
-  --platform <URL>           The platform. Without it, one is started in a process
-                             of its own, on loopback
+  --platform <URL>           The platform [default: a built-in platform on loopback,
+                             in its own process]
   --results <N>              Results to post, two calls each [default: 20000]
-  --concurrency <C>          Results that are on their way at once [default: 64]
-  --max-in-flight <N>        The poster's option [default: its own]
-  --platform-latency-ms <N>  Time that the platform takes for an answer [default: 0]
-  --fail-rate <SHARE>        Share of its answers that are 503, 0 to 1 [default: 0]
-  --reset-rate <SHARE>       Share of its answers that are a reset connection
+  --concurrency <C>          Callers, each with one result at a time [default: 64]
+  --max-in-flight <N>        The poster's `max_in_flight` [default: the poster's default]
+  --platform-latency-ms <N>  Latency of the built-in platform [default: 0]
+  --fail-rate <SHARE>        Share of requests that get a 503, 0 to 1 [default: 0]
+  --reset-rate <SHARE>       Share of requests whose connection is reset, 0 to 1
                              [default: 0]
-  --outage-ms <N>            Time that it is down for, half a second after the
-                             first connection
-  --base-delay-ms <N>        The wait before a second attempt [default: 10]
-  --outbox <FILE>            With an outbox in this file
-  --baseline                 The same calls without the poster: a bare awc loop
-  --compare <ROUNDS>         So many rounds with the poster and with the baseline,
-                             and the medians of both
-  --time-limit-s <N>         Ends after so long [default: 120]
-  --json                     The figures as JSON
+  --outage-ms <N>            Length of an outage, half a second after the first
+                             connection [default: 0]
+  --base-delay-ms <N>        The wait before the second attempt [default: 10]
+  --outbox <FILE>            The file of an outbox [default: no outbox]
+  --baseline                 Sends the same calls with a bare awc client
+  --compare <ROUNDS>         Runs this many rounds with the poster and with the
+                             baseline, and prints the medians of both
+  --time-limit-s <N>         Ends the run after N seconds [default: 120]
+  --json                     Prints the figures as JSON
   -h, --help                 Shows this text
 
 Environment: RESULT_POSTER_TOKEN, the token for --platform
 
-The latency and the rates are those of the platform that is started here. CPU time and memory are this
-process's, without the platform's; they are read from /proc, and missing elsewhere.
+The latency, the rates and the outage apply only to the built-in platform. CPU time and
+memory exclude the platform's process; they are read from /proc, and are missing on other
+systems.
 
-Exit status: 0 all were delivered (with --compare: all rounds have ended), 1 some
-were not, 2 the arguments or the settings are wrong";
+Exit status: 0 all results delivered (with --compare: all rounds finished), 1 some
+results not delivered, 2 invalid arguments or settings";
 
 #[derive(Clone)]
 struct Arguments {
@@ -90,7 +91,7 @@ struct Arguments {
     json: bool,
 }
 
-/// What the platform that is started here does wrong.
+/// The latency and faults of the built-in platform.
 #[derive(Clone, Copy, Default)]
 struct Faults {
     latency_ms: u64,
@@ -144,7 +145,7 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Task, String> {
             "--time-limit-s" => arguments.time_limit = Duration::from_secs(at_least_one(&option, &value()?)?),
             "--json" => arguments.json = true,
             "--serve" => serve = true,
-            _ => return Err(format!("there is no option {option}")),
+            _ => return Err(format!("unknown option {option}")),
         }
     }
     Ok(if serve {
@@ -204,7 +205,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// As `println!`, which panics once nobody reads any more.
+/// Prints a line. Unlike `println!`, does not panic if stdout is closed.
 fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
@@ -250,7 +251,7 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
         let unanswered = usize::try_from(run.next.get()).unwrap_or(usize::MAX) - all.latencies.len();
         all.latencies.extend(iter::repeat_n(elapsed, unanswered));
         all.errors
-            .insert("no answer when the time was over".into(), unanswered as u64);
+            .insert("no reply within the time limit".into(), unanswered as u64);
     }
     all.latencies.sort_unstable();
     let attempts = run.sender.attempts().await;
@@ -270,7 +271,7 @@ async fn load(arguments: &Arguments) -> io::Result<bool> {
     Ok(figures.failed() == 0)
 }
 
-/// What the callers share.
+/// The state that the callers share.
 struct Run {
     sender: Sender,
     results: u64,
@@ -301,15 +302,15 @@ impl Run {
     }
 }
 
-/// What the callers saw.
+/// The latencies and errors of all results.
 #[derive(Default)]
 struct Tally {
-    /// From handing over a result to its reply.
+    /// The time from sending each result to its reply.
     latencies: Vec<Duration>,
     errors: BTreeMap<String, u64>,
 }
 
-/// Who posts: the poster, or a bare client.
+/// The client under test: the poster, or a bare awc client.
 enum Sender {
     Poster(Addr<ResultPoster>),
     Bare { client: Client, url: String, token: String },
@@ -556,13 +557,13 @@ fn peak_rss_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-// Rounds with the poster and without.
+// The comparison of the poster with the baseline.
 
 fn compare(arguments: &Arguments, rounds: usize) -> io::Result<()> {
     let mut with = Vec::new();
     let mut without = Vec::new();
     for round in 0..rounds {
-        // In turn, so that what else the host does touches both.
+        // Alternating, so that other load on the host affects both.
         let mut poster = || round_of(&[]).map(|figures| with.push(figures));
         let mut bare = || round_of(&["--baseline"]).map(|figures| without.push(figures));
         if round.is_multiple_of(2) {
@@ -641,7 +642,7 @@ fn round_of(extra: &[&str]) -> io::Result<Value> {
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
 }
 
-// The platform, in a process of its own.
+// The built-in platform, in its own process.
 
 struct PlatformProcess {
     url: String,
@@ -674,7 +675,7 @@ impl PlatformProcess {
         })
     }
 
-    /// Ends it, and returns how many connections it has taken.
+    /// Stops the process, and returns the number of connections that it accepted.
     fn stop(self) -> Option<u64> {
         let Self {
             mut process,
@@ -690,7 +691,7 @@ impl PlatformProcess {
     }
 }
 
-/// Says where it listens, answers until its input ends, and says how many connections it has taken.
+/// Prints the URL, serves until stdin is closed, then prints the number of accepted connections.
 fn serve(faults: Faults) -> io::Result<()> {
     actix_rt::System::new().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -756,7 +757,7 @@ async fn answer(mut stream: TcpStream, faults: Faults, is_down: Rc<Cell<bool>>) 
     }
 }
 
-/// The length of the request that the buffer begins with, head and body, if the head is whole.
+/// The length of the first request in the buffer, head and body. `None` if the head is incomplete.
 fn request_length(buffer: &[u8]) -> Option<usize> {
     let head = buffer
         .windows(4)
