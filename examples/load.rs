@@ -559,7 +559,7 @@ fn peak_rss_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-// Rounds with the poster and without.
+// The comparison of the poster with the baseline.
 
 fn compare(arguments: &Arguments, rounds: usize) -> io::Result<()> {
     let mut with = Vec::new();
@@ -644,7 +644,7 @@ fn round_of(extra: &[&str]) -> io::Result<Value> {
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
 }
 
-// The platform, in a process of its own.
+// The built-in platform, in its own process.
 
 struct PlatformProcess {
     url: String,
@@ -759,7 +759,7 @@ async fn answer(mut stream: TcpStream, faults: Faults, is_down: Rc<Cell<bool>>) 
     }
 }
 
-/// The length of the request that the buffer begins with, head and body, if the head is whole.
+/// The length of the first request in the buffer, head and body. `None` if the head is incomplete.
 fn request_length(buffer: &[u8]) -> Option<usize> {
     let head = buffer
         .windows(4)

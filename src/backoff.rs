@@ -13,7 +13,7 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     pub base_delay: Duration,
     pub max_delay: Duration,
-    /// The fraction of the backoff, 0 to 1, by which it is lengthened or shortened at random.
+    /// The fraction, 0 to 1, by which the backoff is lengthened or shortened at random.
     pub jitter: f64,
     pub max_retry_after: Duration,
 }
@@ -56,7 +56,7 @@ impl RetryPolicy {
         let delay = self.base_delay.saturating_mul(factor);
         let spread = 1.0 + self.jitter * (2.0 * random - 1.0);
         let jittered = Duration::try_from_secs_f64(delay.as_secs_f64() * spread).unwrap_or(Duration::MAX);
-        // Without jitter there is no detour through a float; the cap is applied last.
+        // Without jitter, the delay is not converted to a float and back. The cap is applied last.
         let delay = if self.jitter > 0.0 { jittered } else { delay };
         delay.min(self.max_delay)
     }
@@ -67,7 +67,7 @@ impl RetryPolicy {
 pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that overflows u64 is a long time too.
+        // A number that does not fit into u64 becomes the longest pause.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;

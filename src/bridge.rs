@@ -1,4 +1,4 @@
-//! Access to internals for `fuzz/`, `benches/` and the tests that replay what the fuzzers found. Not part of the
+//! Access to internals for `fuzz/`, `benches/` and the tests that replay the fuzzers' findings. Not part of the
 //! interface: it may change at any time.
 
 use std::rc::Rc;

@@ -4,7 +4,7 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a call in the outbox, never used twice. Written and parsed as text.
+/// The id of a call in the outbox, never used twice. A decimal number, as text and in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallId(pub(crate) i64);
 
@@ -22,9 +22,9 @@ impl FromStr for CallId {
     }
 }
 
-/// A text that is not a [`CallId`].
+/// The error of parsing a text that is not a [`CallId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of a call")]
+#[error("invalid call id")]
 pub struct ParseCallIdError(#[source] ParseIntError);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Texts that are longer than one item's documentation.
+//! Guides: architecture, network faults, migration, operations and security.
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}

@@ -1,6 +1,7 @@
 //! Enums whose values have names: as text, in JSON, and as the labels of metrics.
 
-/// A text that is not the name of any value of the type.
+/// The error of parsing a text that is not the name of a variant, such as `done` as a
+/// [`SessionStatus`](crate::SessionStatus).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {of}")]
 pub struct UnknownNameError {

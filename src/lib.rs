@@ -1,9 +1,9 @@
 //! Delivers the terminal result of an agent runner's session to its platform.
 //!
-//! A runner works through a session: it claims an issue, runs a coding agent, and ends with a result. The platform needs
-//! that result to comment on the issue, move its status, release the session's lock and schedule the next session.
-//! [`ResultPoster`] is the actor that delivers it: it takes a message, posts it over HTTP with retries, and replies with
-//! a typed receipt or error.
+//! A runner works through a session: it claims an issue, runs a coding agent, and ends with a result. The platform
+//! needs that result to comment on the issue, move its status, release the session's lock and schedule the next
+//! session. [`ResultPoster`] is the actor that delivers it: it takes a message, posts it over HTTP with retries, and
+//! replies with a typed receipt or error.
 //!
 //! ```text
 //! runner ──PostResult / UpdateIssueStatus / CreateComment──▶ ResultPoster (actor)
@@ -47,9 +47,9 @@
 //! - **One reply per accepted message**: a receipt, or an error whose [`next_step`](PostError::next_step) says what to
 //!   do. A panic in a call's work costs that call alone, as [`CallError::Internal`]. (An arbiter or a system that is
 //!   stopped drops its tasks: send [`Shutdown`] first.)
-//! - **Order**: the completion finishes before the status is sent, and messages about one session or issue are delivered
-//!   in the order in which they arrived. (A request that was cancelled or timed out in flight may still reach the
-//!   platform after a later one, and a completion that is parked in the outbox arrives after its status.)
+//! - **Order**: the completion finishes before the status is sent, and messages about one session or issue are
+//!   delivered in the order in which they arrived. (A request that was cancelled or timed out in flight may still reach
+//!   the platform after a later one, and a completion that is parked in the outbox arrives after its status.)
 //! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` waiting messages, a deadline on each
 //!   attempt, a limit on each wait and on the part of a response that is read.
 //! - **Restart**: a failed actor keeps its address, its mail and its running calls; see [`Supervisor`].
@@ -60,16 +60,16 @@
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no redirect, and it
 //!   travels in plaintext to another machine only if you allow it.
 //!
-//! Network failures and their outcomes are listed in [`docs::faults`], operation in [`docs::operations`], the protection of
-//! secrets in [`docs::security`], the design in [`docs::architecture`]. If you are migrating from the Go package, see
-//! [`docs::migration`].
+//! Network failures and their outcomes are listed in [`docs::faults`], operation in [`docs::operations`], the
+//! protection of secrets in [`docs::security`], the design in [`docs::architecture`]. If you are migrating from the Go
+//! package, see [`docs::migration`].
 //!
 //! # Boundaries
 //!
-//! The crate talks to the platform only, never to an issue tracker, and knows nothing about how a result was produced. It
-//! leaves the rustls provider of the process alone. (If another crate has enabled awc's root features, awc would panic
-//! without a provider; then this crate installs `ring` as the default.) Without an outbox, a result lives in memory until
-//! it is delivered: if the process exits first, it is lost unless the runner keeps a copy.
+//! The crate talks to the platform only, never to an issue tracker, and knows nothing about how a result was produced.
+//! It leaves the rustls provider of the process alone. (If another crate has enabled awc's root features, awc would
+//! panic without a provider; then this crate installs `ring` as the default.) Without an outbox, a result lives in
+//! memory until it is delivered: if the process exits first, it is lost unless the runner keeps a copy.
 //!
 #![cfg_attr(all(feature = "outbox", feature = "testing"), doc = include_str!("docs/tasks.md"))]
 //!
@@ -84,8 +84,8 @@
 #![cfg_attr(feature = "__bridge", allow(missing_docs))]
 #![cfg_attr(not(feature = "__bridge"), allow(unreachable_pub))]
 
-// The floors of the house, from the ground up: a module uses modules on lower floors, and those before it on its own.
-// `tests/tidy.rs` asserts it.
+// One block per floor, the lowest first. A module uses modules on lower floors, and those that `FLOORS` in
+// `tests/tidy.rs` lists before it on its own floor.
 mod call_id;
 mod clock;
 mod error;

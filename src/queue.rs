@@ -30,7 +30,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct LaneQueue {
     limits: Limits,
-    /// A lane for each target with an admitted message; in it, the messages behind the one that runs.
+    /// A lane for each target with an admitted message. It holds the messages that wait behind the running one.
     lanes: RefCell<HashMap<Target, VecDeque<Waiter>>>,
     permits: Arc<Semaphore>,
     /// The admitted messages.
@@ -66,7 +66,7 @@ pub enum AdmitError {
 pub struct QueueGauges {
     /// Admitted messages with a permit.
     pub in_flight: usize,
-    /// Admitted messages without one.
+    /// Admitted messages without a permit.
     pub queued: usize,
     pub active_lanes: usize,
 }
@@ -82,7 +82,7 @@ impl LaneQueue {
         })
     }
 
-    /// Takes a place at the end of the target's lane. The order of these calls is the order of the lane.
+    /// Admits a message at the end of the target's lane. The order of admission is the order of the lane.
     pub fn admit(self: &Rc<Self>, target: Target, bound: Bound) -> Result<(Ticket, Permit), AdmitError> {
         if self.is_closed() {
             return Err(AdmitError::Closed);
@@ -90,7 +90,8 @@ impl LaneQueue {
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes.entry(target.clone());
         let mut permit = Permit::new(&self.permits);
-        // A message that can be sent at once does not wait; but it will if its first attempt fails.
+        // A message that can be sent at once acquires its permit here, and is not queued. It counts as queued once it
+        // waits for a retry.
         if let Entry::Vacant(_) = lane {
             permit.try_acquire();
         }
@@ -144,7 +145,7 @@ impl LaneQueue {
         }
     }
 
-    /// Admits nothing from now on. Admitted messages go on.
+    /// Closes the queue for new messages. Admitted messages are still delivered.
     pub fn close(&self) {
         self.admitted.close();
     }
@@ -205,7 +206,7 @@ enum Position {
 }
 
 impl Ticket {
-    /// Whether earlier messages of the lane are not done yet, as far as the ticket knows.
+    /// Whether an earlier message of the lane may still be running.
     pub fn is_waiting(&self) -> bool {
         matches!(self.position, Position::Waiting { .. })
     }
@@ -224,7 +225,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         match &mut self.position {
             Position::Head => self.queue.wake_next(&self.target),
-            // It may have been woken without knowing it yet.
+            // The ticket may have been woken, and not polled since.
             Position::Waiting { number, turn } => match turn.try_recv() {
                 Ok(()) => self.queue.wake_next(&self.target),
                 Err(_) => self.queue.remove_waiter(&self.target, *number),
@@ -233,7 +234,7 @@ impl Drop for Ticket {
     }
 }
 
-/// The right of a message to run an attempt, while it is held.
+/// A message's permit: the right to run one attempt. Acquired for each attempt, and released between attempts.
 #[derive(Debug)]
 pub struct Permit {
     permits: Arc<Semaphore>,
@@ -264,7 +265,7 @@ impl Permit {
         }
     }
 
-    /// Gives the permit back.
+    /// Releases the permit.
     pub fn release(&mut self) {
         self.held = None;
     }

@@ -24,11 +24,11 @@ pub enum CallReceipt {
         /// How many attempts were made, at least one. A request that was sent again with renewed credentials is part of
         /// its attempt.
         attempts: u32,
-        /// The time from the first attempt to the platform's answer, including the waits between attempts, but not the
-        /// time that the message waited for its turn and for its first permit.
+        /// The time from the first attempt to the platform's response, including the waits between attempts, but not
+        /// the time that the message waited for its turn and for its first permit.
         elapsed: Duration,
-        /// Why the outbox could not store the call before it was sent, if there is an outbox and it could not: the call
-        /// would have been lost if the process had ended meanwhile.
+        /// Why the outbox could not store the call before it was sent; a crash would have lost the call. `None`
+        /// without an outbox, or if the call was stored.
         #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
         outbox_error: Option<OutboxError>,
     },
@@ -79,8 +79,8 @@ impl CallReceipt {
     }
 }
 
-/// The receipt of a result: the platform acknowledged both of its calls or, with `reply_when_durable`, the outbox stored
-/// them.
+/// The receipt of a result: the platform acknowledged both of its calls or, with `reply_when_durable`, the outbox
+/// stored them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PostReceipt {
@@ -97,9 +97,9 @@ pub struct PostReceipt {
 pub struct ShutdownReport {
     /// Calls that the platform acknowledged.
     pub delivered: u64,
-    /// Calls that failed.
+    /// Calls that ended with `Permanent`, `NoCredentials`, `Transient` or `Internal`.
     pub failed: u64,
-    /// Calls that were cancelled, by their token or because the time was over.
+    /// Calls that were cancelled, by their token or because the shutdown's time limit expired.
     pub cancelled: u64,
     /// Calls that are parked in the outbox. The next poster with this outbox delivers them.
     pub parked: u64,

@@ -10,7 +10,8 @@ const EXCERPT_LIMIT: usize = 4 * 1024;
 /// The replacement for a secret.
 const REDACTED: &str = "[REDACTED]";
 
-/// The shortest start of a secret that is removed from the end of a text, in bytes. A shorter one may be part of a word.
+/// The shortest start of a secret that is removed from the end of a text, in bytes. A shorter one may be part of a
+/// word.
 const MIN_FRAGMENT: usize = 4;
 
 /// The secrets of one request: its token and the credentials of its proxy. Its `Debug` shows neither.

@@ -1,4 +1,4 @@
-//! The result of a session, as the runner hands it over.
+//! The result of a session, in the runner's format.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::label::labels;
 
-/// A session's terminal result, as the runner holds it.
+/// The terminal result of a session, in the runner's format.
 ///
-/// Reads from and writes to the runner's JSON (camel case). Only [`status`](Self::status) is
+/// Serialized as the runner's JSON (camel case). Only [`status`](Self::status) is
 /// required; unknown fields are ignored, and `null` reads as absent. The documentation of each field says whether it is
 /// sent to the platform.
 ///
@@ -43,13 +43,13 @@ pub struct AgentResult {
     /// The URL of the pull request. Sent only if a completed session has no summary, in the sentence that replaces it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request_url: Option<String>,
-    /// The last commit. Not sent.
+    /// The SHA of the last commit. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_sha: Option<String>,
     /// The text of the comment on the issue. Sent with the completion, trimmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
-    /// The verdict of the runner's checks. Not sent.
+    /// The result of the runner's checks. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work_result: Option<WorkResult>,
     /// The cost of the session. Sent with the status, in part.
@@ -58,8 +58,8 @@ pub struct AgentResult {
     /// The runner's name for the kind of failure. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_mode: Option<String>,
-    /// The error of a failed session. Sent with the status and, if a failed session has no summary, in the sentence that
-    /// replaces it.
+    /// The error of a failed session. Sent with the status and, if a failed session has no summary, in the sentence
+    /// that replaces it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The runner's report on its backstop, as JSON. Not sent.
@@ -193,7 +193,7 @@ labels!(SessionStatus, "session status", {
     Stopped => "stopped",
 });
 
-/// The verdict of the runner's checks. In JSON and as text `passed`, `failed` or `unknown`; every other word reads as
+/// The result of the runner's checks. In JSON and as text `passed`, `failed` or `unknown`; every other word reads as
 /// `unknown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

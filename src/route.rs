@@ -12,7 +12,7 @@ use crate::{
     receipt::Outcome,
 };
 
-/// When a message is answered.
+/// When the reply to a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyWhen {
     /// Once each of its calls has its outcome.
@@ -21,7 +21,7 @@ pub(crate) enum ReplyWhen {
     Durable,
 }
 
-/// A message for which the queue had no room.
+/// A message that the queue was too full to admit.
 pub(crate) struct Overflow {
     pub(crate) calls: Vec<Call>,
     pub(crate) cancellation: Cancellation,
@@ -37,7 +37,7 @@ pub(crate) trait Route {
         reply_when: ReplyWhen,
     ) -> LocalBoxFuture<'static, Vec<Outcome>>;
 
-    /// Ends a message for which the queue had no room.
+    /// Ends a message that the queue was too full to admit.
     fn overflow(
         self: Rc<Self>,
         dispatcher: Rc<Dispatcher>,
@@ -63,7 +63,7 @@ pub(crate) trait Route {
     fn abandon(&self) {}
 }
 
-/// Straight to the platform.
+/// The route straight to the platform, without a store.
 pub(crate) struct Direct;
 
 impl Route for Direct {

@@ -28,13 +28,13 @@ const RESTART_WINDOW: Duration = Duration::from_secs(10);
 /// actix's own default.
 const MAILBOX_CAPACITY: usize = 16;
 
-/// Runs an actor and restarts it whenever it ends: after `stop`, after `terminate`, and after a panic in a handler, which
-/// [`actix::Supervisor`] does not survive. (Both are called `Supervisor`: import this one explicitly.)
+/// Runs an actor and restarts it whenever it ends: after `stop`, after `terminate`, and after a panic in a handler,
+/// which [`actix::Supervisor`] does not survive. (Both are called `Supervisor`: import this one explicitly.)
 ///
-/// The address stays the same, and messages in the mailbox are kept. The actor decides in [`Supervised::restarting`]
-/// what to do with its state. Futures that the actor has spawned on its context are dropped. The supervisor ends when
-/// the actor stops by its [`StopHandle`], when nobody holds the address any more, or after more than five restarts in
-/// ten seconds, which is an error in the log and closes the mailbox.
+/// The address stays the same, and messages in the mailbox are kept. The actor may reset its state in
+/// [`Supervised::restarting`]. Futures that the actor has spawned on its context are dropped. The supervisor ends when
+/// the actor stops by its [`StopHandle`], when the last address is dropped, or after more than five restarts in ten
+/// seconds, which is an error in the log and closes the mailbox.
 ///
 /// ```
 /// use actix::{Actor, Context, Supervised};
@@ -157,7 +157,7 @@ where
                 Err(_) => "panicked",
             };
             if !self.actor.ctx().connected() {
-                // Nobody holds the address any more: an ordinary end.
+                // The last address was dropped: an ordinary end.
                 return Poll::Ready(());
             }
             if !self.may_restart() {

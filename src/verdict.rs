@@ -5,7 +5,7 @@
 //! | 2xx on a session endpoint, not `text/html` | delivered |
 //! | 2xx on the proxy, JSON `success: true` | delivered |
 //! | 2xx on the proxy, JSON `success: false` | transient if `error.retryable` is `true`, else permanent |
-//! | any other 2xx | transient: something in between answered |
+//! | any other 2xx | transient: an intermediary responded |
 //! | 401, any 3xx | unauthorized |
 //! | 408, 425, 429 with a usable `Retry-After`; any 4xx but 401 with `error.retryable: true` | transient |
 //! | any other 4xx | permanent |
@@ -22,7 +22,7 @@ use crate::{
     redact::Redactor,
 };
 
-/// The response of one attempt, as far as it was read.
+/// The response of one attempt, up to the point where reading stopped.
 #[derive(Debug, Default)]
 pub struct Answer<'a> {
     pub status: u16,
@@ -31,11 +31,11 @@ pub struct Answer<'a> {
     pub body: Vec<u8>,
     /// Why the body is incomplete, if it is.
     pub cut_short: Option<&'static str>,
-    /// Scrubs the secrets of the request from what an error keeps of the body.
+    /// Scrubs the secrets of the request from the part of the body that an error keeps.
     pub redactor: Redactor<'a>,
 }
 
-/// What a response means.
+/// The classification of a response.
 #[derive(Debug)]
 pub enum Verdict {
     Delivered,
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_carries_the_pause_of_the_platform() {
+    fn a_verdict_carries_retry_after() {
         let answer = Answer {
             retry_after: Some("7".into()),
             ..answer(503, "")

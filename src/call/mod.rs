@@ -129,8 +129,8 @@ pub struct Platform {
 impl Platform {
     /// The two calls of a result: completion, then status.
     ///
-    /// Their keys are derived from the session and the whole result, so that the same result has the same keys,
-    /// whoever sends it and with whatever credentials.
+    /// The idempotency keys are derived from the session id and the whole result, not from the credentials. The same
+    /// result has the same keys in every process.
     pub fn session_calls(&self, session_id: &Rc<str>, mut result: Box<AgentResult>) -> Vec<Call> {
         let digest = digest(session_id, &result);
         let summary = summary(&result, self.max_summary_bytes);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_id_is_one_path_segment_whatever_it_holds() {
+    fn any_session_id_is_encoded_as_one_path_segment() {
         for (id, segment) in [
             ("sess-1", "sess-1"),
             ("A_b~c.d", "A_b~c.d"),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_belongs_to_one_step_of_one_result_of_one_session() {
+    fn a_key_is_unique_to_a_call_of_a_result() {
         let keys = |id: &str, result: AgentResult| session_calls(id, result).map(|call| call.idempotency_key);
         let first = keys("s", completed().with_summary("a"));
         assert_eq!(first, keys("s", completed().with_summary("a")));

@@ -5,7 +5,7 @@ use crate::{
     util::prefix,
 };
 
-/// The summary of a result: never empty, since the platform answers 400 to that, and at most `max` bytes long.
+/// The summary of a result, at most `max` bytes long. Never empty: the platform answers an empty summary with a 400.
 pub(super) fn summary(result: &AgentResult, max: usize) -> String {
     let given = result.summary.as_deref().unwrap_or_default().trim();
     if given.is_empty() {

@@ -1,4 +1,4 @@
-//! The source of time: the system clock, or one that a test moves by hand.
+//! The source of time: the system clock, or a clock that a test moves by hand.
 
 #[cfg(feature = "testing")]
 mod manual;

@@ -27,8 +27,8 @@ use crate::{
 /// [`OptionsBuilder::credential_actor`](crate::OptionsBuilder::credential_actor).
 ///
 /// It handles [`GetCredentials`] and [`InvalidateCredentials`]. Credentials without a known expiry are fetched for each
-/// request; others are cached until a minute before they expire. After a restart, the cache and a running fetch are
-/// still there. The actor stops when its last address is dropped; a running fetch ends on its own.
+/// request; others are cached until 60 s before they expire (`refresh_margin`). The cache and a running fetch survive a
+/// restart. The actor stops when its last address is dropped; a running fetch ends on its own.
 ///
 /// ```
 /// use result_poster::{Options, Supervisor, credentials::{CredentialActor, GetCredentials, RuntimeCredentials}};
@@ -52,7 +52,7 @@ impl CredentialActor {
         Self::builder(provider).into_actor()
     }
 
-    /// Configures an actor.
+    /// Returns a builder with the default settings.
     pub fn builder(provider: impl CredentialProvider) -> CredentialActorBuilder {
         CredentialActorBuilder {
             provider: Arc::new(provider),
@@ -131,8 +131,8 @@ pub struct CredentialActorBuilder {
 }
 
 impl CredentialActorBuilder {
-    /// Sets the fallback for fields that the provider leaves empty, and for both when the provider fails.
-    /// Default: none.
+    /// Sets the worker id and the token that fill the fields a provider leaves empty, and that are used if the provider
+    /// fails. Default: none.
     pub fn fixed_pair(mut self, worker_id: impl Into<String>, auth_token: impl Into<SecretString>) -> Self {
         self.config.fixed = RuntimeCredentials::new(worker_id, auth_token);
         self

@@ -81,7 +81,7 @@ impl CredentialCache {
         let result = match decision {
             Decision::Use(issued) => Ok(issued),
             Decision::UseAndRefresh(issued) => {
-                // The fetch is a task: it needs nobody to await its handle.
+                // The fetch is a task, so its handle need not be awaited.
                 let _not_awaited = self.submit_fetch(source);
                 Ok(issued)
             }
@@ -131,7 +131,7 @@ impl CredentialCache {
         }
     }
 
-    /// Starts a fetch, or joins the one that is running.
+    /// Starts a fetch, or joins the running fetch.
     fn submit_fetch(self: &Rc<Self>, source: &CredentialSource) -> FetchHandle {
         let mut running = self.running_fetch.borrow_mut();
         if let Some(handle) = &*running {

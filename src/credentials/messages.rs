@@ -7,8 +7,8 @@ use crate::error::CredentialError;
 
 /// Asks a [`CredentialActor`](super::CredentialActor) for credentials to use now.
 ///
-/// By default, cached credentials will do. [`replacing`](Self::replacing) asks for others than those that were
-/// rejected.
+/// By default, the reply may contain cached credentials. [`replacing`](Self::replacing) requests a replacement for
+/// rejected credentials.
 ///
 /// Dropping the reply's future does not cancel a fetch: its result is cached for later requests.
 ///
@@ -31,8 +31,8 @@ use crate::error::CredentialError;
 ///
 /// # Errors
 ///
-/// [`CredentialError`], which says why the last fetch failed, if there is neither a valid token nor a fixed pair to
-/// fall back to.
+/// [`CredentialError`] says why the last fetch failed. The error is returned only if no token is known to be valid and
+/// the fixed token is missing or rejected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct GetCredentials {
     /// The generation that was rejected.

@@ -1,7 +1,7 @@
-//! The identity under which calls are made: a worker id with its token, and the sources that they come from.
+//! The identity under which calls are made: a worker id with its token, and the sources of both.
 //!
 //! A poster, or a [`CredentialActor`] that several posters share, gets [`IssuedCredentials`] from a cache. The cache
-//! asks a [`CredentialProvider`] when it has no valid ones.
+//! asks a [`CredentialProvider`] when it has no valid credentials.
 
 // poster ─▶ access ─┐
 //                   ├─▶ cache ─▶ source ─▶ provider, token_file, refresh_endpoint
@@ -37,7 +37,8 @@ pub use self::{
 
 /// A worker id, its token, and the time when the token expires.
 ///
-/// They are a [`CredentialProvider`] too, which always returns this pair. `Debug` does not show the token.
+/// `RuntimeCredentials` also implement [`CredentialProvider`], as a provider that always returns this pair. `Debug`
+/// does not show the token.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -55,7 +56,7 @@ pub struct RuntimeCredentials {
     pub worker_id: String,
     /// The bearer token. If it is empty, the fixed pair's is used.
     pub auth_token: SecretString,
-    /// When the token expires, if the provider knows. If the token is a JWT with an earlier `exp` claim, that applies.
+    /// When the token expires; `None` if unknown. If the token is a JWT with an earlier `exp` claim, the claim applies.
     pub expires_at: Option<SystemTime>,
 }
 

@@ -14,13 +14,13 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A source of credentials for a [`CredentialActor`](super::CredentialActor) or a poster.
 ///
 /// Implement this trait, or turn an async closure into a provider with [`provider_fn`].
-/// [`RuntimeCredentials`] are a provider too: one that always returns the same credentials.
+/// [`RuntimeCredentials`] are a provider too, which always returns the same credentials.
 ///
 /// - At most one fetch runs at a time, and its result is shared by all calls that wait for it.
 /// - A fetch may take 10 s by default
 ///   ([`OptionsBuilder::credential_timeout`](crate::OptionsBuilder::credential_timeout)).
 /// - A fetch is never retried. If it fails, panics, times out, or returns unusable credentials, calls use the last
-///   token while that is valid, then the fixed pair of the options. Without either, they fail with
+///   token while it is known to be valid, then the fixed pair of the options. Without either, the attempts fail with
 ///   [`AttemptError::Credentials`](crate::AttemptError::Credentials), which is retried like any other transient error.
 pub trait CredentialProvider: Send + Sync + 'static {
     /// Returns the freshest credentials known.

@@ -60,7 +60,7 @@ impl CacheState {
         &self.fixed
     }
 
-    /// The last fetch, unless a rejection has shown since that its result is of no use.
+    /// The last fetch. `None` if the platform has rejected its result since.
     pub(super) fn last_fetch(&self) -> Option<&EndedFetch> {
         self.last_fetch.as_ref()
     }
@@ -86,8 +86,8 @@ impl CacheState {
         (remaining > margin).then_some(&current.issued)
     }
 
-    /// The credentials to use when a fetch has failed: the last token while it is valid, then the fixed pair; neither
-    /// once the platform has rejected it.
+    /// The credentials to use when a fetch has failed: the last token while it is known to be valid, then the fixed
+    /// pair. Rejected credentials are excluded.
     pub(super) fn fallback(&self, now: SystemTime) -> Option<&IssuedCredentials> {
         let fixed = (!self.fixed_rejected && self.fixed.token().is_some()).then_some(&self.fixed);
         self.valid(now, Duration::ZERO).or(fixed)

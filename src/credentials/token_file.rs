@@ -61,7 +61,7 @@ struct TokenFile {
     history: Mutex<History>,
 }
 
-/// What was read and logged before.
+/// The last valid content, and the warnings that were logged.
 #[derive(Debug, Default)]
 struct History {
     last_valid: Option<RuntimeCredentials>,

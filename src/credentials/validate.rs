@@ -16,7 +16,7 @@ pub(super) fn validate(
     }
     if fetched.token().is_none() {
         fetched.auth_token = fixed.auth_token.clone();
-        // The expiry was that of no token.
+        // The expiry belonged to the missing token, not to the fixed one.
         fetched.expires_at = None;
     }
     let token = fetched.token().ok_or(CredentialError::NoToken)?;

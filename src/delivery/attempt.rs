@@ -14,11 +14,11 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Makes one attempt with the present credentials. If the platform rejects them and there are others, the request is
-    /// sent once more, at once: once in a call, so that a 401 never loops.
+    /// Makes one attempt with the present credentials. If the platform rejects them and there are others, the request
+    /// is sent once more, at once: at most once per call, so that a 401 never loops.
     pub(super) async fn attempt(&self, call: &Call, state: &CallState<'_>) -> Result<Verdict, CallError> {
-        // Asked for after the permit was acquired, so that they are fresh. A fetch keeps the permit: without
-        // credentials nobody else could use it either.
+        // Credentials are requested with the permit held, so that they are fresh. A fetch keeps the permit: without
+        // credentials, no other call could use the permit either.
         let mut request = GetCredentials::default();
         let mut rejected: Option<(IssuedCredentials, PermanentError)> = None;
         loop {
@@ -42,7 +42,7 @@ impl Dispatcher {
                 return Ok(verdict);
             };
             if state.reauthenticated.replace(true) {
-                // Enough for this call; the next one must not start with these.
+                // This call has used its re-authentication. The next call must not start with these credentials.
                 self.credentials.invalidate(&credentials);
                 return Ok(Verdict::Permanent(rejection));
             }

@@ -1,4 +1,4 @@
-//! The end of a message before its delivery: by its own token, or by a shutdown.
+//! Cancellation of a message, by its own token or by a shutdown.
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +8,7 @@ use crate::error::CancelledBy;
 pub(crate) struct Cancellation {
     /// The token of the message.
     token: Option<CancellationToken>,
-    /// Cancelled when the time of a shutdown is over.
+    /// Cancelled when the time limit of a shutdown expires.
     shutdown: CancellationToken,
 }
 
@@ -17,7 +17,7 @@ impl Cancellation {
         Self { token, shutdown }
     }
 
-    /// Who has cancelled the message, if anybody. A caller's own cancellation takes precedence.
+    /// The source of the cancellation, if the message is cancelled. The message's own token takes precedence.
     pub(crate) fn by(&self) -> Option<CancelledBy> {
         if self.is_cancelled_by_token() {
             Some(CancelledBy::Token)

@@ -1,7 +1,7 @@
-//! From a place in the queue to the outcome of each call.
+//! Delivery of an admitted message: runs each of its calls to an outcome.
 //!
-//! One verb per step: `run` (a message) → `run_calls` → `guarded` (cancellation, panic) → `retry` (the loop) → `attempt`
-//! (credentials, one re-authentication) → `exchange` (one request, one verdict) → `Transport::post`.
+//! One verb per step: `run` (a message) → `run_calls` → `guarded` (cancellation, panic) → `retry` (the loop) →
+//! `attempt` (credentials, one re-authentication) → `exchange` (one request, one verdict) → `Transport::post`.
 
 mod attempt;
 mod cancel;
@@ -30,17 +30,17 @@ use crate::{
     util::catch_panic,
 };
 
-/// Everything that the delivery of a call needs. It survives a restart of the actor, and so do the running calls.
+/// The dependencies of a delivery. The dispatcher and the running calls survive a restart of the actor.
 pub(crate) struct Dispatcher {
     pub(crate) platform: Platform,
     pub(crate) credentials: Credentials,
-    /// Whether a request without a token is refused: on loopback it is not.
+    /// Whether a request needs a token: `false` for a platform on loopback.
     pub(crate) token_required: bool,
     pub(crate) transport: Rc<dyn Transport>,
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) clock: Clock,
     pub(crate) telemetry: Telemetry,
-    /// Cancelled when the time of a shutdown is over.
+    /// Cancelled when the time limit of a shutdown expires.
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Job {
 /// The state of one call that a cancellation has to report.
 struct CallState<'a> {
     cancellation: &'a Cancellation,
-    /// Because of the attempts that have ended.
+    /// Whether the platform may have processed one of the attempts that have ended.
     may_have_been_delivered: Cell<bool>,
     /// The phase of the attempt that is running.
     phase: Rc<Cell<AttemptPhase>>,
@@ -100,8 +100,8 @@ impl Dispatcher {
         }
     }
 
-    /// Runs the calls of a message in order, once it is its turn. `settle` is told each outcome and returns the one to
-    /// report.
+    /// Runs the calls of a message in order, once the message has its turn. `settle` receives each outcome, and returns
+    /// the outcome to report.
     pub(crate) async fn run_calls(
         &self,
         job: &mut Job,
@@ -127,7 +127,7 @@ impl Dispatcher {
         outcomes
     }
 
-    /// Runs one call to an outcome: a cancellation ends it wherever it is, and a panic in it is caught.
+    /// Runs one call to its outcome. A cancellation ends the call at any point. A panic becomes `CallError::Internal`.
     async fn guarded(
         &self,
         call: &Call,

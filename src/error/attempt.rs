@@ -10,7 +10,7 @@ use crate::{
     util::{chain, printable},
 };
 
-/// Why one attempt ended without a final answer of the platform.
+/// Why one attempt failed. All of these errors are transient: the call may be retried.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AttemptError {
@@ -26,7 +26,7 @@ pub enum AttemptError {
     Timeout {
         /// The deadline.
         limit: Duration,
-        /// What the attempt was doing when the deadline expired.
+        /// The phase of the attempt when the deadline expired.
         phase: AttemptPhase,
     },
     /// The connection failed while the request was being sent or the response awaited, or the response was not HTTP.
@@ -35,7 +35,7 @@ pub enum AttemptError {
     ConnectionLost(#[source] SharedError),
     /// The platform refused the request before processing it, as HTTP/2 allows (a refused stream, or the end of the
     /// connection).
-    #[error("the request was refused before processing")]
+    #[error("the platform refused the request before processing it")]
     StreamRefused(#[source] SharedError),
     /// The platform asked for a retry: a 5xx, a 4xx that says so, or the proxy's `success: false` with
     /// `retryable: true`.
@@ -47,12 +47,12 @@ pub enum AttemptError {
         body: String,
     },
     /// A response that the platform itself does not give: HTML instead of JSON, a truncated envelope of the proxy, a
-    /// 1xx as the final response. Something in between may have answered.
+    /// 1xx as the final response. It may come from an intermediary.
     #[error("unexpected response with status {status_code}: {reason}{}", after_colon(.body))]
     UnexpectedResponse {
         /// The HTTP status of the response.
         status_code: u16,
-        /// What is wrong with the response.
+        /// The reason why the response is unexpected.
         reason: &'static str,
         /// The start of the body, as in [`PermanentError::body`](crate::PermanentError::body).
         body: String,
@@ -78,7 +78,7 @@ labels!(AttemptPhase, "phase of an attempt", {
 });
 
 impl AttemptPhase {
-    /// What the attempt was doing.
+    /// The phase, for an error text.
     fn activity(self) -> &'static str {
         match self {
             Self::Connecting => "while connecting",
@@ -87,7 +87,7 @@ impl AttemptPhase {
         }
     }
 
-    /// What the platform may have done with the request.
+    /// Whether the request may have been processed, for an error text.
     fn reach(self) -> &'static str {
         match self {
             Self::Connecting => "the request was not sent",
@@ -97,7 +97,7 @@ impl AttemptPhase {
 }
 
 impl AttemptError {
-    /// Whether the platform may have carried the call out in this attempt.
+    /// Whether the platform may have processed the request of this attempt.
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         match self {

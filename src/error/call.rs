@@ -1,4 +1,4 @@
-//! Why one call was not delivered, and what to do about it.
+//! Why one call was not delivered, and the step that follows.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use thiserror::Error;
 use super::{FailureKind, InvalidMessageError, NextStep, ParkedError, PermanentError, TransientError};
 use crate::{label::labels, util::chain};
 
-/// When to send a message again after a transient error without a hint of the platform.
+/// When to send a message again after a transient error without a `Retry-After`.
 const RETRY_LATER: Duration = Duration::from_secs(30);
 
-/// When to send a message again for which the queue had no room.
+/// When to send a message again that was refused because the queue was full.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// Why one call was not delivered: an [`UpdateIssueStatus`](crate::UpdateIssueStatus), a
@@ -37,9 +37,9 @@ pub enum CallError {
     #[error(transparent)]
     Parked(#[from] ParkedError),
     /// The call was cancelled before the platform acknowledged it.
-    #[error("cancelled by {}; {}", .by.phrase(), if *.may_have_been_delivered { "the request may have been processed" } else { "the platform has not processed it" })]
+    #[error("cancelled by {}; {}", .by.phrase(), if *.may_have_been_delivered { "the request may have been processed" } else { "the request was not processed" })]
     Cancelled {
-        /// Who cancelled the call.
+        /// The source of the cancellation.
         by: CancelledBy,
         /// Whether the platform may have processed an attempt.
         may_have_been_delivered: bool,
@@ -51,19 +51,19 @@ pub enum CallError {
     #[error("the poster is shutting down; the message was not sent")]
     ShuttingDown,
     /// A bug in this crate, or a panic in a closure that was given to it.
-    #[error("internal error: {message}")]
+    #[error("internal error; the request may have been processed: {message}")]
     Internal {
         /// The message of the panic.
         message: String,
     },
 }
 
-/// Who cancelled a call. As text `token` or `shutdown`.
+/// The source of a cancellation. As text `token` or `shutdown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CancelledBy {
     /// The cancellation token of the message.
     Token,
-    /// A [`Shutdown`](crate::Shutdown) whose time was over.
+    /// A [`Shutdown`](crate::Shutdown) whose time limit expired.
     Shutdown,
 }
 
@@ -98,12 +98,12 @@ impl CallError {
         }
     }
 
-    /// What the runner has to do.
+    /// The runner's next step.
     ///
     /// | error | step |
     /// |---|---|
     /// | `Parked` | `Nothing` |
-    /// | `Transient` | `RetryLater`: after the platform's hint, else 30 s |
+    /// | `Transient` | `RetryLater` after the platform's `Retry-After`, else 30 s |
     /// | `Overloaded` | `RetryLater` after 1 s |
     /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
     /// | `NoCredentials`, `Permanent` with 401, 302, 303 or 307 | `RenewCredentials` |
@@ -158,8 +158,8 @@ impl CallError {
         }
     }
 
-    /// Whether the platform may have carried the call out: an attempt was sent, and its response was lost or did not
-    /// say.
+    /// Whether the platform may have processed the call: an attempt was sent, and its response was lost or
+    /// inconclusive.
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         match self {

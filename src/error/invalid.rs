@@ -9,7 +9,7 @@ use thiserror::Error;
 pub struct InvalidMessageError {
     /// The name of the invalid field, as it is spelled in the message.
     pub field: &'static str,
-    /// What is wrong with its value.
+    /// Why the value is invalid.
     pub reason: &'static str,
 }
 

@@ -1,20 +1,20 @@
-//! What a runner has to do after an error.
+//! The next step of a runner after an error.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a runner has to do after an error. A message that is sent again must be a clone, so that its calls keep their
+/// The next step of a runner after an error. A message that is sent again must be a clone, so that its calls keep their
 /// idempotency keys.
 ///
-/// The order of the variants is that of precedence: when both calls of a result failed, the first of their two steps is
-/// the step of the whole.
+/// The variants are in order of precedence: if both calls of a result failed, the first of their two steps is the step
+/// of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum NextStep {
     /// Give the message to the next poster: this one has been shut down.
     UseNextPoster,
-    /// Renew the worker's credentials, then send the message again. A parked message must not be sent again.
+    /// Renew the worker's credentials, then send the message again.
     RenewCredentials,
     /// Send the message again after this time.
     RetryLater {
@@ -23,6 +23,6 @@ pub enum NextStep {
     },
     /// Report the error: the same message would fail again.
     GiveUp,
-    /// Nothing: the outbox has the call, or it was cancelled on purpose.
+    /// No action is needed: the call is parked in the outbox, or was cancelled by the message's token.
     Nothing,
 }

@@ -13,7 +13,7 @@ use super::SharedError;
 pub struct OptionsError {
     /// The name of the option, as it is spelled in the builder.
     pub option: &'static str,
-    /// What is wrong with its value.
+    /// Why the value is invalid.
     pub reason: String,
     source: Option<SharedError>,
 }

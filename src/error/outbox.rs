@@ -34,8 +34,9 @@ pub enum OutboxError {
     /// A newer version of this crate made the file. It was not changed.
     #[error("the file was made by a newer version of this crate")]
     UnsupportedVersion,
-    /// No parked call or dead letter has this id: it was delivered, is being sent, or the file was changed externally.
-    #[error("the call is not in the outbox")]
+    /// No parked call or dead letter has this id: the call was delivered or discarded, is being sent, or the file was
+    /// changed externally.
+    #[error("no parked call or dead letter has this id")]
     NoSuchCall,
     /// The thread of the outbox has ended.
     #[error("the outbox has stopped")]

@@ -4,9 +4,9 @@ use thiserror::Error;
 
 use super::attempt::after_colon;
 
-/// The platform rejected the call. It was not retried, since the answer would be the same.
+/// The error of a call that the platform rejected. The call is not retried, since the response would be the same.
 ///
-/// The answer was a 401, a 3xx, another 4xx (unless the platform asks for a retry), or a `success: false` of the
+/// The response was a 401, a 3xx, another 4xx (unless the platform asks for a retry), or a `success: false` of the
 /// issue-tracker proxy, whose HTTP status is then a 2xx.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the platform rejected the call with status {status_code}{}", after_colon(.body))]
@@ -14,12 +14,12 @@ use super::attempt::after_colon;
 pub struct PermanentError {
     /// The HTTP status of the response.
     pub status_code: u16,
-    /// The first 4 KiB of the body at most, trimmed, with the token and the credentials of a forward proxy scrubbed. For
-    /// a `success: false` of the issue-tracker proxy: the code and message of its error.
+    /// The first 4 KiB of the body at most, trimmed, with the token and the credentials of a forward proxy scrubbed.
+    /// For a `success: false` of the issue-tracker proxy: the code and message of its error.
     pub body: String,
     /// How many attempts were made, including the rejected one.
     pub attempts: u32,
-    /// Because of an earlier attempt, whose response was lost or did not say.
+    /// Whether the platform may have processed an earlier attempt, whose response was lost or inconclusive.
     pub(crate) may_have_been_delivered: bool,
 }
 
@@ -33,7 +33,7 @@ impl PermanentError {
         }
     }
 
-    /// What to check for this status, in a few words for a log or an operator.
+    /// A short hint for an operator, by the status: what to check or change.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self.status_code {
@@ -48,8 +48,8 @@ impl PermanentError {
             409 => "the session or issue is already in another state",
             413 => "shorten the summary or comment, or lower `max_summary_bytes`",
             400 | 422 => "the platform does not accept this content: see the body of the response",
-            408 | 425 | 429 => "the platform gave no usable time for a retry: slow down and send it later",
-            _ => "sending it again would not help",
+            408 | 425 | 429 => "the platform gave no usable `Retry-After`: send fewer calls, and this one later",
+            _ => "sending the message again would not help",
         }
     }
 

@@ -1,13 +1,13 @@
-//! Why a result was not delivered whole.
+//! The error of a `PostResult`.
 
 use thiserror::Error;
 
 use super::{CallError, InvalidMessageError, NextStep, PermanentError, TransientError};
 use crate::util::chain;
 
-/// Why a [`PostResult`](crate::PostResult) was not delivered whole: which of its two calls failed, and why.
+/// The error of a [`PostResult`](crate::PostResult): which of its two calls failed, and why.
 ///
-/// A message that never got as far as its first call (a full queue, a shutdown, a cancellation) fails as
+/// A message that ends before its first call (a full queue, a shutdown, a cancellation) fails as
 /// [`Both`](Self::Both).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -21,8 +21,7 @@ pub enum PostError {
     /// The completion was delivered, the status failed: the session's lock may still be held.
     #[error("the completion was delivered, the status failed")]
     Status(#[source] CallError),
-    /// Both calls failed, or neither was sent. It has two causes: its `Display` holds the chain of each, and it has no
-    /// `source()`.
+    /// Both calls failed, or neither was sent. `Display` prints the chains of both causes, and `source()` is `None`.
     #[error("the completion failed: {}; the status failed: {}", chain(.completion), chain(.status))]
     Both {
         /// Why the completion failed.
@@ -65,8 +64,8 @@ impl PostError {
         self.completion().into_iter().chain(self.status())
     }
 
-    /// What the runner has to do. When both calls failed, the first that applies of `UseNextPoster`,
-    /// `RenewCredentials`, `RetryLater` (after the longer of two times), `GiveUp`, `Nothing`.
+    /// The runner's next step. If both calls failed, the first of their two steps in this order: `UseNextPoster`,
+    /// `RenewCredentials`, `RetryLater` (with the longer of two times), `GiveUp`, `Nothing`.
     #[must_use]
     pub fn next_step(&self) -> NextStep {
         let steps = self.calls().map(CallError::next_step);
@@ -92,7 +91,7 @@ impl PostError {
         self.calls().find_map(CallError::transient)
     }
 
-    /// Whether the platform may have carried out a call that failed.
+    /// Whether the platform may have processed a call that failed.
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         self.calls().any(CallError::may_have_been_delivered)
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn two_causes_are_both_in_the_text_and_neither_is_a_source() {
+    fn the_text_of_two_failures_contains_both_chains() {
         let error = PostError::Both {
             completion: rejected(422),
             status: spent(None),
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_that_applies_is_the_step_of_both() {
+    fn the_next_step_of_two_failures_is_the_first_in_order() {
         let after = |seconds| NextStep::RetryLater {
             after: Duration::from_secs(seconds),
         };

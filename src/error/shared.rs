@@ -6,7 +6,8 @@ use crate::util::chain;
 
 /// The cause of another error: an error of any type, behind an [`Arc`] so that it can be cloned.
 ///
-/// It dereferences to the error. Two are equal if their chains of sources have the same texts.
+/// A `SharedError` dereferences to the error. Two `SharedError`s are equal if their errors and all sources have the
+/// same texts.
 #[derive(Clone)]
 pub struct SharedError(Arc<dyn Error + Send + Sync>);
 

@@ -24,7 +24,7 @@ pub struct TransientError {
 }
 
 impl TransientError {
-    /// Why the outbox could not store the call, if there is an outbox and it could not.
+    /// Why the outbox could not store the call. `None` without an outbox, or if the call was stored.
     #[must_use]
     pub fn outbox_error(&self) -> Option<&OutboxError> {
         self.outbox_error.as_ref()

@@ -9,10 +9,10 @@ use crate::{
     receipt::CallReceipt,
 };
 
-/// Longer than any idempotency key that this crate makes.
+/// The longest idempotency key that is accepted, in bytes. The crate's own keys are shorter.
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
-/// Moves an issue to the workflow status with a name such as `Finished` (`POST …/api/issue-tracker-proxy`).
+/// Moves an issue to a workflow status, such as `Finished` (`POST …/api/issue-tracker-proxy`).
 ///
 /// The calls about one issue, of this type and [`CreateComment`], are delivered in the order in which they arrived.
 /// Each message has its own `Idempotency-Key`, which its clones share: send a clone to repeat a call, and a new message
@@ -32,8 +32,9 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 ///
 /// # Errors
 ///
-/// [`CallError`]. [`CallError::Invalid`]: the issue id or the status is empty or blank, or `reply_when_durable` is set
-/// without an outbox.
+/// [`CallError`] says why the call was not delivered. [`CallError::Invalid`]: the issue id or the status is empty or
+/// blank, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII characters, or `reply_when_durable` is
+/// set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
@@ -101,8 +102,9 @@ impl UpdateIssueStatus {
 ///
 /// # Errors
 ///
-/// [`CallError`]. [`CallError::Invalid`]: the issue id or the body is empty or blank, or `reply_when_durable` is set
-/// without an outbox.
+/// [`CallError`] says why the call was not delivered. [`CallError::Invalid`]: the issue id or the body is empty or
+/// blank, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII characters, or `reply_when_durable` is
+/// set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
@@ -158,7 +160,7 @@ fn new_idempotency_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// A key may come from outside, in a message that was deserialized.
+/// Checks a key, which may come from outside, in a deserialized message.
 fn check_idempotency_key(key: &str) -> Result<(), InvalidMessageError> {
     let is_header_value = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_header_value || key.len() > MAX_IDEMPOTENCY_KEY_BYTES {

@@ -15,7 +15,7 @@ pub use self::{
 };
 use crate::error::InvalidMessageError;
 
-/// How a message is to be delivered, whatever it says.
+/// The delivery options that all messages have.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeliveryOptions {
@@ -35,19 +35,19 @@ impl PartialEq for DeliveryOptions {
 macro_rules! delivery_setters {
     ($($message:ident),+) => {$(
         impl $message {
-            /// Stops the delivery, wherever it is, once `token` is cancelled. The reply is then
-            /// [`CallError::Cancelled`](crate::CallError::Cancelled) for each call that was not delivered. One token may
-            /// be given to many messages. A clone of the message has the same token: give the clone another one to
-            /// repeat a cancelled message. Serialization and equality leave the token out. Default: none.
+            /// Sets the token that cancels the delivery at any point. Each call that was not delivered by then ends
+            /// with [`CallError::Cancelled`](crate::CallError::Cancelled). Messages may share a token. A clone of the
+            /// message has the same token: to repeat a cancelled message, give the clone another token. The token is
+            /// neither serialized nor compared. Default: none.
             pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
                 self.delivery.cancellation = Some(token);
                 self
             }
 
             /// Replies as soon as the outbox has stored the message, with a [`CallId`](crate::CallId) per call
-            /// ([`CallReceipt::Stored`](crate::CallReceipt::Stored)). The delivery goes on in this process or, if this process ends, in another one
-            /// with the same outbox: for a runner that must exit now. If the message can't be stored, the reply is the
-            /// outcome of its delivery. Default: off.
+            /// ([`CallReceipt::Stored`](crate::CallReceipt::Stored)). The delivery continues in this process or, if
+            /// this process ends, in another process with the same outbox: for a runner that must exit now. If the
+            /// message can't be stored, the reply is the outcome of its delivery. Default: off.
             ///
             /// Without an outbox the message is refused as invalid.
             pub fn reply_when_durable(mut self) -> Self {

@@ -10,7 +10,7 @@ use crate::{
     result::AgentResult,
 };
 
-/// A longer session id would not fit into a URL, percent-encoded.
+/// The longest session id, in bytes. A longer id, percent-encoded, would not fit into a URL.
 const MAX_SESSION_ID_BYTES: usize = 4096;
 
 /// Delivers the terminal result of a session: the completion (`POST …/api/sessions/{id}/completion`), then the status
@@ -23,7 +23,8 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 /// the same result when it is sent again, from this process or another one.
 ///
 /// Dropping the future of [`send`](actix::Addr::send) does not cancel a message that the actor has accepted; the token
-/// given to [`with_cancellation`](Self::with_cancellation) does. Before that, actix drops the message with the future.
+/// given to [`with_cancellation`](Self::with_cancellation) does. If the future is dropped before the actor has accepted
+/// the message, actix drops the message too.
 ///
 /// ```
 /// use result_poster::{AgentResult, NextStep, PostResult, SessionStatus};
@@ -45,7 +46,7 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 /// # Errors
 ///
 /// [`PostError`] says which of the two calls failed, and why. [`PostError::Invalid`]: the session id is empty or blank,
-/// is `.` or `..` (which no encoding keeps from reaching another route), or is longer than 4096 bytes; a cost is not a
+/// is `.` or `..` (which would change the path even if encoded), or is longer than 4096 bytes; a cost is not a
 /// finite number; or `reply_when_durable` is set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,8 +101,8 @@ impl PostResult {
     }
 }
 
-/// Whether `id`, percent-encoded, is one segment of a path wherever it is decoded. `.` and `..` are not: no encoding
-/// keeps them from being taken for directories.
+/// Whether `id`, percent-encoded, is one segment of a path. `.` and `..` are not: URL parsers resolve them even if they
+/// are encoded.
 pub(crate) fn is_path_segment(id: &str) -> bool {
     !matches!(id, "" | "." | "..")
 }

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::receipt::ShutdownReport;
 
-/// Shuts a [`ResultPoster`](crate::ResultPoster) down: accepted messages go on until they have their replies, new ones
+/// Shuts a [`ResultPoster`](crate::ResultPoster) down: accepted messages are still delivered, new messages
 /// are refused with [`CallError::ShuttingDown`](crate::CallError::ShuttingDown), and then the actor stops permanently.
 ///
-/// When the time is over, unfinished calls are cancelled: each message gets its reply, [`CallError::Cancelled`](crate::CallError::Cancelled), or
-/// [`CallError::Parked`](crate::CallError::Parked) if it is in an outbox, where it stays. The reply to this message comes after all of theirs.
-/// `Shutdown` may be sent more than once; the shortest time wins.
+/// When the time limit expires, unfinished calls are cancelled: each ends with
+/// [`CallError::Cancelled`](crate::CallError::Cancelled) or, if the outbox has stored the call, with
+/// [`CallError::Parked`](crate::CallError::Parked). The report is sent after the replies to all accepted messages.
+/// Dropping the future of `send` does not stop the shutdown. If `Shutdown` is sent more than once, the shortest time
+/// limit wins.
 ///
 /// Under a [`Supervisor`](crate::Supervisor) the actor is not restarted afterwards, and senders get
 /// [`MailboxError::Closed`](actix::MailboxError::Closed). actix's own supervisor would restart it, still shut down.
@@ -34,7 +36,8 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Gives accepted messages this much time, by the poster's [`clock`](crate::OptionsBuilder::clock).
+    /// Creates a shutdown with this time limit for accepted messages, by the poster's
+    /// [`clock`](crate::OptionsBuilder::clock).
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self { within }

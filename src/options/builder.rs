@@ -14,7 +14,23 @@ use crate::{
     transport::{ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, ProxyChoice},
 };
 
-/// Builds [`Options`](crate::Options). Nothing is checked before [`build`](Self::build).
+/// Builds [`Options`](crate::Options). [`build`](Self::build) checks all options.
+///
+/// | option | default |
+/// |---|---|
+/// | `worker_id`, `auth_token`, `organization_id` | none |
+/// | `credential_provider`, `refresh_endpoint`, `credential_actor` | none |
+/// | `refresh_margin`, `credential_timeout` | 60 s, 10 s |
+/// | `allow_plaintext_http` | false |
+/// | `max_summary_bytes` | 1 MiB |
+/// | `timeout`, `connect_timeout` | 30 s, 5 s |
+/// | `max_attempts`, `base_delay`, `max_delay`, `jitter`, `max_retry_after` | 3, 1 s, 60 s, 0, 60 s |
+/// | `max_in_flight`, `max_queued` | 64, 10,000 |
+/// | `proxy`, `proxy_exemptions` | from the environment |
+/// | `add_root_certificates_pem`, `client_certificate_pem`, `customize_client` | none |
+/// | `user_agent` | `result-poster/<version>` |
+/// | `clock` | the system clock |
+/// | `outbox` | none |
 ///
 /// ```
 /// use std::time::Duration;
@@ -94,14 +110,14 @@ impl OptionsBuilder {
     }
 
     /// The worker's bearer token. Default: none. For a platform that is not on loopback a token or a provider is
-    /// required, and an empty token is refused; on loopback an empty token is none.
+    /// required, and an empty token is refused. On loopback, an empty token counts as none.
     pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
         self.auth_token = Some(auth_token.into());
         self
     }
 
-    /// Asks this provider for the worker's credentials, through a [`CredentialActor`]. [`worker_id`](Self::worker_id) and
-    /// [`auth_token`](Self::auth_token) replace what it leaves empty, and are the fallback when it fails.
+    /// Gets the worker's credentials from this provider, through a cache. [`worker_id`](Self::worker_id) and
+    /// [`auth_token`](Self::auth_token) fill the fields that the provider leaves empty, and are used if it fails.
     ///
     /// Default: none. Of this, [`refresh_endpoint`](Self::refresh_endpoint) and
     /// [`credential_actor`](Self::credential_actor), the last one that was set applies.
@@ -120,15 +136,15 @@ impl OptionsBuilder {
         self
     }
 
-    /// Shares the credentials of a running actor, instead of having a child of the poster's own. That actor has its own
-    /// fixed pair, margin, time limit and clock: [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token) must
-    /// not be set together with it. Default: none.
+    /// Shares the credentials of a running [`CredentialActor`] with this poster. That actor has its own fixed pair,
+    /// margin, time limit and clock: [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token) must not be
+    /// set together with `credential_actor`. Default: none.
     pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
         self.source = Source::Actor(actor);
         self
     }
 
-    /// How long before its expiry a token is renewed. Default: 60 s.
+    /// The time before its expiry at which a token is renewed. Default: 60 s.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.refresh_margin = margin;
         self
@@ -152,22 +168,22 @@ impl OptionsBuilder {
         self
     }
 
-    /// The maximum length of a summary in bytes, at least 64. A longer one is cut between two characters, and its last line
-    /// says how much was cut. Default: 1 MiB.
+    /// The maximum length of a summary in bytes, at least 64. A longer one is cut between two characters, and its last
+    /// line says how much was cut. Default: 1 MiB.
     pub fn max_summary_bytes(mut self, bytes: usize) -> Self {
         self.max_summary_bytes = bytes;
         self
     }
 
-    /// The number of attempts of one call. A request that is sent again with renewed credentials is part of its attempt. 0
-    /// selects the default. Default: 3.
+    /// The maximum number of attempts of one call. A request that is sent again with renewed credentials is part of its
+    /// attempt. 0 selects the default. Default: 3.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.retry_policy.max_attempts = if attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { attempts };
         self
     }
 
-    /// The wait before the second attempt. It doubles before each further one. Zero never waits, except for `Retry-After`.
-    /// Default: 1 s.
+    /// The wait before the second attempt, doubled before each further attempt. If zero, only `Retry-After` causes a
+    /// wait. Default: 1 s.
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.retry_policy.base_delay = delay;
         self
@@ -179,29 +195,30 @@ impl OptionsBuilder {
         self
     }
 
-    /// The fraction of a wait, from 0 to 1, by which it is lengthened or shortened at random: 0.2 turns 1 s into a wait of
+    /// The fraction, from 0 to 1, by which a wait is lengthened or shortened at random: 0.2 turns 1 s into a wait of
     /// 0.8 s to 1.2 s. Default: 0, no jitter.
     pub fn jitter(mut self, fraction: f64) -> Self {
         self.retry_policy.jitter = fraction;
         self
     }
 
-    /// The longest `Retry-After` that is honoured. If the platform asks for a longer pause, the call ends at once with a
-    /// [`TransientError`](crate::TransientError) that holds it. Default: 60 s.
+    /// The longest `Retry-After` that is honoured. A longer one ends the call at once with a
+    /// [`TransientError`](crate::TransientError) whose `retry_after` is that pause; with an outbox, the call is parked.
+    /// Default: 60 s.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.retry_policy.max_retry_after = limit;
         self
     }
 
-    /// How many attempts run at once, 1 to 1,000,000. As many connections may be open, and one more for credentials.
-    /// Default: 64.
+    /// The maximum number of attempts that run at once, 1 to 1,000,000. As many connections may be open, and one more
+    /// for credential fetches. Default: 64.
     pub fn max_in_flight(mut self, attempts: usize) -> Self {
         self.limits.max_in_flight = attempts;
         self
     }
 
-    /// How many messages may wait for their turn, for a permit, or for their next attempt. One more is refused with
-    /// [`CallError::Overloaded`](crate::CallError::Overloaded), or parked if there is an outbox. Default: 10,000.
+    /// The maximum number of messages that wait for their turn, a permit, or their next attempt. One more is refused
+    /// with [`CallError::Overloaded`](crate::CallError::Overloaded), or parked if there is an outbox. Default: 10,000.
     pub fn max_queued(mut self, messages: usize) -> Self {
         self.limits.max_queued = messages;
         self
@@ -214,8 +231,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and checks it
-    /// for damage. Default: none; calls live in memory.
+    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and
+    /// checks it for damage. Default: none; calls live in memory.
     #[cfg(feature = "outbox")]
     pub fn outbox(mut self, outbox: crate::outbox::OutboxOptions) -> Self {
         self.outbox = Some(outbox);

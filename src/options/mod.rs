@@ -26,7 +26,7 @@ use crate::{
     transport::{DEFAULT_TIMEOUT, HttpTransport, Transport, TransportConfig},
 };
 
-/// How a [`ResultPoster`](crate::ResultPoster) works. Options that exist are valid.
+/// The validated options of a [`ResultPoster`](crate::ResultPoster). [`OptionsBuilder`] lists the defaults.
 ///
 /// ```
 /// use result_poster::Options;
@@ -54,7 +54,7 @@ pub struct Options {
     outbox: Option<crate::outbox::Config>,
 }
 
-/// What a poster is made of.
+/// The parts of a poster.
 pub(crate) struct Parts {
     pub(crate) dispatcher: Rc<Dispatcher>,
     pub(crate) queue: Rc<LaneQueue>,
@@ -127,7 +127,7 @@ impl Options {
     }
 }
 
-/// Where the credentials come from.
+/// The source of the credentials.
 #[derive(Clone)]
 enum Source {
     /// The fixed pair.

@@ -9,15 +9,15 @@ use super::OptionsBuilder;
 use crate::transport::{ClientCertificate, Dialer, ProxyChoice};
 
 impl OptionsBuilder {
-    /// The deadline of one attempt, from the connection to the end of the body. It runs in real time, whatever the
-    /// [`clock`](Self::clock). Default: 30 s.
+    /// The deadline of one attempt, in real time, from the connection to the end of the body. The credential fetch is
+    /// not included. A request that is sent again with renewed credentials has its own deadline. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The time limit of a new connection: DNS, TCP (each address has its share), proxy and TLS. With a platform that
-    /// speaks only HTTP/2, the TLS handshake has the same limit once more. Default: 5 s.
+    /// The time limit of a new connection: DNS, TCP (each address has its share), proxy and TLS. For a platform that
+    /// speaks only HTTP/2, the TLS handshake has a second limit of the same length. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -29,9 +29,9 @@ impl OptionsBuilder {
         self
     }
 
-    /// Uses this forward proxy, `[http[s]://][user:password@]host[:port]`: a `CONNECT` tunnel for an `https` platform, so
-    /// that the proxy sees nothing of the requests. The default port is 1080, or 443 with `https`. A platform on loopback
-    /// is always reached directly.
+    /// Uses this forward proxy, `[http[s]://][user:password@]host[:port]`: a `CONNECT` tunnel for an `https` platform,
+    /// so that the proxy sees nothing of the requests. The default port is 1080, or 443 with `https`. A platform on
+    /// loopback is always reached directly.
     ///
     /// Default: the proxy of the environment, by curl's rules: `https_proxy` (`http_proxy` for an `http` platform) or
     /// `all_proxy`, or the same in upper case, read in [`build`](Self::build). (`HTTP_PROXY` is ignored when
@@ -41,28 +41,29 @@ impl OptionsBuilder {
         self
     }
 
-    /// Uses no forward proxy, whatever the environment says. Default: see [`proxy`](Self::proxy).
+    /// Uses no forward proxy, regardless of the environment. Default: see [`proxy`](Self::proxy).
     pub fn without_proxy(mut self) -> Self {
         self.proxy = ProxyChoice::Direct;
         self
     }
 
-    /// The hosts that are reached without a proxy, separated by commas: names (`example.com` includes `app.example.com`),
-    /// addresses, networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the environment.
+    /// The hosts that are reached without a proxy, separated by commas: names (`example.com` includes
+    /// `app.example.com`), addresses, networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the
+    /// environment.
     pub fn proxy_exemptions(mut self, list: impl Into<String>) -> Self {
         self.proxy_exemptions = Some(list.into());
         self
     }
 
-    /// Trusts these certificates, one or more in PEM, in addition to the host's own roots: for a platform with a private
-    /// certificate authority. May be called more than once. Default: none.
+    /// Trusts these certificates, one or more in PEM, in addition to the host's own roots: for a platform with a
+    /// private certificate authority. May be called more than once. Default: none.
     pub fn add_root_certificates_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificates.push(pem.into());
         self
     }
 
-    /// Presents this certificate chain, in PEM, to a platform that asks for one (mutual TLS), with its private key, in PEM
-    /// as well. Default: none.
+    /// Presents this certificate chain, in PEM, to a platform that asks for one (mutual TLS), with its private key, in
+    /// PEM as well. Default: none.
     pub fn client_certificate_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<SecretString>) -> Self {
         self.client_certificate = Some(ClientCertificate {
             chain: chain.into(),
@@ -73,11 +74,11 @@ impl OptionsBuilder {
 
     /// Changes the HTTP client in ways that no option covers, such as default headers. Default: no change.
     ///
-    /// Settings that the poster relies on are made after it: redirects are off, and the deadline is
-    /// [`timeout`](Self::timeout). Connections are the poster's own: the builder's `local_address` and `max_http_version`
-    /// have no effect, or break the client. The closure runs on the poster's arbiter, before the first call and whenever the
-    /// client is built again: for each request to a platform that speaks only HTTP/2. A panic in it is that call's
-    /// [`CallError::Internal`](crate::CallError::Internal).
+    /// The poster's own settings are applied after the closure: redirects are off, and the deadline is
+    /// [`timeout`](Self::timeout). Connections are the poster's own: the builder's `local_address` and
+    /// `max_http_version` have no effect, or break the client. The closure runs on the poster's arbiter, before the
+    /// first call and whenever the client is built again: for each request to a platform that speaks only HTTP/2. If
+    /// the closure panics, the call ends with [`CallError::Internal`](crate::CallError::Internal).
     ///
     /// ```
     /// # use result_poster::Options;

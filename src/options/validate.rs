@@ -28,15 +28,16 @@ impl OptionsBuilder {
     /// - `platform_url`: empty, no scheme, not http(s), no host, a port out of range; with credentials, a query or a
     ///   fragment; plain http to a host that is not on loopback, with a token or a provider and without
     ///   [`allow_plaintext_http`](Self::allow_plaintext_http);
-    /// - `auth_token`: not a valid header value; missing without a provider, or empty, unless the platform is on loopback;
-    ///   set together with `credential_actor`;
+    /// - `auth_token`: not a valid header value; missing without a provider, or empty, unless the platform is on
+    ///   loopback; set together with `credential_actor`;
     /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
     /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
     /// - `max_in_flight`: 0 or more than 1,000,000; `jitter`: not from 0 to 1; `max_summary_bytes`: below 64;
     /// - `user_agent`: not a valid header value;
     /// - `proxy`: not a usable URL, in the option or in the environment;
-    /// - `add_root_certificates_pem`, `client_certificate_pem`: a bad certificate or key, or no root certificates at all;
+    /// - `add_root_certificates_pem`, `client_certificate_pem`: a bad certificate or key, or no root certificates at
+    ///   all;
     /// - `outbox`: the file can't be opened; the source is an [`OutboxError`](crate::OutboxError).
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = platform_url::parse(&self.platform_url)?;

@@ -28,8 +28,9 @@ use crate::{
 /// typed reply.
 ///
 /// Every accepted message gets exactly one reply. Messages about one session or one issue are delivered one after
-/// another in the order in which they arrived, different targets side by side. The mailbox never blocks: beyond
-/// `max_queued` a message is refused at once with [`CallError::Overloaded`], or parked if there is an outbox.
+/// another in the order in which they arrived, different targets concurrently. The mailbox never blocks: beyond
+/// `max_queued` a message is refused at once with [`CallError::Overloaded`], or parked if there is an outbox. When the
+/// last address is dropped, the actor stops; accepted messages are still delivered while the arbiter runs.
 ///
 /// ```no_run
 /// use result_poster::{Options, ResultPoster, UpdateIssueStatus};
@@ -50,7 +51,7 @@ pub struct ResultPoster {
 }
 
 impl ResultPoster {
-    /// An actor that is not started yet: start it with [`Actor::start`], and then it is not supervised.
+    /// Creates an actor that is not started yet. If it is started with [`Actor::start`], it is not supervised.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self::from_parts(options.into_parts(), StopHandle::default())
@@ -64,7 +65,7 @@ impl ResultPoster {
     ///
     /// # Panics
     ///
-    /// Outside of an actix system, as [`Actor::start`] does.
+    /// Outside of an actix system. The process then aborts, since dropping the context panics again.
     #[must_use]
     pub fn start_supervised(options: Options) -> Addr<Self> {
         Supervisor::start_stoppable(|_, stop| Self::from_parts(options.into_parts(), stop))
@@ -76,8 +77,8 @@ impl ResultPoster {
         Supervisor::start_stoppable_in_arbiter(arbiter, |_, stop| Self::from_parts(options.into_parts(), stop))
     }
 
-    /// Gives a message its place in the queue, now, so that the order of the mailbox is the order of the lane. The rest
-    /// happens in the future, where a panic is caught.
+    /// Admits a message to the queue before it returns, so that the order of the mailbox is the order of the lane. The
+    /// returned future runs the calls, and catches panics.
     fn submit<F>(
         &self,
         kinds: &'static [CallKind],
@@ -169,7 +170,7 @@ impl Actor for ResultPoster {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Context<Self>) {
-        // The child has to exist when somebody asks for its address.
+        // The poster's own credential actor must exist before its address is requested.
         self.parts.dispatcher.credentials.actor();
         if !self.parts.queue.is_closed() {
             self.parts.route.start(&self.parts.dispatcher, &self.parts.queue);

@@ -22,8 +22,8 @@ impl Handler<Shutdown> for ResultPoster {
                 queue.drained().await;
                 route.close().await;
             });
-            let time_is_over = pin!(dispatcher.clock.sleep(message.within));
-            if let Either::Right(_) = select(drained, time_is_over).await {
+            let time_limit = pin!(dispatcher.clock.sleep(message.within));
+            if let Either::Right(_) = select(drained, time_limit).await {
                 dispatcher.shutdown.cancel();
                 queue.drained().await;
                 route.abandon();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{call::CallKind, error::FailureKind};
 
-/// An event in the life of a call, for metrics and logs; see [`Subscribe`].
+/// An event of a call, for metrics and logs; see [`Subscribe`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -16,7 +16,7 @@ pub struct DeliveryEvent {
     pub call: CallKind,
     /// The id of the session or issue that the call is about.
     pub target_id: String,
-    /// What happened.
+    /// The kind of the event, with its data.
     #[serde(flatten)]
     pub kind: DeliveryEventKind,
 }
@@ -25,7 +25,7 @@ impl Message for DeliveryEvent {
     type Result = ();
 }
 
-/// What happened to a call. The events of a call begin with `Accepted` and end with `Delivered` or `Failed`; a refused
+/// The kind of an event. The events of a call begin with `Accepted` and end with `Delivered` or `Failed`; a refused
 /// call has only `Failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
@@ -70,9 +70,9 @@ pub enum DeliveryEventKind {
 /// Sends each [`DeliveryEvent`] from now on to an actor.
 ///
 /// A slow or stopped subscriber never blocks the poster. An event that does not fit into the subscriber's mailbox is
-/// dropped and counted in [`PosterStats::events_dropped`](super::PosterStats::events_dropped) (actix's mailboxes hold 16
-/// messages by default, see [`Context::set_mailbox_capacity`](actix::Context::set_mailbox_capacity)). A stopped
-/// subscriber is forgotten.
+/// dropped and counted in [`PosterStats::events_dropped`](super::PosterStats::events_dropped) (actix's mailboxes hold
+/// 16 messages by default, see [`Context::set_mailbox_capacity`](actix::Context::set_mailbox_capacity)). A stopped
+/// subscriber is removed.
 ///
 /// The poster keeps the address of its subscribers: if a subscriber also holds the address of the poster, both end only
 /// by a [`Shutdown`](crate::Shutdown).

@@ -85,7 +85,7 @@ impl Telemetry {
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
             info!(call:% = kind, target_id:?, status_code;
-                "{call}: credentials rejected with status {status_code}; sending it again with new ones");
+                "{call}: credentials rejected with status {status_code}; retrying at once with renewed credentials");
         });
         self.emit(call, || DeliveryEventKind::Reauthenticating { status_code });
     }

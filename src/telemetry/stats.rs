@@ -25,7 +25,7 @@ impl Message for GetStats {
     type Result = PosterStats;
 }
 
-/// What a metric measures.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum MetricKind {
@@ -46,7 +46,7 @@ labels!(MetricKind, "kind of metric", {
 pub struct Metric {
     /// The name of the field of [`PosterStats`].
     pub name: &'static str,
-    /// What the number measures.
+    /// Whether the number is a counter or a gauge.
     pub kind: MetricKind,
     /// The number.
     pub value: u64,
@@ -69,7 +69,7 @@ macro_rules! poster_stats {
 }
 
 poster_stats! {
-    /// The work of a poster since its start, restarts included, and its present load.
+    /// The counters and gauges of a poster. Counters count from the poster's start, across restarts.
     ///
     /// The unit is the call: a result has two. Each accepted call ends as exactly one of `delivered`, `permanent`,
     /// `transient`, `parked`, `cancelled` and `internal_errors`. A replayed call is accepted again.
@@ -80,7 +80,8 @@ poster_stats! {
         accepted: Counter,
         /// Calls that the platform acknowledged.
         delivered: Counter,
-        /// Calls that the platform rejected, or for which there was neither a token nor a provider.
+        /// Calls that ended with [`Permanent`](crate::CallError::Permanent) or
+        /// [`NoCredentials`](crate::CallError::NoCredentials).
         permanent: Counter,
         /// Calls whose attempts all failed.
         transient: Counter,
@@ -96,8 +97,8 @@ poster_stats! {
         attempts: Counter,
         /// Attempts after the first of a call.
         retries: Counter,
-        /// Fetches from the credential provider by the poster's own actor: one per attempt if the credentials may not be
-        /// cached. 0 with [`credential_actor`](crate::OptionsBuilder::credential_actor).
+        /// Fetches of credentials by the poster's own cache: one per attempt if the credentials may not be cached. 0
+        /// with [`credential_actor`](crate::OptionsBuilder::credential_actor).
         credential_fetches: Counter,
         /// Restarts of the poster.
         restarts: Counter,

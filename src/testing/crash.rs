@@ -4,7 +4,7 @@ use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Messa
 
 use crate::{credentials::CredentialActor, poster::ResultPoster};
 
-/// Makes a [`ResultPoster`] or a [`CredentialActor`] fail, to test its users.
+/// Makes a [`ResultPoster`] or a [`CredentialActor`] fail, to test the code that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Crash {

@@ -1,5 +1,5 @@
-//! Helpers for a runner's own tests: a platform that follows a script, a clock that a test moves, and failures on demand.
-//! Feature `testing`.
+//! Helpers for a runner's own tests: a platform that follows a script, a clock that a test moves, and failures on
+//! demand. Feature `testing`.
 
 mod crash;
 mod platform;

@@ -27,8 +27,8 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A platform on loopback that answers from a script and records what it receives.
 ///
-/// It runs on a thread of its own, so it answers even while the test's arbiter is busy, and stops when it is dropped. It
-/// speaks plain HTTP/1.1, keeps connections alive, and never breaks HTTP.
+/// The platform runs on its own thread, so that it answers even while the test's arbiter is busy. It stops when it is
+/// dropped. It speaks plain HTTP/1.1, keeps connections alive, and always sends valid HTTP.
 ///
 /// A poster sends these requests, all by `POST`. A field in brackets is left out when it is empty, zero or absent:
 ///
@@ -123,8 +123,8 @@ impl FakePlatform {
 
     /// Sets the replies of a route from now on: each reply once, in order, then the last one repeatedly.
     ///
-    /// A route is the end of a path, from the beginning of a segment: `status` matches every session, `sess-1/status` one
-    /// session. The longest matching route applies. A route without a script, or with an empty one, answers
+    /// A route is the end of a path, from the beginning of a segment: `status` matches every session, `sess-1/status`
+    /// one session. The longest matching route applies. A route without a script, or with an empty one, answers
     /// [`Reply::ok`].
     pub fn script(&self, route: impl Into<String>, replies: impl IntoIterator<Item = Reply>) {
         let script = Script {
@@ -195,7 +195,7 @@ async fn answer(shared: Arc<Shared>, mut request: Request) -> Result<Response<Bo
     while let Some(chunk) = payload.next().await {
         match chunk {
             Ok(chunk) => body.extend_from_slice(&chunk),
-            // The client left before the end of the body: nothing was received.
+            // The client disconnected before the end of the body: the request is not recorded.
             Err(_) => return Ok(Reply::status(400).into_response()),
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedRequest {
-    /// The number of its connection, from 0 in the order in which they were opened.
+    /// The number of the connection that carried the request. Connections are numbered from 0, in the order of opening.
     pub connection: usize,
     /// The method, such as `POST`.
     pub method: String,
@@ -21,7 +21,7 @@ pub struct RecordedRequest {
 }
 
 impl RecordedRequest {
-    /// The first header with this name, whatever its case.
+    /// The first header with this name, in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers

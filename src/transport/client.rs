@@ -36,7 +36,7 @@ pub(super) struct HttpClient {
     /// The client for HTTP/1.1. Built on first use: it can't leave its thread, and a panic in a user's
     /// `customize_client` then costs a call, not the actor.
     http1: RefCell<Option<Client>>,
-    /// The protocol that the platform speaks, as far as that is known.
+    /// The protocol that the platform is believed to speak.
     protocol: Cell<Protocol>,
 }
 
@@ -76,7 +76,7 @@ impl HttpClient {
                         _client: client,
                     });
                 }
-                // Ends, since each turn uses up an idle connection.
+                // The loop ends, since each iteration discards an idle connection.
                 Err(error) if is_stale(&error) => {}
                 Err(error) => {
                     let error = attempt_error(error, request.phase.get());
@@ -130,7 +130,7 @@ impl HttpClient {
                 sensitive(value.expose_secret().to_owned())?,
             );
         }
-        // A default header set by the user: awc would wait in vain for the interim response.
+        // A user's default `Expect` header: awc would wait for an interim response that `http1` removes.
         headers.remove(header::EXPECT);
         Ok(post)
     }

@@ -1,4 +1,4 @@
-//! From the platform's name to a connection that is ready for a request: DNS, TCP, proxy and TLS, with one limit.
+//! Opening a connection to the platform: DNS, TCP, proxy and TLS, with one limit.
 
 use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
     tunnel::open_tunnel,
 };
 
-/// Where the platform is, and how it is reached.
+/// The platform's address, and the way to it.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) host: Host<String>,
@@ -34,7 +34,7 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
 }
 
-/// The step that a connection failed in.
+/// The step in which a connection failed.
 #[derive(Debug, Clone, Copy, Error)]
 enum ConnectPhase {
     #[error("resolving the name")]
@@ -140,7 +140,7 @@ async fn connect_tcp(
     Ok(Stream::Tcp(tcp))
 }
 
-/// The way through `proxy`, to which `stream` leads.
+/// Prepares `stream`, a TCP connection to `proxy`, for requests to the platform.
 async fn connect_through(
     proxy: &Proxy,
     upstream: &Upstream,
@@ -226,7 +226,7 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap()
     }
 
-    /// An address that does not answer while the value beside it lives.
+    /// An address that does not answer until the returned guard is dropped.
     fn silent() -> (SocketAddr, impl Sized) {
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

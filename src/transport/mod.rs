@@ -39,15 +39,15 @@ use crate::{error::AttemptError, redact::Redactor, verdict::Answer};
 /// The default deadline of an attempt.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most that is read of a body, in bytes. The rest is dropped together with its connection.
+/// The longest prefix of a body that is read, in bytes. The rest is discarded with its connection.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// How long a body is read that does not matter for the verdict.
+/// The time limit for a body that the verdict does not depend on.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Sends requests to the platform.
 pub(crate) trait Transport {
-    /// Sends one POST and returns the answer: its head, and as much of its body as arrived before the deadline.
+    /// Sends one POST and returns the response: its head, and as much of its body as arrived before the deadline.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl HttpTransport {
         }
     }
 
-    /// The answer of a response, without its body.
+    /// The head of a response, with an empty body.
     fn answer<'a>(&'a self, request: &HttpRequest<'a>, response: &ClientResponse) -> Answer<'a> {
         Answer {
             status: response.status().as_u16(),
@@ -94,7 +94,7 @@ impl Transport for HttpTransport {
             let remaining = limit.saturating_sub(started.elapsed());
             let purpose = BodyPurpose::of(request, response);
             if let Some(limit) = reading_time(BodyEnd::of(response), purpose, remaining) {
-                // A body that fails does not fail the answer: the verdict goes by the part that was read.
+                // A failed body does not fail the attempt: the verdict depends on the part that was read.
                 answer.cut_short = read_body(response, &mut answer.body, limit).await;
             }
             Ok(answer)
@@ -131,7 +131,7 @@ impl BodyEnd {
 /// Why a body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyPurpose {
-    /// Its text matters.
+    /// The verdict depends on the body's text.
     Verdict,
     /// Its connection can be used again once the body is read.
     Drain,
@@ -163,7 +163,7 @@ async fn read_body(response: &mut ClientResponse, body: &mut Vec<u8>, limit: Dur
     let read = async {
         while let Some(chunk) = response.next().await {
             let Ok(chunk) = chunk else {
-                return Some("the body broke off");
+                return Some("reading the body failed");
             };
             let room = BODY_LIMIT.saturating_sub(body.len());
             body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));

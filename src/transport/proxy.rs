@@ -26,7 +26,7 @@ pub(crate) struct Proxy {
 /// The proxy of the options.
 #[derive(Clone)]
 pub(crate) enum ProxyChoice {
-    /// The one that the environment names, if it does.
+    /// The proxy that the environment names, if any.
     Environment,
     /// None.
     Direct,

@@ -1,4 +1,4 @@
-//! The content of one attempt, and a body that records how far the attempt has got.
+//! The content of one attempt, and a body that records the phase of the attempt.
 
 use std::{
     cell::Cell,
@@ -24,12 +24,12 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) body: Bytes,
     /// Whether a status of 2xx is enough to classify the response.
     pub(crate) status_decides: bool,
-    /// How far the attempt has got. Kept up to date while it runs.
+    /// The phase of the attempt, updated while the attempt runs.
     pub(crate) phase: Rc<Cell<AttemptPhase>>,
 }
 
-/// The body of a request, which records the attempt's phase. The client asks for its first chunk once it has a
-/// connection, and for the next one once it has sent the last.
+/// The body of a request, which records the attempt's phase. The client requests the first chunk once it has a
+/// connection, and each next chunk once it has sent the last one.
 pub(super) struct TrackedBody {
     rest: Bytes,
     phase: Rc<Cell<AttemptPhase>>,

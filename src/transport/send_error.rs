@@ -10,7 +10,7 @@ use crate::{
     util::chain,
 };
 
-/// Whether the request met a connection that can't carry it, and was not sent.
+/// Whether the request was not sent because its connection can't carry another request.
 pub(super) fn is_stale(error: &SendRequestError) -> bool {
     matches!(error, SendRequestError::Send(error) if error.get_ref().is_some_and(|error| error.is::<Stale>()))
 }
@@ -41,7 +41,7 @@ pub(super) fn attempt_error(error: SendRequestError, phase: AttemptPhase) -> Att
         _ => io::Error::other(message),
     };
     match phase {
-        // The body was not asked for: there was no connection.
+        // The client did not request the body: there was no connection.
         AttemptPhase::Connecting => AttemptError::Connect(error.into()),
         AttemptPhase::Sending | AttemptPhase::Waiting if is_refused => AttemptError::StreamRefused(error.into()),
         AttemptPhase::Sending | AttemptPhase::Waiting => AttemptError::ConnectionLost(error.into()),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stale_connection_is_stale() {
+    fn only_the_stale_error_marks_a_stale_connection() {
         assert!(is_stale(&SendRequestError::Send(io::Error::other(Stale))));
         assert!(!is_stale(&SendRequestError::Send(io::Error::other("other"))));
         assert!(!is_stale(&disconnected()));

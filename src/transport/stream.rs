@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-/// The stream below a layer of TLS. It follows where the records end that TLS reads from it.
+/// The stream below a layer of TLS. It tracks the ends of the TLS records that are read.
 #[derive(Debug)]
 pub(crate) struct RecordCounter {
     stream: Stream,
@@ -82,7 +82,7 @@ impl RecordCounter {
 struct Position {
     /// The bytes of the header that were read, less than [`HEADER_LENGTH`].
     in_header: u8,
-    /// The bytes that the record still has after its header, as far as its length is known.
+    /// The remaining bytes of the record after its header, as far as its length is known.
     remaining: u16,
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn tls_config(
         for certificate in certificates(pem).map_err(roots)? {
             store
                 .add(certificate)
-                .map_err(|error| roots(format!("holds a certificate that can't be a root: {error}")))?;
+                .map_err(|error| roots(format!("contains a certificate that can't be a root: {error}")))?;
         }
     }
     if store.is_empty() {

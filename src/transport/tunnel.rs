@@ -28,7 +28,7 @@ enum TunnelResponse {
     },
 }
 
-/// Asks `proxy`, to which `stream` leads, for a tunnel to the platform.
+/// Asks `proxy` for a tunnel to the platform, over `stream`, a connection to the proxy.
 pub(crate) async fn open_tunnel(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     proxy: &Proxy,
@@ -46,16 +46,16 @@ pub(crate) async fn open_tunnel(
     let mut received = Vec::new();
     loop {
         match parse_response(&received)? {
-            // The final response may have arrived with it.
+            // The final response may have arrived with the interim response.
             TunnelResponse::Interim(length) => drop(received.drain(..length)),
             TunnelResponse::Open { length } if length == received.len() => return Ok(()),
-            // The platform speaks second in TLS, so it can't be the sender.
-            TunnelResponse::Open { .. } => return Err(invalid("the proxy sent more than its answer")),
+            // In TLS, the client speaks first, so these bytes are not from the platform.
+            TunnelResponse::Open { .. } => return Err(invalid("the proxy sent data after its response")),
             TunnelResponse::Rejected { status } => {
                 return Err(io::Error::other(format!("the proxy answered {status}")));
             }
             TunnelResponse::Partial if received.len() > HEAD_LIMIT => {
-                return Err(invalid("the proxy's answer has no end"));
+                return Err(invalid("the head of the proxy's response is too long"));
             }
             TunnelResponse::Partial => {
                 if stream.read_buf(&mut received).await? == 0 {
@@ -72,7 +72,7 @@ fn parse_response(bytes: &[u8]) -> io::Result<TunnelResponse> {
     let mut head = httparse::Response::new(&mut headers);
     let parsed = head
         .parse(bytes)
-        .map_err(|_| invalid("the proxy's answer is not HTTP"))?;
+        .map_err(|_| invalid("the proxy's response is not HTTP"))?;
     Ok(match (parsed, head.code.unwrap_or_default()) {
         (httparse::Status::Partial, _) => TunnelResponse::Partial,
         // A 101 would be another protocol.
@@ -133,14 +133,17 @@ mod tests {
         for (response, expected) in [
             ("HTTP/1.1 407 No\r\n\r\n", "the proxy answered 407"),
             ("HTTP/1.1 101 No\r\n\r\n", "the proxy answered 101"),
-            ("HTTP/1.1 200 OK\r\n\r\nx", "the proxy sent more than its answer"),
-            ("SSH-2.0\r\n", "the proxy's answer is not HTTP"),
+            ("HTTP/1.1 200 OK\r\n\r\nx", "the proxy sent data after its response"),
+            ("SSH-2.0\r\n", "the proxy's response is not HTTP"),
             ("HTTP/1.1 200 OK\r\n", "the proxy closed the connection"),
             ("", "the proxy closed the connection"),
         ] {
             assert_eq!(tunnel(response).await.1, Err(expected.into()), "{response:?}");
         }
         let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(HEAD_LIMIT));
-        assert_eq!(tunnel(&endless).await.1, Err("the proxy's answer has no end".into()));
+        assert_eq!(
+            tunnel(&endless).await.1,
+            Err("the head of the proxy's response is too long".into())
+        );
     }
 }

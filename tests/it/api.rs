@@ -403,14 +403,17 @@ async fn call_errors() -> Vec<(CallError, Vec<&'static str>)> {
         ),
         (
             cancelled(CancelledBy::Shutdown, false),
-            vec!["cancelled by a shutdown; the platform has not processed it"],
+            vec!["cancelled by a shutdown; the request was not processed"],
         ),
         (CallError::Overloaded, vec!["queue full; the message was not sent"]),
         (
             CallError::ShuttingDown,
             vec!["the poster is shutting down; the message was not sent"],
         ),
-        (internal, vec!["internal error: a panic"]),
+        (
+            internal,
+            vec!["internal error; the request may have been processed: a panic"],
+        ),
     ];
     errors.extend(answered_errors().await);
     errors.extend(unanswered_errors().await);
@@ -455,7 +458,7 @@ async fn answered_errors() -> [(CallError, Vec<&'static str>); 4] {
 
 /// The errors of calls without an answer.
 async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
-    // Bound, so that nobody else gets the port, but not listening.
+    // Bound, so that no other process gets the port, but not listening.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     closed
         .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
@@ -497,7 +500,7 @@ async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
             error(refusing.options()).await,
             vec![
                 "gave up after 1 attempt",
-                "the request was refused before processing",
+                "the platform refused the request before processing it",
                 "HTTP/2: ",
             ],
         ),

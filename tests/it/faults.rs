@@ -31,7 +31,7 @@ use crate::support::{
 };
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/faults.md");
-const TABLE_BEGINS: &str = "<!-- what the tests saw -->\n";
+const TABLE_BEGINS: &str = "<!-- the results of the tests -->\n";
 
 /// The limit of the stalling faults. All others have the default limits, and never reach them.
 const SHORT_LIMIT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ fn faults_match_the_documented_table() {
         ("No connection", no_connection),
         ("TLS", tls),
         ("Through a proxy", proxies),
-        ("Before the head of an answer", before_the_head),
+        ("Before the response head", before_the_head),
         ("The head", heads),
         ("The body", bodies),
     ];
@@ -54,7 +54,7 @@ fn faults_match_the_documented_table() {
             let rows = stream::iter(rows).buffered(8).collect::<Vec<_>>();
             let rows = actix_rt::System::new().block_on(rows);
             format!(
-                "\n## {title}\n\n| fault | error | verdict | may have been delivered | connection serves again |\n\
+                "\n## {title}\n\n| fault | error | verdict | may have been delivered | connection reused |\n\
                  |---|---|---|---|---|\n{}",
                 rows.concat()
             )
@@ -282,7 +282,7 @@ fn reset(stream: &TcpStream) {
     SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A URL where nobody listens.
+/// A URL without a listener.
 fn closed_port() -> String {
     format!("http://{}", listen().local_addr().unwrap())
 }
@@ -313,7 +313,7 @@ fn no_connection() -> Vec<(&'static str, Scenario)> {
             full_queue().with_short_connect_timeout(),
         ),
         (
-            "`timeout` is over before there is a connection",
+            "`timeout` expires before the connection is established",
             full_queue().with_short_timeout(),
         ),
     ]
@@ -378,7 +378,7 @@ fn tls() -> Vec<(&'static str, Scenario)> {
                 .https("localhost")
                 .with_short_connect_timeout(),
         ),
-        ("another answer while the connection is idle, in half a TLS record", {
+        ("an unsolicited response while idle, in half a TLS record", {
             let config = config(certificate_for("localhost"), TLS_VERSIONS);
             let (go, gone) = (channel(), channel());
             let goes = Mutex::new(go.1);
@@ -424,25 +424,31 @@ fn proxies() -> Vec<(&'static str, Scenario)> {
     vec![
         ("the proxy is down", Scenario::behind_proxy(&closed_port())),
         (
-            "it refuses the tunnel",
+            "the proxy refuses the tunnel",
             Scenario::answer(response(407, "", "")).into_proxy(),
         ),
         (
-            "it hangs",
+            "the proxy does not respond",
             Scenario::answer("").into_proxy().with_short_connect_timeout(),
         ),
-        ("it closes the connection", Scenario::answer_and_close("").into_proxy()),
-        ("it resets the connection", Scenario::answer_and_reset("").into_proxy()),
         (
-            "it answers with garbage",
+            "the proxy closes the connection",
+            Scenario::answer_and_close("").into_proxy(),
+        ),
+        (
+            "the proxy resets the connection",
+            Scenario::answer_and_reset("").into_proxy(),
+        ),
+        (
+            "the response of the proxy is not HTTP",
             Scenario::answer("SSH-2.0-OpenSSH\r\n\r\n").into_proxy(),
         ),
         (
-            "it answers with an endless head",
+            "the head of the proxy's response is endless",
             Scenario::answer(format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(64 * 1024))).into_proxy(),
         ),
         (
-            "it sends more than its answer",
+            "the proxy sends data after its response",
             Scenario::answer("HTTP/1.1 200 OK\r\n\r\nmore").into_proxy(),
         ),
     ]
@@ -452,16 +458,16 @@ fn before_the_head() -> Vec<(&'static str, Scenario)> {
     vec![
         ("the platform is silent", Scenario::answer("").with_short_timeout()),
         (
-            "it does not read the request",
+            "the platform does not read the request",
             Scenario::answer_early("", park).with_short_timeout(),
         ),
-        ("it closes the connection", Scenario::answer_and_close("")),
-        ("it resets the connection", Scenario::answer_and_reset("")),
+        ("the platform closes the connection", Scenario::answer_and_close("")),
+        ("the platform resets the connection", Scenario::answer_and_reset("")),
         (
-            "it resets the connection in the middle of the request",
+            "the platform resets the connection in the middle of the request",
             Scenario::answer_early("", || ()),
         ),
-        ("it answers after the deadline", {
+        ("the platform responds after the deadline", {
             Scenario::serve(|mut stream| {
                 read_request(&mut stream);
                 // Until the poster closes the connection.
@@ -471,15 +477,15 @@ fn before_the_head() -> Vec<(&'static str, Scenario)> {
             .with_short_timeout()
         }),
         (
-            "it answers before it has read the request, and reads no more of it",
+            "the platform responds before the end of the request, and stops reading",
             Scenario::answer_early(not_found(), park),
         ),
         (
-            "it answers before it has read the request, and hangs up",
+            "the platform responds before the end of the request, and closes the connection",
             Scenario::answer_early(not_found(), || ()),
         ),
         (
-            "it answers with 200 before it has read the request, and reads it all the same",
+            "the platform responds with 200 before the end of the request, and reads the rest",
             Scenario::serve(|mut stream| {
                 while let Some(head) = read_head(&mut stream) {
                     let _ = stream.write_all(success().as_bytes());
@@ -490,10 +496,10 @@ fn before_the_head() -> Vec<(&'static str, Scenario)> {
             .with_large_request(),
         ),
         (
-            "it sends a hint before it has read the request, and reads no more of it",
+            "the platform sends an interim response before the end of the request, and stops reading",
             Scenario::answer_early("HTTP/1.1 103 Early Hints\r\n\r\n", park).with_short_timeout(),
         ),
-        ("it closes the connection after an answer, while that is idle", {
+        ("the platform closes the idle connection after a response", {
             let (closed, is_closed) = channel();
             let scenario = Scenario::serve(move |mut stream| {
                 read_request(&mut stream);
@@ -509,7 +515,7 @@ fn before_the_head() -> Vec<(&'static str, Scenario)> {
                 ..scenario
             }
         }),
-        ("it resets the connection after an answer, while that is idle", {
+        ("the platform resets the idle connection after a response", {
             let (go, gone) = (channel(), channel());
             let goes = Mutex::new(go.1);
             let scenario = Scenario::serve(move |mut stream| {
@@ -550,40 +556,46 @@ fn heads() -> Vec<(&'static str, Scenario)> {
             Scenario::answer(response(200, "connection: close\r\n", SUCCESS)),
         ),
         (
-            "an interim answer (1xx) before the answer",
+            "an interim response (1xx) before the final response",
             Scenario::answer(hint.to_owned() + &success()),
         ),
         (
-            "several interim answers before the answer",
+            "several interim responses before the final response",
             Scenario::answer(
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n".to_owned() + hint + &success(),
             ),
         ),
         (
-            "interim answers without end",
+            "endless interim responses",
             Scenario::serve(|mut stream| {
                 read_request(&mut stream);
                 while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").is_ok() {}
             }),
         ),
         (
-            "an interim answer, and then silence",
+            "an interim response, then silence",
             Scenario::answer(hint).with_short_timeout(),
         ),
-        ("an interim answer, and then the end", Scenario::answer_and_close(hint)),
+        (
+            "an interim response, then the end of the connection",
+            Scenario::answer_and_close(hint),
+        ),
         (
             "another protocol (101)",
             Scenario::answer("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nx"),
         ),
         (
-            "an offer of an upgrade, and its body later",
+            "an upgrade offer whose body arrives later",
             Scenario::answer_in_two(
                 "HTTP/1.1 200 OK\r\nupgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 16\r\n\r\n",
                 SUCCESS,
             ),
         ),
-        ("two answers to one request", Scenario::answer(success() + &not_found())),
-        ("another answer while the connection is idle", {
+        (
+            "two responses to one request",
+            Scenario::answer(success() + &not_found()),
+        ),
+        ("an unsolicited response on the idle connection", {
             let (go, gone) = (channel(), channel());
             let goes = Mutex::new(go.1);
             let scenario = Scenario::serve(move |mut stream| {
@@ -689,7 +701,7 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             )),
         ),
         (
-            "chunked, and a line too many",
+            "chunked, and one extra line",
             Scenario::answer(answer(chunked, &format!("10\r\n{SUCCESS}\r\n0\r\n\r\n\r\n"))),
         ),
         (
@@ -718,7 +730,7 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             Scenario::answer(unsized_success("")).with_short_timeout(),
         ),
         (
-            "shorter than its length, but whole JSON",
+            "shorter than its length, but complete JSON",
             Scenario::answer_and_close(unsized_success("content-length: 99999\r\n")),
         ),
         (
@@ -726,11 +738,11 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             Scenario::answer_and_close(answer("content-length: 16\r\n", "{\"succ")),
         ),
         (
-            "shorter than its length, and then a stall",
+            "shorter than its length, then a stall",
             Scenario::answer(answer("content-length: 16\r\n", "{\"succ")).with_short_timeout(),
         ),
         (
-            "shorter than its length, and then a reset",
+            "shorter than its length, then a reset",
             Scenario::answer_and_reset(answer("content-length: 16\r\n", "{\"succ")),
         ),
         (
@@ -744,7 +756,7 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             Scenario::answer(response(200, "content-type: text/html\r\n", "<html>")),
         ),
         (
-            "whole JSON of more than 64 KiB",
+            "complete JSON of more than 64 KiB",
             Scenario::answer(response(200, "", &format!("{}{SUCCESS}", " ".repeat(100_000)))),
         ),
         (
@@ -772,8 +784,8 @@ fn not_found() -> String {
     response(404, "", "")
 }
 
-/// Gives bytes, a close or a reset the time to arrive at the poster's socket. A fixed time, since the runtime, which would
-/// notice the arrival, stands still.
+/// Gives bytes, a close or a reset the time to arrive at the poster's socket. A fixed time, since the runtime, which
+/// would notice the arrival, stands still.
 fn wait_for_the_network() {
     thread::sleep(SHORT_LIMIT / 20);
 }

@@ -122,8 +122,8 @@ pub fn classify(data: &[u8]) {
     }
 }
 
-/// A call in the outbox: lines with its lane, target id and key, then its body. Whatever the row holds, the call is found,
-/// and is either restored or known to be damaged.
+/// A call in the outbox: lines with its lane, target id and key, then its body. Whatever the row holds, the call is
+/// found, and is either restored or known to be damaged.
 pub fn row(data: &[u8]) {
     let mut fields = data.splitn(4, |&byte| byte == b'\n');
     let cells = [(); 4].map(|()| fields.next().unwrap_or_default());
@@ -245,7 +245,8 @@ pub fn token_file(data: &[u8]) {
     }
 }
 
-/// A line with the value of `Retry-After`, then numbers of eight bytes each: the time of day and the fields of a policy.
+/// A line with the value of `Retry-After`, then numbers of eight bytes each: the time of day and the fields of a
+/// policy.
 pub fn retry_after(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let value = String::from_utf8_lossy(parts.next().unwrap_or_default());
@@ -294,7 +295,8 @@ pub fn retry_after(data: &[u8]) {
         };
         assert!(attempt < max_attempts && asked <= max_retry_after);
         assert!(asked <= wait && wait <= max_delay.max(asked));
-        // Only the cap and the jitter make it shorter than the first wait, and only the jitter longer than the doubled one.
+        // Only the cap and the jitter make it shorter than the first wait, and only the jitter longer than the doubled
+        // one.
         let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
         let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);

@@ -246,10 +246,10 @@ async fn cancelling_a_partly_sent_request_does_not_affect_other_requests() {
     let cancelled = poster.send(long_result("s").with_cancellation(cancellation.clone()));
     let cancelled = actix_rt::spawn(cancelled);
     platform.wait_for_requests(1).await;
-    let beside = ["a", "b", "c"].map(|session| actix_rt::spawn(poster.send(long_result(session))));
+    let concurrent = ["a", "b", "c"].map(|session| actix_rt::spawn(poster.send(long_result(session))));
     actix_rt::task::yield_now().await;
     cancellation.cancel();
-    for reply in join_all(beside).await {
+    for reply in join_all(concurrent).await {
         reply.unwrap().unwrap().unwrap();
     }
     let error = cancelled.await.unwrap().unwrap().unwrap_err();

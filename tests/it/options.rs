@@ -202,7 +202,7 @@ fn invalid_values_are_refused_with_the_option_name() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let message = build_error(with_token().add_root_certificates_pem(broken));
     assert!(
-        message.starts_with("option `add_root_certificates_pem` holds a certificate that can't be a root: "),
+        message.starts_with("option `add_root_certificates_pem` contains a certificate that can't be a root: "),
         "{message}"
     );
 }

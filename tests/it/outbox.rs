@@ -206,7 +206,7 @@ async fn reply_when_durable_without_an_outbox_is_invalid() {
 }
 
 #[actix_rt::test]
-async fn listing_requeuing_and_discarding_without_an_outbox_are_errors() {
+async fn outbox_messages_are_refused_without_an_outbox() {
     let (_platform, poster) = platform_and_poster();
     let query = EntryQuery::parked().limit(1);
     let listed = poster.send(ListEntries::new(query)).await.unwrap();
@@ -292,7 +292,7 @@ fn heartbeat_timeouts_and_delays_below_10_ms_are_refused() {
 }
 
 #[actix_rt::test]
-async fn a_replay_makes_one_attempt_and_adds_it_to_the_count() {
+async fn the_attempt_of_a_replay_is_added_to_the_count() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503, 503, 503, 503, 503, 404]);
     let poster = start(fixture.options_without_replay().max_attempts(3));

@@ -97,7 +97,7 @@ async fn cancellation_does_not_wait_for_a_locked_file() {
     let reply = within(Duration::from_secs(4), reply).await;
     assert_eq!(outcome(&reply.unwrap().unwrap()), "cancelled by token");
     drop(lock);
-    // Its insert comes after the pending one: neither is left in the file, and only one was sent.
+    // The insert of this call follows the cancelled one: the file ends up empty, and only this call was sent.
     send_update(&poster, "j").await.unwrap();
     fixture.emptied().await;
     assert_eq!(shut_down(&poster).await, 0);

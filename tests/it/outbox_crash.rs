@@ -146,7 +146,7 @@ async fn ten_thousand_parked_calls_are_delivered_in_order_within_max_in_flight()
 async fn readers_do_not_disturb_a_running_poster() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
-    // Nobody listens at this port, and no call is replayed during the test.
+    // This port has no listener, and no call is replayed during the test.
     let hour = Duration::from_secs(60 * 60);
     let outbox = OutboxOptions::builder(&path).base_delay(hour).max_delay(hour);
     let options = options("http://127.0.0.1:1").max_attempts(1);
@@ -270,8 +270,8 @@ fn assert_delivered(session_ids: &[String], requests: &[Request]) {
     }
 }
 
-/// How many requests repeat another. Each carries the key of its call, and comes from another process: an
-/// acknowledgement is lost only with its process.
+/// The number of repeated requests. Asserts that a repetition has the same key and another sender: an acknowledgement
+/// is lost only if its process is killed.
 fn count_repeated(requests: &[Request]) -> usize {
     let mut by_path: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
     for request in requests {

@@ -108,7 +108,7 @@ fn a_missing_file_is_not_created_by_a_reader() {
 }
 
 #[actix_rt::test]
-async fn an_insert_failure_is_reported_and_the_call_is_still_sent() {
+async fn a_call_whose_insert_fails_is_sent() {
     let fixture = OutboxFixture::new();
     let poster = start(fixture.options_with(replay_soon(fixture.path()).max_bytes(128 * 1024)));
     // `reply_when_durable` makes no difference: a message that is not in the file is answered when it is delivered.
@@ -255,7 +255,7 @@ async fn a_failed_call_of_a_deleted_file_is_not_reported_as_parked() {
 }
 
 #[actix_rt::test]
-async fn the_pause_of_the_platform_is_reported_for_a_call_of_a_deleted_file() {
+async fn retry_after_is_reported_for_a_call_of_a_deleted_file() {
     let fixture = OutboxFixture::new();
     let busy = Reply::status(503).header("retry-after", "90").delay(10 * SHORT_DELAY);
     fixture.platform.script("issue-tracker-proxy", [busy]);

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[actix_rt::test]
-async fn messages_behind_a_parked_message_are_parked_and_delivered_in_order() {
+async fn messages_behind_a_parked_message_are_delivered_in_order() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
     let poster = start(fixture.options_without_replay());
@@ -165,7 +165,7 @@ async fn discarding_a_call_makes_the_next_call_due() {
 }
 
 #[actix_rt::test]
-async fn an_unreadable_call_becomes_a_dead_letter_and_blocks_no_other_call() {
+async fn an_unreadable_call_blocks_no_other_call() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
     let poster = start(fixture.options_without_replay());

@@ -143,7 +143,7 @@ async fn the_calls_of_a_replaced_worker_are_delivered_by_its_successor() {
 }
 
 #[actix_rt::test]
-async fn parking_does_not_steal_a_call_back() {
+async fn parking_does_not_change_a_call_of_another_owner() {
     let fixture = OutboxFixture::new();
     fixture
         .platform

@@ -1,5 +1,5 @@
-//! With any answers, cancellations and crashes, every message gets one correct reply, lanes stay in order, and nothing is
-//! left over.
+//! With any answers, cancellations and crashes, every message gets one correct reply, lanes stay in order, and nothing
+//! is left over.
 //!
 //! A failure prints the smallest case that shows it. `PROPTEST_CASES` sets how many cases are tried.
 

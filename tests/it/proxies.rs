@@ -224,12 +224,15 @@ async fn a_refused_tunnel_is_transient_with_its_cause() {
         (refusal(403), "the proxy answered 403"),
         (refusal(502), "the proxy answered 502"),
         (refusal(302), "the proxy answered 302"),
-        (RawStep::write("SSH-2.0-OpenSSH\r\n"), "the proxy's answer is not HTTP"),
+        (
+            RawStep::write("SSH-2.0-OpenSSH\r\n"),
+            "the proxy's response is not HTTP",
+        ),
         (
             RawStep::write(format!("{ESTABLISHED}more")),
-            "the proxy sent more than its answer",
+            "the proxy sent data after its response",
         ),
-        (RawStep::write(endless), "the proxy's answer has no end"),
+        (RawStep::write(endless), "the head of the proxy's response is too long"),
         (RawStep::write_and_close(""), "the proxy closed the connection"),
         (
             RawStep::write_and_close("HTTP/1.1 200 OK\r\n"),

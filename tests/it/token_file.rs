@@ -151,9 +151,9 @@ impl TempFile {
 
     /// Writes another file and renames it to this one, as a daemon does.
     fn replace(&self, content: &str) {
-        let beside = self.0.with_extension("new");
-        fs::write(&beside, content).unwrap();
-        fs::rename(beside, &self.0).unwrap();
+        let replacement = self.0.with_extension("new");
+        fs::write(&replacement, content).unwrap();
+        fs::rename(replacement, &self.0).unwrap();
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     head::{HEAD_LIMIT, Head, parse_head, skip_empty_lines},
 };
 
-/// How far an exchange has got.
+/// The progress of an exchange.
 pub(super) enum ExchangeState {
     /// No request was sent yet, or the head of its response is not complete.
     AwaitingHead(IncomingHead),
@@ -33,7 +33,7 @@ pub(super) struct IncomingResponse {
     pub(super) unread: Vec<u8>,
     /// The part of the response that awc has not read yet, `unread` included.
     pub(super) remaining: Framing,
-    /// Whether the bytes after the response may belong to no response.
+    /// Whether the connection can't carry another request, regardless of `remaining`.
     pub(super) not_reusable: bool,
 }
 
@@ -110,7 +110,7 @@ impl IncomingResponse {
         !self.not_reusable && self.remaining.is_complete()
     }
 
-    /// Whether the status is a 2xx. For a response of which awc has read nothing.
+    /// Whether the status is a 2xx. Valid only until awc reads the response.
     pub(super) fn is_success(&self) -> bool {
         let after_version = self.unread.get("HTTP/1.1".len()..);
         after_version.is_some_and(|rest| rest.starts_with(b" 2"))

@@ -8,7 +8,7 @@ pub enum BodyLength {
     Chunked,
     /// Not declared: the body ends when the connection closes.
     UntilClose,
-    /// Declared, but not in a way that makes sense.
+    /// Declared, but not valid.
     Invalid,
 }
 
@@ -35,7 +35,7 @@ impl Framing {
         }
     }
 
-    /// Takes note of bytes that were read.
+    /// Moves past bytes that were read.
     pub fn consume(&mut self, bytes: &[u8]) {
         match self {
             Self::Bytes(remaining) => match remaining.checked_sub(bytes.len() as u64) {

@@ -54,7 +54,7 @@ pub fn parse_head(bytes: &[u8], scanned: usize) -> Head {
         Head::Partial
     };
     // An empty line ends the head, and may begin up to two bytes before the new ones. A head that arrives in pieces is
-    // searched for that line first, so that a byte at a time does not cost a parse at a time.
+    // searched for that line first, so that it is not parsed again after each piece.
     let new = bytes.get(scanned.saturating_sub(2)..).unwrap_or_default();
     if scanned > 0 && !contains_empty_line(new) {
         return incomplete;
@@ -86,7 +86,7 @@ fn contains_empty_line(bytes: &[u8]) -> bool {
 }
 
 impl FinalHead {
-    /// Of `head`, which was parsed from the first `length` of the `bytes`.
+    /// The final head for `head`, which was parsed from the first `length` bytes of `bytes`.
     fn new(bytes: &[u8], length: usize, status: u16, head: &Response<'_, '_>) -> Self {
         let body = body_length(status, head);
         let ends_with_connection = body == BodyLength::UntilClose;
@@ -104,8 +104,8 @@ impl FinalHead {
 
     /// Edits `bytes`, which begin with this head, where awc would misread it:
     ///
-    /// - awc takes an upgrade that is only offered for one that takes place, and reads no body. The header is renamed.
-    /// - awc takes a body that ends with the connection for an empty one, unless the version is HTTP/1.0.
+    /// - awc mistakes an offered upgrade for a completed one, and reads no body. The header is renamed.
+    /// - awc mistakes a body that ends with the connection for an empty body, unless the version is HTTP/1.0.
     pub fn patch(&self, bytes: &mut [u8]) {
         if let Some(initial) = self.upgrade_at.and_then(|offset| bytes.get_mut(offset)) {
             *initial = b'x';
@@ -138,7 +138,8 @@ fn header<'a>(head: &'a Response<'_, '_>, name: &str) -> Option<&'a str> {
     str::from_utf8(header.value).ok().map(str::trim)
 }
 
-/// The offset of the first header of this name in a head that was parsed, and so has a header in each line but the first.
+/// The offset of the first header of this name in a head that was parsed, and so has a header in each line but the
+/// first.
 fn find_header(head: &[u8], name: &str) -> Option<usize> {
     let has_name = |line: &[u8]| {
         let mut parts = line.split(|&byte| byte == b':');

@@ -1,11 +1,11 @@
 //! An HTTP/1.1 connection as awc sees it, which compensates for what awc does not handle:
 //!
 //! - Interim responses (1xx, except 101) are removed. awc takes one for the final response, and would give the real
-//!   response, which follows it, to the next request on the connection.
+//!   response, which follows, to the next request on the connection.
 //! - A body that ends when the connection closes is declared as a body of HTTP/1.0, which awc reads correctly.
 //! - A response that arrives before the request was sent completely, and is not a 2xx, ends the sending, so that awc
 //!   reads the response.
-//! - An upgrade that is only offered is hidden: awc would skip the body, and take it for the next response.
+//! - An upgrade that is only offered is hidden: awc would skip the body, and mistake it for the next response.
 //! - An idle connection that the platform has closed, or on which it has sent anything, fails the next request with
 //!   `Stale` before a byte of the request is sent.
 
@@ -39,7 +39,7 @@ const READ_SIZE: usize = 4096;
 
 /// The connection can't carry another request. Nothing of the request was sent.
 #[derive(Debug, Error)]
-#[error("the connection can't serve again")]
+#[error("the connection can't carry another request; nothing was sent")]
 pub(crate) struct Stale;
 
 /// A connection that carries one request after another.
@@ -89,14 +89,14 @@ impl Http1Stream {
 
     /// Writes a part of the request, unless the platform has refused the request.
     ///
-    /// The response is looked for only when a write does not succeed, since until then the platform still reads:
+    /// The response is read only after a write that does not succeed: until then, the platform still reads the request.
     ///
     /// | head of the response | write | result |
     /// |---|---|---|
     /// | complete, refused before | not tried | `discarded`, as if written |
     /// | complete, otherwise | any | that of the write |
     /// | incomplete | success | that of the write |
-    /// | still incomplete, more may follow | failed by the peer | pending: the runtime may not know yet what broke the connection, and a response may have arrived before that |
+    /// | still incomplete, more may follow | failed by the peer | pending: the runtime may not know the cause yet, and a response may have arrived before it |
     /// | still incomplete, otherwise | pending, failed | that of the write |
     /// | now complete, a 2xx | pending | that of the write: the rest is still sent |
     /// | now complete, otherwise | pending, failed | `discarded`, and the sending side is closed |
@@ -160,7 +160,7 @@ impl AsyncRead for Http1Stream {
         response
             .remaining
             .consume(buf.filled().get(before..).unwrap_or_default());
-        // awc reads when it has sent all that it will send.
+        // awc reads only after it has written the whole request.
         response.request = RequestState::Complete;
         Poll::Ready(Ok(()))
     }
