@@ -454,7 +454,7 @@ async fn answered_errors() -> [(CallError, Vec<&'static str>); 4] {
 }
 
 /// The errors of calls without an answer.
-async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
+async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 5] {
     // Bound, so that nobody else gets the port, but not listening.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     closed
@@ -463,6 +463,7 @@ async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
     let closed = closed.local_addr().unwrap().as_socket().unwrap();
     let silent = ScriptedServer::start([RawStep::Silence]);
     let closing = ScriptedServer::start([RawStep::write_and_close("")]);
+    let resetting = ScriptedServer::start([RawStep::Reset]);
     let refusing = Http2Platform::start(&[H2], [Http2Step::Reset(Reason::REFUSED_STREAM)]);
     let error = async |options: OptionsBuilder| {
         let options = options.max_attempts(1).timeout(Duration::from_secs(1));
@@ -491,6 +492,14 @@ async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
                 "gave up after 1 attempt",
                 "connection lost before a response; the request may have been processed",
                 "closed without a response",
+            ],
+        ),
+        (
+            error(options(resetting.url())).await,
+            vec![
+                "gave up after 1 attempt",
+                "connection lost before a response; the request may have been processed",
+                "Connection reset by peer",
             ],
         ),
         (
