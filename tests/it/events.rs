@@ -78,22 +78,22 @@ async fn an_event_is_serialized_with_its_call_and_target() {
     poster.send(Subscribe::new(watcher.clone().recipient())).await.unwrap();
     send_update(&poster, "i").await.unwrap();
     let events = watcher.send(Take).await.unwrap();
-    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.kind) else {
+    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.event) else {
         panic!("{events:?}");
     };
     assert_eq!(
         serde_json::to_value(&events).unwrap(),
         json!([
-            {"call": "updateIssueStatus", "targetId": "i", "event": "accepted"},
+            {"kind": "updateIssueStatus", "targetId": "i", "event": "accepted"},
             {
-                "call": "updateIssueStatus",
+                "kind": "updateIssueStatus",
                 "targetId": "i",
                 "event": "attempt_failed",
                 "attempt": 1,
                 "reason": "the platform answered 503",
                 "retryIn": {"secs": 0, "nanos": 0},
             },
-            {"call": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
+            {"kind": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
         ])
     );
 }
@@ -203,7 +203,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "WARN",
             r#"completion of session "log-1": attempt 1 of 3 failed: the platform answered 503; retrying at once"#,
-            &[" call=completion", " attempt=1", " retry_in=Some(0ns)"],
+            &[" kind=completion", " attempt=1", " retry_in=Some(0ns)"],
         ),
         1,
         "{lines:#?}"
@@ -212,7 +212,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "DEBUG",
             r#"completion of session "log-1": delivered in "#,
-            &[" call=completion", " attempts=2", " elapsed="],
+            &[" kind=completion", " attempts=2", " elapsed="],
         ),
         1,
         "{lines:#?}"
@@ -221,7 +221,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "ERROR",
             r#"status of session "log-1": the platform rejected the call with status 404 (check the session or issue id"#,
-            &[" call=status", " failure=permanent"],
+            &[" kind=status", " failure=permanent"],
         ),
         1,
         "{lines:#?}"
@@ -301,7 +301,7 @@ impl Handler<Take> for Watcher {
 /// The events since the last call of this, in short.
 async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
     let describe = |event: DeliveryEvent| {
-        let kind = match event.kind {
+        let what = match event.event {
             DeliveryEventKind::Accepted => "accepted".to_owned(),
             DeliveryEventKind::AttemptFailed {
                 attempt,
@@ -318,7 +318,7 @@ async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
             } => format!("failed {failure} {may_have_been_delivered}"),
             other => panic!("{other:?}"),
         };
-        format!("{} {}: {kind}", event.call, event.target_id)
+        format!("{} {}: {what}", event.kind, event.target_id)
     };
     watcher.send(Take).await.unwrap().into_iter().map(describe).collect()
 }
