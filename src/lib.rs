@@ -29,7 +29,7 @@
 //!
 //! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
 //! match poster.send(PostResult::new("sess-1", result)).await? {
-//!     Ok(receipt) => println!("delivered after {} attempts", receipt.completion.attempts()),
+//!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
 //!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
 //!         NextStep::RetryLater { after } => println!("send a clone again after {after:?}: {error}"),

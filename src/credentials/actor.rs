@@ -265,7 +265,7 @@ mod restart_tests {
     /// Sends a request and lets the actor take it. The task's output is the generation in the reply.
     async fn request(actor: &Addr<CredentialActor>) -> JoinHandle<Option<u64>> {
         let reply = actor.send(GetCredentials::default());
-        let task = actix_rt::spawn(async move { Some(reply.await.ok()?.ok()?.generation()) });
+        let task = actix_rt::spawn(async move { reply.await.ok()?.ok()?.generation() });
         actix_rt::task::yield_now().await;
         task
     }

@@ -133,10 +133,10 @@ impl IssuedCredentials {
         self.token().map(|_| &self.credentials.auth_token)
     }
 
-    /// The generation, which grows with each change of the worker id or the token. The fixed pair has generation 0.
+    /// The generation, from 1, which grows with each change of the worker id or the token; `None` for the fixed pair.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
+    pub fn generation(&self) -> Option<u64> {
+        (self.generation != state::FIXED_GENERATION).then_some(self.generation)
     }
 
     pub(crate) fn token(&self) -> Option<&str> {

@@ -293,7 +293,9 @@ mod tests {
         let _place = poster.parts.queue.admit(target.clone(), Bound::Queue).unwrap();
         let calls = |_: &Platform, _: &Rc<str>| panic!("the calls were built");
         let kinds = &[CallKind::CreateComment];
-        let outcomes = poster.submit(kinds, target, Ok(()), DeliveryOptions::default(), calls).await;
+        let outcomes = poster
+            .submit(kinds, target, Ok(()), DeliveryOptions::default(), calls)
+            .await;
         assert_eq!(outcomes, Ok(vec![Err(CallError::Overloaded)]));
     }
 }

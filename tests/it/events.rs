@@ -163,7 +163,10 @@ async fn every_call_is_counted_once() {
         (stats.delivered, stats.permanent, stats.transient, stats.cancelled),
         (7, 1, 1, 2)
     );
-    assert_eq!((stats.attempts, stats.retries, stats.credential_fetches), (12, 3, 12));
+    assert_eq!(
+        (stats.attempts, stats.retries, stats.credential_fetches),
+        (12, 3, Some(12))
+    );
     assert_eq!((stats.internal_errors, stats.restarts, stats.events_dropped), (0, 0, 0));
     assert_eq!((stats.in_flight, stats.queued, stats.active_lanes), (0, 0, 0));
 }
@@ -265,6 +268,14 @@ async fn calls_without_credentials_are_counted_as_failed() {
     post(&poster, "s").await.unwrap_err();
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!((stats.accepted, stats.permanent, stats.refused), (2, 2, 0));
+}
+
+#[actix_rt::test]
+async fn the_fetches_of_a_shared_credential_actor_are_not_counted() {
+    let options = builder("https://platform.test").credential_actor(actor_without_token().await);
+    let stats = start(options).send(GetStats).await.unwrap();
+    assert_eq!(stats.credential_fetches, None);
+    assert!(stats.metrics().all(|metric| metric.name != "credential_fetches"));
 }
 
 /// Keeps the events that it receives.

@@ -176,7 +176,7 @@ async fn reply_when_durable_replies_before_the_delivery() {
     assert!(receipt.completion.call_id() < receipt.status.call_id() && receipt.completion.call_id().is_some());
     assert_eq!(
         (receipt.completion.attempts(), fixture.platform.requests().len()),
-        (0, 0)
+        (None, 0)
     );
     assert_eq!(fixture.count(), 2);
     let receipt = poster.send(status_update("i").reply_when_durable()).await.unwrap();

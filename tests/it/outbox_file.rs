@@ -115,7 +115,10 @@ async fn an_insert_failure_is_reported_and_the_call_is_still_sent() {
     for message in [large_result("a"), large_result("b").reply_when_durable()] {
         let receipt = poster.send(message).await.unwrap().unwrap();
         assert_eq!(receipt.completion.outbox_error(), Some(&OutboxError::Full));
-        assert_eq!((receipt.completion.attempts(), receipt.completion.call_id()), (1, None));
+        assert_eq!(
+            (receipt.completion.attempts(), receipt.completion.call_id()),
+            (Some(1), None)
+        );
     }
     fixture.script("completion", [503]);
     let error = poster.send(large_result("c")).await.unwrap().unwrap_err();
