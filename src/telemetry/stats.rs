@@ -75,6 +75,7 @@ poster_stats! {
     /// The unit is the call: a result has two. Each accepted call ends as exactly one of `delivered`, `permanent`,
     /// `transient`, `parked`, `cancelled` and `internal_errors`. A replayed call is accepted again.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "camelCase")]
     #[non_exhaustive]
     pub struct PosterStats {
         /// Calls that were admitted to the queue or stored in the outbox.
@@ -118,8 +119,15 @@ poster_stats! {
 mod tests {
     use super::*;
 
+    fn camel_case(name: &str) -> String {
+        let mut words = name.split('_');
+        let first = words.next().unwrap().to_owned();
+        let capitalized = words.map(|word| word[..1].to_uppercase() + &word[1..]);
+        capitalized.fold(first, |name, word| name + &word)
+    }
+
     #[test]
-    fn every_field_is_a_metric_and_serialized_under_its_name() {
+    fn every_field_is_a_metric_and_serialized_in_camel_case() {
         let stats = PosterStats {
             accepted: 3,
             credential_fetches: Some(1),
@@ -130,7 +138,7 @@ mod tests {
         let metrics: Vec<_> = stats.metrics().collect();
         assert_eq!(json.as_object().unwrap().len(), metrics.len());
         for metric in &metrics {
-            assert_eq!(json[metric.name], metric.value);
+            assert_eq!(json[camel_case(metric.name)], metric.value);
         }
         let (first, last) = (metrics[0], metrics[metrics.len() - 1]);
         assert_eq!(
