@@ -42,6 +42,14 @@ pub enum CallReceipt {
 }
 
 impl CallReceipt {
+    pub(crate) fn delivered(attempts: u32, elapsed: Duration) -> Self {
+        Self::Delivered {
+            attempts,
+            elapsed,
+            outbox_error: None,
+        }
+    }
+
     /// How many attempts the delivery took; `None` for a call that was only stored.
     #[must_use]
     pub fn attempts(&self) -> Option<u32> {

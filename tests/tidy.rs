@@ -124,6 +124,16 @@ fn no_import_runs_up() {
 }
 
 #[test]
+fn the_delivery_knows_no_outbox() {
+    let delivery = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/delivery");
+    for path in sources(&delivery) {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            assert!(!line.contains("outbox"), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
 fn no_file_is_too_long() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for path in sources(&src) {

@@ -211,13 +211,7 @@ mod tests {
     }
 
     fn spent(retry_after: Option<Duration>, may_have_been_delivered: bool) -> CallError {
-        CallError::Transient(TransientError {
-            attempts: 3,
-            last: late(),
-            retry_after,
-            may_have_been_delivered,
-            outbox_error: None,
-        })
+        TransientError::new(3, late(), retry_after, may_have_been_delivered).into()
     }
 
     fn late() -> AttemptError {

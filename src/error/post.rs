@@ -107,13 +107,8 @@ mod tests {
     use crate::error::{AttemptError, CancelledBy};
 
     fn spent(retry_after: Option<u64>) -> CallError {
-        CallError::Transient(TransientError {
-            attempts: 3,
-            last: AttemptError::Connect(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
-            retry_after: retry_after.map(Duration::from_secs),
-            may_have_been_delivered: false,
-            outbox_error: None,
-        })
+        let last = AttemptError::Connect(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        TransientError::new(3, last, retry_after.map(Duration::from_secs), false).into()
     }
 
     fn rejected(status_code: u16) -> CallError {

@@ -24,6 +24,21 @@ pub struct TransientError {
 }
 
 impl TransientError {
+    pub(crate) fn new(
+        attempts: u32,
+        last: AttemptError,
+        retry_after: Option<Duration>,
+        may_have_been_delivered: bool,
+    ) -> Self {
+        Self {
+            attempts,
+            last,
+            retry_after,
+            may_have_been_delivered,
+            outbox_error: None,
+        }
+    }
+
     /// Why the outbox could not store the call, if there is an outbox and it could not.
     #[must_use]
     pub fn outbox_error(&self) -> Option<&OutboxError> {
