@@ -18,7 +18,7 @@ pub enum NextStep {
     RenewCredentials,
     /// Send the message again after this time.
     RetryLater {
-        /// How long to wait.
+        /// How long to wait: at most a day, even if the platform asks for a longer pause.
         after: Duration,
     },
     /// Report the error: the same message would fail again.
