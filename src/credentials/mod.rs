@@ -10,14 +10,14 @@ mod access;
 mod actor;
 mod cache;
 mod decision;
-pub mod jwt;
+pub(crate) mod jwt;
 mod messages;
 mod parse;
 mod provider;
 mod refresh_endpoint;
 mod source;
 mod state;
-pub mod token_file;
+pub(crate) mod token_file;
 mod validate;
 
 use std::{fmt, sync::Arc, time::SystemTime};

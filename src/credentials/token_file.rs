@@ -153,7 +153,7 @@ impl TokenFile {
 }
 
 /// Parses the content of a token file. The first token that is not empty counts.
-pub fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
     let content: Content = parse_object(bytes)?;
     let token = [content.runtime_token, content.runtime_jwt]
         .into_iter()
