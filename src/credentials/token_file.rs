@@ -58,12 +58,12 @@ pub struct RuntimeTokenFile(Arc<TokenFile>);
 #[derive(Debug)]
 struct TokenFile {
     path: PathBuf,
-    history: Mutex<History>,
+    history: Mutex<ReadHistory>,
 }
 
 /// What was read and logged before.
 #[derive(Debug, Default)]
-struct History {
+struct ReadHistory {
     last_valid: Option<RuntimeCredentials>,
     /// Whether the file is missing or malformed, and the log says so.
     outage_logged: bool,
@@ -136,7 +136,7 @@ impl TokenFile {
         }
     }
 
-    fn read_now(&self, history: &mut History) -> Result<RuntimeCredentials, TokenFileError> {
+    fn read_now(&self, history: &mut ReadHistory) -> Result<RuntimeCredentials, TokenFileError> {
         let failed = |error| TokenFileError::Read(self.path.clone(), error);
         let file = File::open(&self.path).map_err(failed)?;
         if !history.permissions_logged && is_readable_by_others(&file) {

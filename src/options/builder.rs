@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::Addr;
 use secrecy::SecretString;
 
-use super::Source;
+use super::CredentialChoice;
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     clock::Clock,
@@ -34,7 +34,7 @@ pub struct OptionsBuilder {
     pub(super) platform_url: String,
     pub(super) worker_id: Option<String>,
     pub(super) auth_token: Option<SecretString>,
-    pub(super) source: Source,
+    pub(super) source: CredentialChoice,
     pub(super) refresh_margin: Duration,
     pub(super) credential_timeout: Duration,
     pub(super) allow_plaintext_http: bool,
@@ -61,7 +61,7 @@ impl OptionsBuilder {
             platform_url,
             worker_id: None,
             auth_token: None,
-            source: Source::Fixed,
+            source: CredentialChoice::Fixed,
             refresh_margin: Duration::from_secs(60),
             credential_timeout: Duration::from_secs(10),
             allow_plaintext_http: false,
@@ -106,7 +106,7 @@ impl OptionsBuilder {
     /// Default: none. Of this, [`refresh_endpoint`](Self::refresh_endpoint) and
     /// [`credential_actor`](Self::credential_actor), the last one that was set applies.
     pub fn credential_provider(mut self, provider: impl CredentialProvider) -> Self {
-        self.source = Source::Provider(Arc::new(provider));
+        self.source = CredentialChoice::Provider(Arc::new(provider));
         self
     }
 
@@ -116,7 +116,7 @@ impl OptionsBuilder {
     /// The request uses the poster's own client, is made once per fetch, and takes no permit. It never registers a new
     /// worker: a 404 or 405 is an error that says that the worker no longer exists. Default: none.
     pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
-        self.source = Source::Endpoint(registration_token.into());
+        self.source = CredentialChoice::Endpoint(registration_token.into());
         self
     }
 
@@ -124,7 +124,7 @@ impl OptionsBuilder {
     /// fixed pair, margin, time limit and clock: [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token) must
     /// not be set together with it. Default: none.
     pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
-        self.source = Source::Actor(actor);
+        self.source = CredentialChoice::Actor(actor);
         self
     }
 

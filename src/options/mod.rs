@@ -44,7 +44,7 @@ use crate::{
 pub struct Options {
     platform: Platform,
     credentials: CredentialConfig,
-    source: Source,
+    source: CredentialChoice,
     token_required: bool,
     transport: TransportConfig,
     retry_policy: RetryPolicy,
@@ -92,14 +92,16 @@ impl Options {
         };
         let own = |source| Credentials::own(self.credentials.clone(), source);
         let credentials = match self.source {
-            Source::Fixed => own(None),
-            Source::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
-            Source::Endpoint(registration_token) => own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
-                url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
-                registration_token,
-                transport: Rc::clone(&transport),
-            })))),
-            Source::Actor(actor) => Credentials::shared(actor),
+            CredentialChoice::Fixed => own(None),
+            CredentialChoice::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
+            CredentialChoice::Endpoint(registration_token) => {
+                own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
+                    url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
+                    registration_token,
+                    transport: Rc::clone(&transport),
+                }))))
+            }
+            CredentialChoice::Actor(actor) => Credentials::shared(actor),
         };
         let dispatcher = Dispatcher {
             platform: self.platform,
@@ -129,7 +131,7 @@ impl Options {
 
 /// Where the credentials come from.
 #[derive(Clone)]
-enum Source {
+enum CredentialChoice {
     /// The fixed pair.
     Fixed,
     Provider(Arc<dyn CredentialProvider>),
@@ -138,7 +140,7 @@ enum Source {
     Actor(Addr<CredentialActor>),
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for CredentialChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fixed => "Fixed",
