@@ -26,7 +26,10 @@ use std::{fmt, sync::Arc, time::SystemTime};
 pub use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use self::{
-    access::Credentials, cache::CredentialConfig, refresh_endpoint::RefreshEndpoint, source::CredentialSource,
+    access::Credentials,
+    cache::{CredentialConfig, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
+    refresh_endpoint::RefreshEndpoint,
+    source::CredentialSource,
 };
 pub use self::{
     actor::{CredentialActor, CredentialActorBuilder, GetCredentialActor},

@@ -9,7 +9,7 @@ use super::CredentialChoice;
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     clock::Clock,
-    credentials::{CredentialActor, CredentialProvider},
+    credentials::{CredentialActor, CredentialProvider, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
     queue::Limits,
     transport::{ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, ProxyChoice},
 };
@@ -62,8 +62,8 @@ impl OptionsBuilder {
             worker_id: None,
             auth_token: None,
             source: CredentialChoice::Fixed,
-            refresh_margin: Duration::from_secs(60),
-            credential_timeout: Duration::from_secs(10),
+            refresh_margin: DEFAULT_REFRESH_MARGIN,
+            credential_timeout: DEFAULT_FETCH_TIMEOUT,
             allow_plaintext_http: false,
             organization_id: None,
             max_summary_bytes: 1024 * 1024,
