@@ -38,6 +38,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
 /// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
 /// - If other users may read the file, the log has one warning.
+/// - A clone shares the last valid content, and what was logged.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///     .build()?;
 /// # Ok::<_, result_poster::OptionsError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RuntimeTokenFile(Arc<TokenFile>);
 
 #[derive(Debug)]

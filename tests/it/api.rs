@@ -97,6 +97,7 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<OutboxOptionsBuilder>();
     check::<CredentialActorBuilder>();
     check::<RuntimeCredentials>();
+    check::<RuntimeTokenFile>();
     check::<IssuedCredentials>();
     check::<AgentResult>();
     check::<CallReceipt>();
@@ -119,7 +120,6 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<Addr<CredentialActor>>();
 
     fn check_unique<T: Debug + Send + Sync + 'static>() {}
-    check_unique::<RuntimeTokenFile>();
     check_unique::<FakePlatform>();
 
     // A connection of SQLite belongs to one thread at a time.
