@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::Addr;
 use secrecy::SecretString;
 
-use super::CredentialChoice;
+use super::{CredentialChoice, outbox::ChosenOutbox};
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     clock::Clock,
@@ -51,8 +51,7 @@ pub struct OptionsBuilder {
     pub(super) retry_policy: RetryPolicy,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
-    #[cfg(feature = "outbox")]
-    pub(super) outbox: Option<crate::outbox::OutboxOptions>,
+    pub(super) outbox: ChosenOutbox,
 }
 
 impl OptionsBuilder {
@@ -81,8 +80,7 @@ impl OptionsBuilder {
                 max_queued: 10_000,
             },
             clock: Clock::default(),
-            #[cfg(feature = "outbox")]
-            outbox: None,
+            outbox: ChosenOutbox::default(),
         }
     }
 
@@ -211,14 +209,6 @@ impl OptionsBuilder {
     /// [`credential_actor`](Self::credential_actor) has its own. Default: the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
-        self
-    }
-
-    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and checks it
-    /// for damage. Default: none; calls live in memory.
-    #[cfg(feature = "outbox")]
-    pub fn outbox(mut self, outbox: crate::outbox::OutboxOptions) -> Self {
-        self.outbox = Some(outbox);
         self
     }
 }

@@ -6,7 +6,7 @@ use awc::http::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::{CredentialChoice, Options, OptionsBuilder, platform_url};
+use super::{CredentialChoice, Options, OptionsBuilder, outbox, platform_url};
 use crate::{
     call::Platform,
     credentials::{CredentialConfig, RuntimeCredentials},
@@ -46,8 +46,7 @@ impl OptionsBuilder {
         self.check_limits()?;
         let transport = self.transport(&url)?;
         // Last, since it creates a file.
-        #[cfg(feature = "outbox")]
-        let outbox = self.outbox.map(crate::outbox::Config::open).transpose()?;
+        let outbox = outbox::open(self.outbox)?;
 
         Ok(Options {
             platform: Platform {
@@ -67,7 +66,6 @@ impl OptionsBuilder {
             retry_policy: self.retry_policy,
             limits: self.limits,
             clock: self.clock,
-            #[cfg(feature = "outbox")]
             outbox,
         })
     }
