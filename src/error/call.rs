@@ -314,7 +314,7 @@ mod tests {
         }
         assert_eq!(
             "".parse::<FailureKind>().unwrap_err().to_string(),
-            "unknown kind of failure"
+            r#"unknown kind of failure """#
         );
     }
 }

@@ -217,7 +217,7 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
     assert!(reasons.iter().all(|reason| !reason.is_empty()));
     assert_eq!(
         "nonsense".parse::<CallKind>().unwrap_err().to_string(),
-        "unknown kind of call"
+        r#"unknown kind of call "nonsense""#
     );
 }
 
