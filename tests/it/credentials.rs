@@ -541,6 +541,7 @@ async fn a_credential_actor_validates_its_settings() {
     let builder = || CredentialActor::builder(RuntimeCredentials::new("", ""));
     for (builder, message) in [
         (builder().timeout(Duration::ZERO), "option `timeout` is zero"),
+        (builder().fixed_pair("w", ""), "option `fixed_pair` has an empty token"),
         (
             builder().fixed_pair("w", "to\nken"),
             "option `fixed_pair` contains a line break or another control character; trim it where it is read",
