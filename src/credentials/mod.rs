@@ -37,6 +37,7 @@ pub use self::{
     provider::{BoxError, CredentialProvider, provider_fn},
     token_file::RuntimeTokenFile,
 };
+pub use crate::error::CredentialError;
 
 /// A worker id, its token, and the time when the token expires.
 ///
