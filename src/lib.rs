@@ -42,6 +42,9 @@
 //! # }
 //! ```
 //!
+//! A clone sends both calls of a result, with the same `Idempotency-Key`s as before: the platform recognises a call
+//! that it has carried out, or that is also [`parked`](PostError::parked) in the outbox.
+//!
 //! # Promises
 //!
 //! - **One reply per accepted message**: a receipt, or an error whose [`next_step`](PostError::next_step) says what to

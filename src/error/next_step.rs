@@ -7,6 +7,10 @@ use serde::Serialize;
 /// What a runner has to do after an error. A message that is sent again must be a clone, so that its calls keep their
 /// idempotency keys.
 ///
+/// A result can't be sent in part: a clone sends both of its calls, even if the outbox holds one of them
+/// ([`PostError::parked`](crate::PostError::parked)). That call may then be sent twice, with the same key: a platform
+/// that honours `Idempotency-Key` carries it out once.
+///
 /// The order of the variants is that of precedence: when both calls of a result failed, the first of their two steps is
 /// the step of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -14,7 +18,7 @@ use serde::Serialize;
 pub enum NextStep {
     /// Give the message to the next poster: this one has been shut down.
     UseNextPoster,
-    /// Renew the worker's credentials, then send the message again. A parked message must not be sent again.
+    /// Renew the worker's credentials, then send the message again.
     RenewCredentials,
     /// Send the message again after this time.
     RetryLater {
