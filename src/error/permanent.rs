@@ -33,6 +33,13 @@ impl PermanentError {
         }
     }
 
+    /// Whether the platform may have carried the call out in an earlier attempt, whose response was lost or did not
+    /// say.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.may_have_been_delivered
+    }
+
     /// What to check for this status, in a few words for a log or an operator.
     #[must_use]
     pub fn advice(&self) -> &'static str {

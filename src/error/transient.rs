@@ -39,6 +39,12 @@ impl TransientError {
         }
     }
 
+    /// Whether the platform may have carried the call out in one of the attempts.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.may_have_been_delivered
+    }
+
     /// Why the outbox could not store the call, if there is an outbox and it could not.
     #[must_use]
     pub fn outbox_error(&self) -> Option<&OutboxError> {
