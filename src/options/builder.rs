@@ -112,7 +112,8 @@ impl OptionsBuilder {
     /// `POST {base}/api/workers/{worker_id}/refresh-token`. It requires [`worker_id`](Self::worker_id).
     ///
     /// The request uses the poster's own client, is made once per fetch, and takes no permit. It never registers a new
-    /// worker: a 404 or 405 is an error that says that the worker no longer exists. Default: none.
+    /// worker: after a 404 or 405, which says that the worker no longer exists, register it again. After a 401, a 403
+    /// or a redirect, check the registration token. Default: none.
     pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
         self.source = CredentialChoice::Endpoint(registration_token.into());
         self

@@ -77,7 +77,7 @@ fn a_foreign_newer_or_damaged_file_is_refused_unchanged() {
         (
             make_damaged_outbox,
             |error| matches!(error, OutboxError::Corrupt(_)),
-            "the file is damaged: move it away",
+            "the file is damaged",
         ),
     ];
     for (make, is_expected, message) in cases {
@@ -348,7 +348,7 @@ fn an_unwritable_file_is_refused() {
         let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let refusal = [
             format!("option `outbox` can't use the file {}", path.display()),
-            "the file is not writable: check the permissions of the file and its folder".to_owned(),
+            "the file or its folder is not writable".to_owned(),
         ];
         set_mode(folder.path(), 0o500);
         assert_eq!(errors::texts(&refused(&path)), refusal);

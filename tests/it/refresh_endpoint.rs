@@ -58,21 +58,19 @@ async fn refresh_failures_are_described_and_not_retried_within_an_attempt() {
     for (reply, message) in [
         (
             Reply::status(404),
-            "the refresh endpoint answered 404: the worker no longer exists, or the platform has no such endpoint; \
-             register the worker again",
+            "the refresh endpoint answered 404: the worker no longer exists, or the platform has no such endpoint",
         ),
         (
             Reply::status(405),
-            "the refresh endpoint answered 405: the worker no longer exists, or the platform has no such endpoint; \
-             register the worker again",
+            "the refresh endpoint answered 405: the worker no longer exists, or the platform has no such endpoint",
         ),
         (
             Reply::status(401),
-            "the refresh endpoint answered 401: check the registration token",
+            "the refresh endpoint rejected the registration token with status 401",
         ),
         (
             Reply::status(302),
-            "the refresh endpoint answered 302: check the registration token",
+            "the refresh endpoint rejected the registration token with status 302",
         ),
         (Reply::status(500), "the refresh endpoint answered 500"),
         (
