@@ -170,12 +170,12 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
 }
 
 fn delivered(receipt: &CallReceipt) -> String {
-    let attempts = match receipt.attempts() {
-        1 => "1 attempt".to_owned(),
-        attempts => format!("{attempts} attempts"),
-    };
-    let elapsed = receipt.elapsed().unwrap_or_default();
-    format!("delivered after {attempts} in {elapsed:.1?}")
+    match (receipt.attempts(), receipt.elapsed()) {
+        (Some(1), Some(elapsed)) => format!("delivered after 1 attempt in {elapsed:.1?}"),
+        (Some(attempts), Some(elapsed)) => format!("delivered after {attempts} attempts in {elapsed:.1?}"),
+        // Only with `reply_when_durable`.
+        _ => "stored in the outbox".to_owned(),
+    }
 }
 
 /// The state of one call of a result that was not fully delivered.

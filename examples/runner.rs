@@ -139,8 +139,13 @@ impl From<MailboxError> for ReportError {
 async fn report(poster: &Addr<ResultPoster>, session: &Session) -> Result<(), ReportError> {
     let id = session.id;
     let receipt = poster.send(session.result.clone()).await??;
-    let attempts = receipt.completion.attempts();
-    say(format!("{id}: result delivered, completion on attempt {attempts}"));
+    let attempts = receipt
+        .completion
+        .attempts()
+        .map_or("none".to_owned(), |attempts| attempts.to_string());
+    say(format!(
+        "{id}: result delivered, attempts of the completion: {attempts}"
+    ));
 
     poster.send(session.update.clone()).await??;
     let (issue, status) = (session.update.issue_id(), session.update.status());

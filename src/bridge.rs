@@ -1,7 +1,7 @@
 //! Access to internals for `fuzz/`, `benches/` and the tests that replay the fuzzers' findings. Not part of the
 //! interface: it may change at any time.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
@@ -10,7 +10,6 @@ pub use crate::outbox::written_and_read;
 pub use crate::{
     backoff::{RetryPolicy, parse_retry_after},
     call::{Call, Endpoint, Platform, Target},
-    credentials::{jwt, token_file},
     queue::{Bound, LaneQueue, Limits, Permit, Ticket},
     redact::Redactor,
     transport::http1,
@@ -18,7 +17,7 @@ pub use crate::{
     verdict::{Answer, Verdict, classify},
 };
 use crate::{
-    credentials::RuntimeCredentials,
+    credentials::{RuntimeCredentials, jwt, token_file},
     error::{AttemptError, PermanentError},
     options::Options,
     poster::ResultPoster,
@@ -29,6 +28,16 @@ use crate::{
 /// Whether a token is a valid header value.
 pub fn is_valid_token(credentials: &RuntimeCredentials) -> bool {
     credentials.validate_token().is_ok()
+}
+
+/// The `exp` claim of a token.
+pub fn jwt_expiry(token: &str) -> Option<SystemTime> {
+    jwt::expiry(token)
+}
+
+/// The credentials in the content of a token file.
+pub fn parse_token_file(bytes: &[u8]) -> Option<RuntimeCredentials> {
+    token_file::parse(bytes)
 }
 
 /// An attempt's error as log lines show it.

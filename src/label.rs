@@ -1,12 +1,26 @@
 //! Enums whose values have names: as text, in JSON, and as the labels of metrics.
 
+use crate::util::prefix;
+
+/// The longest part of a text, in bytes, that an error quotes.
+const MAX_QUOTED: usize = 64;
+
 /// The error of parsing a text that is not the name of a variant, such as `done` as a
 /// [`SessionStatus`](crate::SessionStatus).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown {of}")]
+#[error("unknown {of} {text:?}")]
 pub struct UnknownNameError {
     /// The kind of name that was expected.
-    pub(crate) of: &'static str,
+    of: &'static str,
+    /// The start of the text.
+    text: String,
+}
+
+impl UnknownNameError {
+    pub(crate) fn new(of: &'static str, text: &str) -> Self {
+        let text = prefix(text, MAX_QUOTED).to_owned();
+        Self { of, text }
+    }
 }
 
 /// Gives an enum without data a name per variant: `as_str`, `Display`, `FromStr`, `Serialize` and `Deserialize`.
@@ -34,7 +48,7 @@ macro_rules! labels {
             fn from_str(name: &str) -> Result<Self, Self::Err> {
                 match name {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err($crate::label::UnknownNameError { of: $of }),
+                    _ => Err($crate::label::UnknownNameError::new($of, name)),
                 }
             }
         }

@@ -29,7 +29,7 @@
 //!
 //! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
 //! match poster.send(PostResult::new("sess-1", result)).await? {
-//!     Ok(receipt) => println!("delivered after {} attempts", receipt.completion.attempts()),
+//!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
 //!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
 //!         NextStep::RetryLater { after } => println!("send a clone again after {after:?}: {error}"),
@@ -41,6 +41,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A clone sends both calls of a result, with the same `Idempotency-Key`s as before: the platform recognises a call
+//! that it has carried out, or that is also [`parked`](PostError::parked) in the outbox.
 //!
 //! # Promises
 //!
@@ -78,8 +81,6 @@
 //! - `outbox`: the durable outbox on SQLite, which is built in and requires a C compiler.
 //! - `testing`: a scripted platform on loopback, a manual clock, and failures on demand, for a runner's own tests.
 
-// Some helpers exist only for the outbox.
-#![cfg_attr(not(feature = "outbox"), allow(dead_code))]
 // Some internals are `pub` for `bridge`, and need no documentation for users.
 #![cfg_attr(feature = "__bridge", allow(missing_docs))]
 #![cfg_attr(not(feature = "__bridge"), allow(unreachable_pub))]
@@ -156,6 +157,17 @@ pub mod client {
     pub use awc::ClientBuilder;
 
     pub use crate::transport::{ClientConnection, Dialer};
+}
+
+/// The items that only the outbox uses. Without the feature, all other dead code is reported.
+#[cfg(not(feature = "outbox"))]
+#[expect(dead_code, reason = "it only names the items")]
+fn used_by_the_outbox(overflow: route::Overflow, parts: options::Parts, error: OptionsError, cause: SharedError) {
+    let _ = (overflow.cancellation, parts.outbox, queue::Bound::None);
+    let _ = (Clock::idle, error.with_source(cause));
+    let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
+    let _ = (call::Call::stored_body, call::Platform::restore);
+    let _ = (queue::LaneQueue::max_in_flight, queue::Ticket::is_waiting);
 }
 
 /// Compiles and runs the code of the README.

@@ -42,12 +42,20 @@ pub enum CallReceipt {
 }
 
 impl CallReceipt {
-    /// How many attempts were made so far; 0 for a call that was only stored.
+    pub(crate) fn delivered(attempts: u32, elapsed: Duration) -> Self {
+        Self::Delivered {
+            attempts,
+            elapsed,
+            outbox_error: None,
+        }
+    }
+
+    /// How many attempts the delivery took; `None` for a call that was only stored.
     #[must_use]
-    pub fn attempts(&self) -> u32 {
+    pub fn attempts(&self) -> Option<u32> {
         match self {
-            Self::Delivered { attempts, .. } => *attempts,
-            Self::Stored { .. } => 0,
+            Self::Delivered { attempts, .. } => Some(*attempts),
+            Self::Stored { .. } => None,
         }
     }
 

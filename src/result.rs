@@ -369,7 +369,7 @@ mod tests {
             assert_eq!(result.to_string().parse(), Ok(result));
         }
         let error = "Completed".parse::<SessionStatus>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown session status");
+        assert_eq!(error.to_string(), r#"unknown session status "Completed""#);
     }
 
     #[test]

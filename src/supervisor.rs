@@ -68,7 +68,7 @@ pub struct StopHandle(Rc<Cell<bool>>);
 
 impl StopHandle {
     /// Stops the actor from within one of its handlers, as `context.stop()` does, and prevents the restart. Without a
-    /// supervisor it is an ordinary stop.
+    /// supervisor it is an ordinary stop. If [`Actor::stopping`] decides to continue, nothing has happened.
     pub fn stop<A: Actor<Context = Context<A>>>(&self, context: &mut Context<A>) {
         self.0.set(true);
         context.stop();
@@ -151,7 +151,11 @@ where
             let actor = &mut self.actor;
             let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(context)));
             let ended = match polled {
-                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Pending) => {
+                    // If it was stopped, its `stopping` has decided to go on: a later stop is an ordinary one.
+                    self.stop.0.set(false);
+                    return Poll::Pending;
+                }
                 Ok(Poll::Ready(())) | Err(_) if self.stop.0.get() => return Poll::Ready(()),
                 Ok(Poll::Ready(())) => "stopped",
                 Err(_) => "panicked",

@@ -50,18 +50,47 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The lines of a file before its test module.
+/// The lines of a file without its test modules.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let tests = ["\n#[cfg(test)]", "\n#[cfg(all(test,"];
-    let end = tests.iter().filter_map(|start| text.find(start)).min();
-    text[..end.unwrap_or(text.len())].to_owned()
+    let (mut code, mut in_tests) = (String::new(), false);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // The attributes of an item, then its first line.
+        if line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test,") {
+            let mut item = vec![line];
+            while item.last().unwrap().starts_with(['#', ' ', ')']) && lines.peek().is_some() {
+                item.extend(lines.next());
+            }
+            in_tests = item.last().unwrap().starts_with("mod ");
+            if !in_tests {
+                code += &(item.join("\n") + "\n");
+            }
+        } else if in_tests {
+            in_tests = line != "}";
+        } else {
+            code += &(line.to_owned() + "\n");
+        }
+    }
+    code
 }
 
-/// The modules at the root of the crate that the code names, in a `use` or in a path. Comments do not count.
-fn used_modules(code: &str) -> Vec<String> {
+/// The names at the root of the crate that the code of a module at this depth uses, in a `use` or in a path. Comments
+/// do not count.
+fn used_names(code: &str, depth: usize) -> Vec<String> {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code = lines.collect::<Vec<_>>().join("\n");
+    let mut code = lines.collect::<Vec<_>>().join("\n");
+    for (at, group) in code.match_indices("super::{") {
+        let names = top_level_names(&code[at + group.len()..]);
+        assert!(
+            !names.contains(&"super".to_owned()),
+            "`super` in a group is not followed"
+        );
+    }
+    // The root by another name.
+    if depth > 0 {
+        code = code.replace(&"super::".repeat(depth), "crate::");
+    }
     let mut used = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
@@ -71,7 +100,6 @@ fn used_modules(code: &str) -> Vec<String> {
         };
         used.extend(names);
     }
-    used.retain(|name| !name.is_empty());
     used
 }
 
@@ -87,7 +115,11 @@ fn top_level_names(group: &str) -> Vec<String> {
             '{' => depth += 1,
             '}' if depth > 0 => depth -= 1,
             ',' | '}' if depth == 0 => {
-                names.push(first_name(group[start..at].trim_start()));
+                let path = group[start..at].trim();
+                // A comma may follow the last path.
+                if !path.is_empty() {
+                    names.push(first_name(path));
+                }
                 start = at + 1;
             }
             _ => {}
@@ -106,17 +138,46 @@ fn no_module_imports_a_later_module() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut seen = 0;
     for path in sources(&src) {
-        let module = path.strip_prefix(&src).unwrap().iter().next().unwrap();
-        let module = module.to_str().unwrap().trim_end_matches(".rs");
-        let own = position(module).unwrap_or_else(|| panic!("{module} is on no floor"));
-        for used in used_modules(&code(&path)) {
-            // Macros and public items are reached by the root; a module is not.
-            let Some(used_position) = position(&used) else { continue };
+        let modules = path.strip_prefix(&src).unwrap().with_extension("");
+        let mut modules: Vec<_> = modules.iter().map(|module| module.to_str().unwrap()).collect();
+        modules.retain(|module| *module != "mod");
+        let own = position(modules[0]).unwrap_or_else(|| panic!("{} is on no floor", modules[0]));
+        let depth = if modules == ["lib"] { 0 } else { modules.len() };
+        for used in used_names(&code(&path), depth) {
+            let file = path.display();
+            // The root's re-exports would hide the module that a name comes from.
+            let used_position = position(&used).unwrap_or_else(|| panic!("{file} uses {used:?}, which is no module"));
             seen += 1;
-            assert!(used_position <= own, "{} uses {used}, a later module", path.display());
+            assert!(used_position <= own, "{file} uses {used}, which is above it");
         }
     }
     assert!(seen > 100, "only {seen} imports were found");
+}
+
+#[test]
+fn only_test_modules_are_left_out() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text =
+        "use a;\n#[cfg(test)]\nuse b;\n#[cfg(test)]\n#[expect(\n    c,\n)]\nmod tests {\n    use d;\n}\nuse e;\n";
+    fs::write(&file, text).unwrap();
+    assert_eq!(code(file.path()), "use a;\n#[cfg(test)]\nuse b;\nuse e;\n");
+}
+
+#[test]
+fn every_path_to_the_root_is_followed() {
+    let code = "use crate::{a::{b, c}, d};\nuse super::e;\n// crate::f\nlet g = super::super::h::i;";
+    assert_eq!(used_names(code, 2), ["a", "d", "h"]);
+    assert_eq!(used_names("use super::{a, b::c};", 1), ["a", "b"]);
+}
+
+#[test]
+fn the_delivery_knows_no_outbox() {
+    let delivery = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/delivery");
+    for path in sources(&delivery) {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            assert!(!line.contains("outbox"), "{}: {line}", path.display());
+        }
+    }
 }
 
 #[test]

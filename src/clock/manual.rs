@@ -33,7 +33,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// let reply = actix_rt::spawn(poster.send(UpdateIssueStatus::new("issue-1", "Finished")));
 /// assert_eq!(clock.wait_for_sleepers(1).await, [Duration::from_secs(1)]); // the first backoff
 /// clock.advance(Duration::from_secs(1));
-/// assert_eq!(reply.await???.attempts(), 2);
+/// assert_eq!(reply.await???.attempts(), Some(2));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```

@@ -14,10 +14,10 @@ pub use self::manual::ManualClock;
 /// The deadlines of an attempt, of a connection and of a credential fetch always run in real time, and so does the
 /// restart window of a [`Supervisor`](crate::Supervisor).
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Debug, Clone, Default)]
-enum Source {
+enum TimeSource {
     #[default]
     System,
     #[cfg(feature = "testing")]
@@ -38,9 +38,9 @@ impl Clock {
     )]
     pub(crate) fn now(&self) -> SystemTime {
         match &self.0 {
-            Source::System => SystemTime::now(),
+            TimeSource::System => SystemTime::now(),
             #[cfg(feature = "testing")]
-            Source::Manual(clock) => clock.now(),
+            TimeSource::Manual(clock) => clock.now(),
         }
     }
 
@@ -51,9 +51,9 @@ impl Clock {
     )]
     pub(crate) fn instant(&self) -> Instant {
         match &self.0 {
-            Source::System => Instant::now(),
+            TimeSource::System => Instant::now(),
             #[cfg(feature = "testing")]
-            Source::Manual(clock) => clock.instant(),
+            TimeSource::Manual(clock) => clock.instant(),
         }
     }
 
@@ -63,19 +63,19 @@ impl Clock {
             return;
         }
         match &self.0 {
-            Source::System => actix_rt::time::sleep(duration).await,
+            TimeSource::System => actix_rt::time::sleep(duration).await,
             #[cfg(feature = "testing")]
             // Boxed: otherwise every waiting call would reserve room for it.
-            Source::Manual(clock) => Box::pin(clock.sleep(duration)).await,
+            TimeSource::Manual(clock) => Box::pin(clock.sleep(duration)).await,
         }
     }
 
     /// Sleeps between two rounds of background work. A [`ManualClock`] does not count it as a sleeper.
     pub(crate) async fn idle(&self, duration: Duration) {
         match &self.0 {
-            Source::System => actix_rt::time::sleep(duration).await,
+            TimeSource::System => actix_rt::time::sleep(duration).await,
             #[cfg(feature = "testing")]
-            Source::Manual(clock) => clock.idle(duration).await,
+            TimeSource::Manual(clock) => clock.idle(duration).await,
         }
     }
 }
@@ -83,6 +83,6 @@ impl Clock {
 #[cfg(feature = "testing")]
 impl From<ManualClock> for Clock {
     fn from(clock: ManualClock) -> Self {
-        Self(Source::Manual(clock))
+        Self(TimeSource::Manual(clock))
     }
 }

@@ -75,11 +75,11 @@ impl Credentials {
         last.as_ref()?.worker_id().map(str::to_owned)
     }
 
-    /// The number of fetches by the poster's own cache.
-    pub(crate) fn fetches(&self) -> u64 {
+    /// The number of fetches by the poster's own cache, if it has one.
+    pub(crate) fn fetches(&self) -> Option<u64> {
         match &self.access {
-            Access::Own { cache, .. } => cache.fetches(),
-            Access::Shared(_) => 0,
+            Access::Own { cache, .. } => Some(cache.fetches()),
+            Access::Shared(_) => None,
         }
     }
 

@@ -56,6 +56,7 @@ impl CredentialActor {
     pub fn builder(provider: impl CredentialProvider) -> CredentialActorBuilder {
         CredentialActorBuilder {
             provider: Arc::new(provider),
+            fixed: None,
             config: CredentialConfig::default(),
         }
     }
@@ -127,6 +128,7 @@ impl Handler<InvalidateCredentials> for CredentialActor {
 #[must_use]
 pub struct CredentialActorBuilder {
     provider: Arc<dyn CredentialProvider>,
+    fixed: Option<RuntimeCredentials>,
     config: CredentialConfig,
 }
 
@@ -134,7 +136,7 @@ impl CredentialActorBuilder {
     /// Sets the worker id and the token that fill the fields a provider leaves empty, and that are used if the provider
     /// fails. Default: none.
     pub fn fixed_pair(mut self, worker_id: impl Into<String>, auth_token: impl Into<SecretString>) -> Self {
-        self.config.fixed = RuntimeCredentials::new(worker_id, auth_token);
+        self.fixed = Some(RuntimeCredentials::new(worker_id, auth_token));
         self
     }
 
@@ -162,13 +164,14 @@ impl CredentialActorBuilder {
     ///
     /// [`OptionsError`], which names the setting:
     ///
-    /// - `fixed_pair`: its token is not a valid header value.
+    /// - `fixed_pair`: its token is empty, or not a valid header value.
     /// - `timeout`: it is zero.
     pub fn build(self) -> Result<CredentialActor, OptionsError> {
-        self.config
-            .fixed
-            .validate_token()
-            .map_err(|fault| OptionsError::new("fixed_pair", fault))?;
+        if let Some(fixed) = &self.fixed {
+            let refuse = |fault| OptionsError::new("fixed_pair", fault);
+            fixed.token().ok_or_else(|| refuse("has an empty token"))?;
+            fixed.validate_token().map_err(refuse)?;
+        }
         if self.config.timeout.is_zero() {
             return Err(OptionsError::new("timeout", "is zero"));
         }
@@ -177,13 +180,18 @@ impl CredentialActorBuilder {
 
     fn into_actor(self) -> CredentialActor {
         let source = CredentialSource::Provider(self.provider);
-        CredentialActor::with_cache(Rc::new(CredentialCache::new(self.config, Some(source))))
+        let config = CredentialConfig {
+            fixed: self.fixed.unwrap_or_default(),
+            ..self.config
+        };
+        CredentialActor::with_cache(Rc::new(CredentialCache::new(config, Some(source))))
     }
 }
 
 impl fmt::Debug for CredentialActorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CredentialActorBuilder")
+            .field("fixed", &self.fixed)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
@@ -265,7 +273,7 @@ mod restart_tests {
     /// Sends a request and lets the actor take it. The task's output is the generation in the reply.
     async fn request(actor: &Addr<CredentialActor>) -> JoinHandle<Option<u64>> {
         let reply = actor.send(GetCredentials::default());
-        let task = actix_rt::spawn(async move { Some(reply.await.ok()?.ok()?.generation()) });
+        let task = actix_rt::spawn(async move { reply.await.ok()?.ok()?.generation() });
         actix_rt::task::yield_now().await;
         task
     }

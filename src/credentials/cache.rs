@@ -26,6 +26,9 @@ use crate::{
     util::{catch_panic, chain, ignore_panic},
 };
 
+pub(crate) const DEFAULT_REFRESH_MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const DEFAULT_FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialConfig {
     /// Fills the fields that a provider leaves empty, and is used when the provider fails.
@@ -40,8 +43,8 @@ impl Default for CredentialConfig {
     fn default() -> Self {
         Self {
             fixed: RuntimeCredentials::default(),
-            refresh_margin: Duration::from_secs(60),
-            timeout: Duration::from_secs(10),
+            refresh_margin: DEFAULT_REFRESH_MARGIN,
+            timeout: DEFAULT_FETCH_TIMEOUT,
             clock: Clock::default(),
         }
     }

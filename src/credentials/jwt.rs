@@ -18,7 +18,7 @@ struct Claims {
 }
 
 /// Returns the `exp` claim of a token, or `None` if the token is not a JWT or its claim is not a valid time.
-pub fn expiry(token: &str) -> Option<SystemTime> {
+pub(crate) fn expiry(token: &str) -> Option<SystemTime> {
     if token.len() > MAX_LENGTH {
         return None;
     }

@@ -10,14 +10,14 @@ mod access;
 mod actor;
 mod cache;
 mod decision;
-pub mod jwt;
+pub(crate) mod jwt;
 mod messages;
 mod parse;
 mod provider;
 mod refresh_endpoint;
 mod source;
 mod state;
-pub mod token_file;
+pub(crate) mod token_file;
 mod validate;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -26,7 +26,10 @@ use std::{fmt, sync::Arc, time::SystemTime};
 pub use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use self::{
-    access::Credentials, cache::CredentialConfig, refresh_endpoint::RefreshEndpoint, source::CredentialSource,
+    access::Credentials,
+    cache::{CredentialConfig, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
+    refresh_endpoint::RefreshEndpoint,
+    source::CredentialSource,
 };
 pub use self::{
     actor::{CredentialActor, CredentialActorBuilder, GetCredentialActor},
@@ -34,6 +37,7 @@ pub use self::{
     provider::{BoxError, CredentialProvider, provider_fn},
     token_file::RuntimeTokenFile,
 };
+pub use crate::error::CredentialError;
 
 /// A worker id, its token, and the time when the token expires.
 ///
@@ -134,10 +138,10 @@ impl IssuedCredentials {
         self.token().map(|_| &self.credentials.auth_token)
     }
 
-    /// The generation, which grows with each change of the worker id or the token. The fixed pair has generation 0.
+    /// The generation, from 1, which grows with each change of the worker id or the token; `None` for the fixed pair.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
+    pub fn generation(&self) -> Option<u64> {
+        (self.generation != state::FIXED_GENERATION).then_some(self.generation)
     }
 
     pub(crate) fn token(&self) -> Option<&str> {

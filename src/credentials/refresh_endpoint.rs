@@ -36,12 +36,9 @@ struct RefreshResponse {
 enum RefreshError {
     #[error("no response from the refresh endpoint")]
     NoResponse(#[source] AttemptError),
-    #[error(
-        "the refresh endpoint answered {0}: \
-         the worker no longer exists, or the platform has no such endpoint; register the worker again"
-    )]
+    #[error("the refresh endpoint answered {0}: the worker no longer exists, or the platform has no such endpoint")]
     WorkerGone(u16),
-    #[error("the refresh endpoint answered {0}: check the registration token")]
+    #[error("the refresh endpoint rejected the registration token with status {0}")]
     Unauthorized(u16),
     #[error("the refresh endpoint answered {0}")]
     Refused(u16),

@@ -38,6 +38,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
 /// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
 /// - If other users may read the file, the log has one warning.
+/// - A clone shares the last valid content, and what was logged.
 ///
 /// # Errors
 ///
@@ -52,18 +53,18 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///     .build()?;
 /// # Ok::<_, result_poster::OptionsError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RuntimeTokenFile(Arc<TokenFile>);
 
 #[derive(Debug)]
 struct TokenFile {
     path: PathBuf,
-    history: Mutex<History>,
+    history: Mutex<ReadHistory>,
 }
 
 /// The last valid content, and the warnings that were logged.
 #[derive(Debug, Default)]
-struct History {
+struct ReadHistory {
     last_valid: Option<RuntimeCredentials>,
     /// Whether the file is missing or malformed, and the log says so.
     outage_logged: bool,
@@ -136,7 +137,7 @@ impl TokenFile {
         }
     }
 
-    fn read_now(&self, history: &mut History) -> Result<RuntimeCredentials, TokenFileError> {
+    fn read_now(&self, history: &mut ReadHistory) -> Result<RuntimeCredentials, TokenFileError> {
         let failed = |error| TokenFileError::Read(self.path.clone(), error);
         let file = File::open(&self.path).map_err(failed)?;
         if !history.permissions_logged && is_readable_by_others(&file) {
@@ -153,7 +154,7 @@ impl TokenFile {
 }
 
 /// Parses the content of a token file. The first token that is not empty counts.
-pub fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
     let content: Content = parse_object(bytes)?;
     let token = [content.runtime_token, content.runtime_jwt]
         .into_iter()

@@ -6,7 +6,7 @@ use super::{CallState, Dispatcher};
 use crate::{
     backoff::RetryPolicy,
     call::Call,
-    error::{CallError, TransientError},
+    error::TransientError,
     queue::Permit,
     receipt::{CallReceipt, Outcome},
     verdict::Verdict,
@@ -29,11 +29,8 @@ impl Dispatcher {
             self.telemetry.attempt_started(attempts);
             let (last, retry_after) = match self.attempt(call, state).await? {
                 Verdict::Delivered => {
-                    return Ok(CallReceipt::Delivered {
-                        attempts,
-                        elapsed: self.clock.instant().saturating_duration_since(started),
-                        outbox_error: None,
-                    });
+                    let elapsed = self.clock.instant().saturating_duration_since(started);
+                    return Ok(CallReceipt::delivered(attempts, elapsed));
                 }
                 Verdict::Permanent(mut rejection) | Verdict::Unauthorized(mut rejection) => {
                     rejection.attempts = attempts;
@@ -47,13 +44,9 @@ impl Dispatcher {
                 .attempt_failed(call.as_ref(), attempts, policy.max_attempts, &last, wait);
             match wait {
                 None => {
-                    return Err(CallError::Transient(TransientError {
-                        attempts,
-                        last,
-                        retry_after,
-                        may_have_been_delivered: state.may_have_been_delivered.get(),
-                        outbox_error: None,
-                    }));
+                    let may_have_been_delivered = state.may_have_been_delivered.get();
+                    let error = TransientError::new(attempts, last, retry_after, may_have_been_delivered);
+                    return Err(error.into());
                 }
                 Some(Duration::ZERO) => {}
                 Some(wait) => {

@@ -13,6 +13,9 @@ const RETRY_LATER: Duration = Duration::from_secs(30);
 /// When to send a message again that was refused because the queue was full.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
+/// The longest time in a [`NextStep::RetryLater`], whatever the platform asks for.
+const LONGEST_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Why one call was not delivered: an [`UpdateIssueStatus`](crate::UpdateIssueStatus), a
 /// [`CreateComment`](crate::CreateComment), or one of the two calls of a [`PostResult`](crate::PostResult).
 ///
@@ -103,7 +106,7 @@ impl CallError {
     /// | error | step |
     /// |---|---|
     /// | `Parked` | `Nothing` |
-    /// | `Transient` | `RetryLater` after the platform's `Retry-After`, else 30 s |
+    /// | `Transient` | `RetryLater` after the platform's `Retry-After`, at most a day; 30 s without it |
     /// | `Overloaded` | `RetryLater` after 1 s |
     /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
     /// | `NoCredentials`, `Permanent` with 401, 302, 303 or 307 | `RenewCredentials` |
@@ -114,7 +117,7 @@ impl CallError {
         match self {
             Self::Parked(_) => NextStep::Nothing,
             Self::Transient(error) => NextStep::RetryLater {
-                after: error.retry_after.unwrap_or(RETRY_LATER),
+                after: error.retry_after.unwrap_or(RETRY_LATER).min(LONGEST_RETRY),
             },
             Self::Overloaded => NextStep::RetryLater { after: RETRY_SOON },
             Self::ShuttingDown => NextStep::UseNextPoster,
@@ -211,13 +214,7 @@ mod tests {
     }
 
     fn spent(retry_after: Option<Duration>, may_have_been_delivered: bool) -> CallError {
-        CallError::Transient(TransientError {
-            attempts: 3,
-            last: late(),
-            retry_after,
-            may_have_been_delivered,
-            outbox_error: None,
-        })
+        TransientError::new(3, late(), retry_after, may_have_been_delivered).into()
     }
 
     fn late() -> AttemptError {
@@ -272,6 +269,7 @@ mod tests {
             (spent(None, true), after(30), true),
             (spent(Some(Duration::from_secs(90)), false), after(90), false),
             (spent(Some(Duration::ZERO), false), after(0), false),
+            (spent(Some(Duration::MAX), false), after(86_400), false),
             (parked(false), NextStep::Nothing, false),
             (parked(true), NextStep::Nothing, true),
             (cancelled(CancelledBy::Token, true), NextStep::Nothing, true),
@@ -316,7 +314,7 @@ mod tests {
         }
         assert_eq!(
             "".parse::<FailureKind>().unwrap_err().to_string(),
-            "unknown kind of failure"
+            r#"unknown kind of failure """#
         );
     }
 }

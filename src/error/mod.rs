@@ -1,4 +1,5 @@
-//! Every error that a caller can get.
+//! The errors of messages, of options, of credentials and of the outbox. (The errors of parsing a name or an id are
+//! beside the types that are parsed.)
 //!
 //! *Permanent* means that the platform rejected the call and would reject it again. *Transient* means that the same
 //! message may succeed later. Sending a [`PostResult`](crate::PostResult) again is safe on a platform that honours

@@ -7,6 +7,10 @@ use serde::Serialize;
 /// The next step of a runner after an error. A message that is sent again must be a clone, so that its calls keep their
 /// idempotency keys.
 ///
+/// A result can't be sent in part: a clone sends both of its calls, even if the outbox holds one of them
+/// ([`PostError::parked`](crate::PostError::parked)). That call may then be sent twice, with the same key: a platform
+/// that honours `Idempotency-Key` processes it once.
+///
 /// The variants are in order of precedence: if both calls of a result failed, the first of their two steps is the step
 /// of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,7 +22,7 @@ pub enum NextStep {
     RenewCredentials,
     /// Send the message again after this time.
     RetryLater {
-        /// How long to wait.
+        /// How long to wait: at most a day, even if the platform asks for a longer pause.
         after: Duration,
     },
     /// Report the error: the same message would fail again.

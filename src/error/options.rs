@@ -11,7 +11,7 @@ use super::SharedError;
 #[error("option `{option}` {reason}")]
 #[non_exhaustive]
 pub struct OptionsError {
-    /// The name of the option, as it is spelled in the builder.
+    /// The name of the option, as it is spelled in the builder; an option of the outbox begins with `outbox.`.
     pub option: &'static str,
     /// Why the value is invalid.
     pub reason: String,

@@ -8,8 +8,8 @@ use super::SharedError;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OutboxError {
-    /// The poster has no outbox.
-    #[error("no outbox is configured: set `OptionsBuilder::outbox`")]
+    /// The poster has no outbox: set `OptionsBuilder::outbox`.
+    #[error("no outbox is configured")]
     NotConfigured,
     /// The file, or its folder, does not exist.
     #[error("the file or its folder does not exist")]
@@ -20,13 +20,12 @@ pub enum OutboxError {
     /// Another process kept the database locked for more than 5 s.
     #[error("the database was locked by another process for more than 5 s")]
     Locked,
-    /// The file, or its folder, is not writable.
-    #[error("the file is not writable: check the permissions of the file and its folder")]
+    /// The file, or its folder, is not writable: check the permissions of both.
+    #[error("the file or its folder is not writable")]
     ReadOnly,
-    /// The file is damaged. It was not changed.
-    #[error(
-        "the file is damaged: move it away with its -wal and -shm, and recover its content with `sqlite3 … .recover`"
-    )]
+    /// The file is damaged. It was not changed. Move it away with its `-wal` and `-shm`, and recover its content with
+    /// `sqlite3 … .recover`.
+    #[error("the file is damaged")]
     Corrupt(#[source] SharedError),
     /// The file is not an outbox. It was not changed.
     #[error("the file is not an outbox")]

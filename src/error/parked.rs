@@ -22,6 +22,14 @@ pub struct ParkedError {
     pub(crate) may_have_been_delivered: bool,
 }
 
+impl ParkedError {
+    /// Whether the platform may have carried the call out in one of the attempts.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.may_have_been_delivered
+    }
+}
+
 /// Why a call was parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

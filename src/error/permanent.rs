@@ -33,6 +33,12 @@ impl PermanentError {
         }
     }
 
+    /// Whether the platform may have processed an earlier attempt, whose response was lost or inconclusive.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.may_have_been_delivered
+    }
+
     /// A short hint for an operator, by the status: what to check or change.
     #[must_use]
     pub fn advice(&self) -> &'static str {

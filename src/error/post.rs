@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{CallError, InvalidMessageError, NextStep, PermanentError, TransientError};
+use super::{CallError, InvalidMessageError, NextStep, ParkedError, PermanentError, TransientError};
 use crate::util::chain;
 
 /// The error of a [`PostResult`](crate::PostResult): which of its two calls failed, and why.
@@ -91,6 +91,12 @@ impl PostError {
         self.calls().find_map(CallError::transient)
     }
 
+    /// The error of a call that is parked in the outbox: of the completion, or else of the status.
+    #[must_use]
+    pub fn parked(&self) -> Option<&ParkedError> {
+        self.calls().find_map(CallError::parked)
+    }
+
     /// Whether the platform may have processed a call that failed.
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
@@ -103,20 +109,28 @@ mod tests {
     use std::{error::Error, io, time::Duration};
 
     use super::*;
-    use crate::error::{AttemptError, CancelledBy};
+    use crate::{
+        call_id::CallId,
+        error::{AttemptError, CancelledBy, ParkReason},
+    };
 
     fn spent(retry_after: Option<u64>) -> CallError {
-        CallError::Transient(TransientError {
-            attempts: 3,
-            last: AttemptError::Connect(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
-            retry_after: retry_after.map(Duration::from_secs),
-            may_have_been_delivered: false,
-            outbox_error: None,
-        })
+        let last = AttemptError::Connect(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        TransientError::new(3, last, retry_after.map(Duration::from_secs), false).into()
     }
 
     fn rejected(status_code: u16) -> CallError {
         PermanentError::new(status_code, "no".into()).into()
+    }
+
+    fn parked() -> CallError {
+        CallError::Parked(ParkedError {
+            id: CallId(7),
+            reason: ParkReason::AttemptsFailed,
+            attempts: 3,
+            last: None,
+            may_have_been_delivered: false,
+        })
     }
 
     fn texts(error: &dyn Error) -> Vec<String> {
@@ -160,6 +174,20 @@ mod tests {
     }
 
     #[test]
+    fn the_parked_call_of_a_result_is_found() {
+        let errors = |completion, status| PostError::Both { completion, status };
+        for error in [
+            PostError::Completion(parked()),
+            PostError::Status(parked()),
+            errors(parked(), rejected(401)),
+            errors(rejected(401), parked()),
+        ] {
+            assert_eq!(error.parked().map(|parked| parked.id), Some(CallId(7)), "{error:?}");
+        }
+        assert_eq!(errors(rejected(401), rejected(401)).parked(), None);
+    }
+
+    #[test]
     fn the_next_step_of_two_failures_is_the_first_in_order() {
         let after = |seconds| NextStep::RetryLater {
             after: Duration::from_secs(seconds),
@@ -172,6 +200,9 @@ mod tests {
             (rejected(422), CallError::ShuttingDown, NextStep::UseNextPoster),
             (rejected(401), cancelled(CancelledBy::Shutdown), NextStep::UseNextPoster),
             (rejected(401), spent(None), NextStep::RenewCredentials),
+            (parked(), rejected(401), NextStep::RenewCredentials),
+            (parked(), rejected(404), NextStep::GiveUp),
+            (parked(), parked(), NextStep::Nothing),
             (spent(None), rejected(404), after(30)),
             (spent(Some(90)), spent(Some(40)), after(90)),
             (spent(Some(40)), spent(Some(90)), after(90)),

@@ -24,6 +24,27 @@ pub struct TransientError {
 }
 
 impl TransientError {
+    pub(crate) fn new(
+        attempts: u32,
+        last: AttemptError,
+        retry_after: Option<Duration>,
+        may_have_been_delivered: bool,
+    ) -> Self {
+        Self {
+            attempts,
+            last,
+            retry_after,
+            may_have_been_delivered,
+            outbox_error: None,
+        }
+    }
+
+    /// Whether the platform may have processed one of the attempts.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.may_have_been_delivered
+    }
+
     /// Why the outbox could not store the call. `None` without an outbox, or if the call was stored.
     #[must_use]
     pub fn outbox_error(&self) -> Option<&OutboxError> {

@@ -33,7 +33,7 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 /// # async fn post(poster: actix::Addr<ResultPoster>) -> Result<(), actix::MailboxError> {
 /// let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
 /// match poster.send(PostResult::new("sess-1", result)).await? {
-///     Ok(receipt) => println!("delivered after {} attempts", receipt.completion.attempts()),
+///     Ok(receipt) => println!("delivered: {receipt:?}"),
 ///     Err(error) => match error.next_step() {
 ///         NextStep::RetryLater { after } => println!("send it again after {after:?}: {error}"),
 ///         step => println!("{step:?}: {error}"),

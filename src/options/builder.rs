@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::Addr;
 use secrecy::SecretString;
 
-use super::Source;
+use super::{CredentialChoice, outbox::ChosenOutbox};
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     clock::Clock,
-    credentials::{CredentialActor, CredentialProvider},
+    credentials::{CredentialActor, CredentialProvider, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
     queue::Limits,
     transport::{ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, ProxyChoice},
 };
@@ -50,7 +50,7 @@ pub struct OptionsBuilder {
     pub(super) platform_url: String,
     pub(super) worker_id: Option<String>,
     pub(super) auth_token: Option<SecretString>,
-    pub(super) source: Source,
+    pub(super) source: CredentialChoice,
     pub(super) refresh_margin: Duration,
     pub(super) credential_timeout: Duration,
     pub(super) allow_plaintext_http: bool,
@@ -67,8 +67,7 @@ pub struct OptionsBuilder {
     pub(super) retry_policy: RetryPolicy,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
-    #[cfg(feature = "outbox")]
-    pub(super) outbox: Option<crate::outbox::OutboxOptions>,
+    pub(super) outbox: ChosenOutbox,
 }
 
 impl OptionsBuilder {
@@ -77,9 +76,9 @@ impl OptionsBuilder {
             platform_url,
             worker_id: None,
             auth_token: None,
-            source: Source::Fixed,
-            refresh_margin: Duration::from_secs(60),
-            credential_timeout: Duration::from_secs(10),
+            source: CredentialChoice::Fixed,
+            refresh_margin: DEFAULT_REFRESH_MARGIN,
+            credential_timeout: DEFAULT_FETCH_TIMEOUT,
             allow_plaintext_http: false,
             organization_id: None,
             max_summary_bytes: 1024 * 1024,
@@ -97,8 +96,7 @@ impl OptionsBuilder {
                 max_queued: 10_000,
             },
             clock: Clock::default(),
-            #[cfg(feature = "outbox")]
-            outbox: None,
+            outbox: ChosenOutbox::default(),
         }
     }
 
@@ -122,7 +120,7 @@ impl OptionsBuilder {
     /// Default: none. Of this, [`refresh_endpoint`](Self::refresh_endpoint) and
     /// [`credential_actor`](Self::credential_actor), the last one that was set applies.
     pub fn credential_provider(mut self, provider: impl CredentialProvider) -> Self {
-        self.source = Source::Provider(Arc::new(provider));
+        self.source = CredentialChoice::Provider(Arc::new(provider));
         self
     }
 
@@ -130,9 +128,10 @@ impl OptionsBuilder {
     /// `POST {base}/api/workers/{worker_id}/refresh-token`. It requires [`worker_id`](Self::worker_id).
     ///
     /// The request uses the poster's own client, is made once per fetch, and takes no permit. It never registers a new
-    /// worker: a 404 or 405 is an error that says that the worker no longer exists. Default: none.
+    /// worker: after a 404 or 405, which says that the worker no longer exists, register it again. After a 401, a 403
+    /// or a redirect, check the registration token. Default: none.
     pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
-        self.source = Source::Endpoint(registration_token.into());
+        self.source = CredentialChoice::Endpoint(registration_token.into());
         self
     }
 
@@ -140,7 +139,7 @@ impl OptionsBuilder {
     /// margin, time limit and clock: [`worker_id`](Self::worker_id) and [`auth_token`](Self::auth_token) must not be
     /// set together with `credential_actor`. Default: none.
     pub fn credential_actor(mut self, actor: Addr<CredentialActor>) -> Self {
-        self.source = Source::Actor(actor);
+        self.source = CredentialChoice::Actor(actor);
         self
     }
 
@@ -228,14 +227,6 @@ impl OptionsBuilder {
     /// [`credential_actor`](Self::credential_actor) has its own. Default: the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
-        self
-    }
-
-    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and
-    /// checks it for damage. Default: none; calls live in memory.
-    #[cfg(feature = "outbox")]
-    pub fn outbox(mut self, outbox: crate::outbox::OutboxOptions) -> Self {
-        self.outbox = Some(outbox);
         self
     }
 }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod network;
+mod outbox;
 mod platform_url;
 mod validate;
 
@@ -12,6 +13,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 pub use self::builder::OptionsBuilder;
+use self::outbox::{OpenOutbox, Store};
 use crate::{
     backoff::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     call::Platform,
@@ -21,7 +23,7 @@ use crate::{
     },
     delivery::Dispatcher,
     queue::{LaneQueue, Limits},
-    route::{Direct, Route},
+    route::Route,
     telemetry::Telemetry,
     transport::{DEFAULT_TIMEOUT, HttpTransport, Transport, TransportConfig},
 };
@@ -44,14 +46,13 @@ use crate::{
 pub struct Options {
     platform: Platform,
     credentials: CredentialConfig,
-    source: Source,
+    source: CredentialChoice,
     token_required: bool,
     transport: TransportConfig,
     retry_policy: RetryPolicy,
     limits: Limits,
     clock: Clock,
-    #[cfg(feature = "outbox")]
-    outbox: Option<crate::outbox::Config>,
+    outbox: OpenOutbox,
 }
 
 /// The parts of a poster.
@@ -59,8 +60,7 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Rc<Dispatcher>,
     pub(crate) queue: Rc<LaneQueue>,
     pub(crate) route: Rc<dyn Route>,
-    #[cfg(feature = "outbox")]
-    pub(crate) outbox: Option<crate::outbox::Outbox>,
+    pub(crate) outbox: Store,
 }
 
 impl Options {
@@ -83,23 +83,19 @@ impl Options {
 
     /// The parts of a poster that sends its requests over this transport.
     pub(crate) fn into_parts_over(self, transport: Rc<dyn Transport>) -> Parts {
-        #[cfg(feature = "outbox")]
-        let outbox = {
-            let (base, worker_id) = (&self.platform.base, &self.credentials.fixed.worker_id);
-            let clock = self.clock.clone();
-            self.outbox
-                .map(|config| crate::outbox::Outbox::new(config, base, worker_id, clock))
-        };
+        let store = outbox::store(self.outbox, &self.platform, &self.credentials, &self.clock);
         let own = |source| Credentials::own(self.credentials.clone(), source);
         let credentials = match self.source {
-            Source::Fixed => own(None),
-            Source::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
-            Source::Endpoint(registration_token) => own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
-                url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
-                registration_token,
-                transport: Rc::clone(&transport),
-            })))),
-            Source::Actor(actor) => Credentials::shared(actor),
+            CredentialChoice::Fixed => own(None),
+            CredentialChoice::Provider(provider) => own(Some(CredentialSource::Provider(provider))),
+            CredentialChoice::Endpoint(registration_token) => {
+                own(Some(CredentialSource::Endpoint(Rc::new(RefreshEndpoint {
+                    url: self.platform.refresh_url(&self.credentials.fixed.worker_id),
+                    registration_token,
+                    transport: Rc::clone(&transport),
+                }))))
+            }
+            CredentialChoice::Actor(actor) => Credentials::shared(actor),
         };
         let dispatcher = Dispatcher {
             platform: self.platform,
@@ -111,25 +107,18 @@ impl Options {
             telemetry: Telemetry::default(),
             shutdown: CancellationToken::new(),
         };
-        let route: Rc<dyn Route> = Rc::new(Direct);
-        #[cfg(feature = "outbox")]
-        let route = match &outbox {
-            Some(outbox) => Rc::new(crate::outbox::Durable::new(outbox.clone())),
-            None => route,
-        };
         Parts {
             dispatcher: Rc::new(dispatcher),
             queue: LaneQueue::new(self.limits),
-            route,
-            #[cfg(feature = "outbox")]
-            outbox,
+            route: outbox::route(&store),
+            outbox: store,
         }
     }
 }
 
 /// The source of the credentials.
 #[derive(Clone)]
-enum Source {
+enum CredentialChoice {
     /// The fixed pair.
     Fixed,
     Provider(Arc<dyn CredentialProvider>),
@@ -138,7 +127,7 @@ enum Source {
     Actor(Addr<CredentialActor>),
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for CredentialChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fixed => "Fixed",

@@ -6,7 +6,7 @@ use awc::http::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::{Options, OptionsBuilder, Source, platform_url};
+use super::{CredentialChoice, Options, OptionsBuilder, outbox, platform_url};
 use crate::{
     call::Platform,
     credentials::{CredentialConfig, RuntimeCredentials},
@@ -47,8 +47,7 @@ impl OptionsBuilder {
         self.check_limits()?;
         let transport = self.transport(&url)?;
         // Last, since it creates a file.
-        #[cfg(feature = "outbox")]
-        let outbox = self.outbox.map(crate::outbox::Config::open).transpose()?;
+        let outbox = outbox::open(self.outbox)?;
 
         Ok(Options {
             platform: Platform {
@@ -68,7 +67,6 @@ impl OptionsBuilder {
             retry_policy: self.retry_policy,
             limits: self.limits,
             clock: self.clock,
-            #[cfg(feature = "outbox")]
             outbox,
         })
     }
@@ -83,16 +81,16 @@ impl OptionsBuilder {
         match (&self.auth_token, &self.source) {
             _ if is_on_loopback => Ok(fixed),
             (Some(token), _) if token.expose_secret().is_empty() => refuse("is empty"),
-            (None, Source::Fixed) => refuse("is missing: set it, or a credential provider"),
+            (None, CredentialChoice::Fixed) => refuse("is missing: set it, or a credential provider"),
             (Some(_), _) | (None, _) => Ok(fixed),
         }
     }
 
     fn check_source(&self, fixed: &RuntimeCredentials, url: &Url, is_on_loopback: bool) -> Result<(), OptionsError> {
         let sends_token = match &self.source {
-            Source::Fixed => fixed.token().is_some(),
-            Source::Provider(_) => true,
-            Source::Endpoint(registration_token) => {
+            CredentialChoice::Fixed => fixed.token().is_some(),
+            CredentialChoice::Provider(_) => true,
+            CredentialChoice::Endpoint(registration_token) => {
                 check_registration_token(registration_token)?;
                 check(
                     "worker_id",
@@ -101,7 +99,7 @@ impl OptionsBuilder {
                 )?;
                 true
             }
-            Source::Actor(_) => {
+            CredentialChoice::Actor(_) => {
                 let reason = "must not be set together with `credential_actor`";
                 check("worker_id", self.worker_id.is_none(), reason)?;
                 check("auth_token", self.auth_token.is_none(), reason)?;

@@ -27,3 +27,4 @@ pub use self::{
     message::{Discard, ListEntries, Requeue},
     options::{OutboxOptions, OutboxOptionsBuilder},
 };
+pub use crate::{call_id::CallId, error::OutboxError};

@@ -139,12 +139,12 @@ impl OutboxOptionsBuilder {
     ///
     /// # Errors
     ///
-    /// [`OptionsError`]: `base_delay`, `max_delay` or `heartbeat_timeout` is below 10 ms.
+    /// [`OptionsError`]: `outbox.base_delay`, `outbox.max_delay` or `outbox.heartbeat_timeout` is below 10 ms.
     pub fn build(self) -> Result<OutboxOptions, OptionsError> {
         for (option, value) in [
-            ("base_delay", self.0.base_delay),
-            ("max_delay", self.0.max_delay),
-            ("heartbeat_timeout", self.0.heartbeat_timeout),
+            ("outbox.base_delay", self.0.base_delay),
+            ("outbox.max_delay", self.0.max_delay),
+            ("outbox.heartbeat_timeout", self.0.heartbeat_timeout),
         ] {
             if value < MIN_INTERVAL {
                 return Err(OptionsError::new(option, "is below 10 ms"));
@@ -183,9 +183,9 @@ mod tests {
         let short = Duration::from_millis(9);
         let builder = || OutboxOptions::builder("outbox.db");
         for (builder, option) in [
-            (builder().base_delay(short), "base_delay"),
-            (builder().max_delay(short), "max_delay"),
-            (builder().heartbeat_timeout(short), "heartbeat_timeout"),
+            (builder().base_delay(short), "outbox.base_delay"),
+            (builder().max_delay(short), "outbox.max_delay"),
+            (builder().heartbeat_timeout(short), "outbox.heartbeat_timeout"),
         ] {
             assert_eq!(builder.build().unwrap_err().option, option);
         }

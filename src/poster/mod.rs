@@ -112,11 +112,13 @@ impl ResultPoster {
                     });
                     return route.run(dispatcher, job, reply_when).await;
                 }
-                Ok(Err(AdmitError::Full)) => {
+                Ok(Err(AdmitError::Full)) if route.is_durable() => {
                     let calls = calls(&dispatcher.platform, target.id());
                     let overflow = Overflow { calls, cancellation };
                     return route.overflow(dispatcher, overflow, reply_when).await;
                 }
+                // Refused before its calls are built: an overload must not cost their encoding.
+                Ok(Err(AdmitError::Full)) => CallError::Overloaded,
                 Ok(Err(AdmitError::Closed)) => CallError::ShuttingDown,
                 Err(error) => error,
             };
@@ -277,5 +279,24 @@ impl fmt::Debug for ResultPoster {
         f.debug_struct("ResultPoster")
             .field("queue", &self.parts.queue)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn an_overloaded_message_is_refused_before_its_calls_are_built() {
+        let options = Options::builder("http://127.0.0.1:1").max_in_flight(1).max_queued(0);
+        let poster = ResultPoster::new(options.build().unwrap());
+        let target = Target::Issue("i".into());
+        let _place = poster.parts.queue.admit(target.clone(), Bound::Queue).unwrap();
+        let calls = |_: &Platform, _: &Rc<str>| panic!("the calls were built");
+        let kinds = &[CallKind::CreateComment];
+        let outcomes = poster
+            .submit(kinds, target, Ok(()), DeliveryOptions::default(), calls)
+            .await;
+        assert_eq!(outcomes, Ok(vec![Err(CallError::Overloaded)]));
     }
 }

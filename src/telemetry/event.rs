@@ -13,12 +13,12 @@ use crate::{call::CallKind, error::FailureKind};
 #[non_exhaustive]
 pub struct DeliveryEvent {
     /// The kind of the call.
-    pub call: CallKind,
+    pub kind: CallKind,
     /// The id of the session or issue that the call is about.
     pub target_id: String,
     /// The kind of the event, with its data.
     #[serde(flatten)]
-    pub kind: DeliveryEventKind,
+    pub event: DeliveryEventKind,
 }
 
 impl Message for DeliveryEvent {
@@ -96,7 +96,7 @@ pub enum DeliveryEventKind {
 ///     type Result = ();
 ///
 ///     fn handle(&mut self, event: DeliveryEvent, _: &mut Context<Self>) {
-///         println!("{} of {}: {:?}", event.call, event.target_id, event.kind);
+///         println!("{} of {}: {:?}", event.kind, event.target_id, event.event);
 ///     }
 /// }
 ///

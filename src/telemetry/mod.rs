@@ -43,7 +43,7 @@ impl Telemetry {
     pub(crate) fn call_accepted(&self, call: CallRef<'_>) {
         count(&mut self.stats.borrow_mut().accepted);
         let CallRef { kind, target_id } = call;
-        ignore_panic(|| trace!(call:% = kind, target_id:?; "{call}: accepted"));
+        ignore_panic(|| trace!(kind:%, target_id:?; "{call}: accepted"));
         self.emit(call, || DeliveryEventKind::Accepted);
     }
 
@@ -71,7 +71,7 @@ impl Telemetry {
         };
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
-            warn!(call:% = kind, target_id:?, attempt, retry_in:?;
+            warn!(kind:%, target_id:?, attempt, retry_in:?;
                 "{call}: attempt {attempt} of {max_attempts} failed: {reason}{next}");
         });
         self.emit(call, || DeliveryEventKind::AttemptFailed {
@@ -84,7 +84,7 @@ impl Telemetry {
     pub(crate) fn reauthenticating(&self, call: CallRef<'_>, status_code: u16) {
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
-            info!(call:% = kind, target_id:?, status_code;
+            info!(kind:%, target_id:?, status_code;
                 "{call}: credentials rejected with status {status_code}; retrying at once with renewed credentials");
         });
         self.emit(call, || DeliveryEventKind::Reauthenticating { status_code });
@@ -104,7 +104,7 @@ impl Telemetry {
         count(&mut self.stats.borrow_mut().delivered);
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
-            debug!(call:% = kind, target_id:?, attempts, elapsed:?;
+            debug!(kind:%, target_id:?, attempts, elapsed:?;
                 "{call}: delivered in {elapsed:?}, attempts: {attempts}");
         });
         self.emit(call, || DeliveryEventKind::Delivered { attempts, elapsed });
@@ -129,7 +129,7 @@ impl Telemetry {
         };
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
-            log!(level, call:% = kind, target_id:?, failure:%; "{call}: {}", error.without_body());
+            log!(level, kind:%, target_id:?, failure:%; "{call}: {}", error.without_body());
         });
         self.emit(call, || DeliveryEventKind::Failed {
             failure,
@@ -137,15 +137,15 @@ impl Telemetry {
         });
     }
 
-    fn emit(&self, call: CallRef<'_>, kind: impl FnOnce() -> DeliveryEventKind) {
+    fn emit(&self, call: CallRef<'_>, event: impl FnOnce() -> DeliveryEventKind) {
         let mut subscribers = self.subscribers.borrow_mut();
         if subscribers.is_empty() {
             return;
         }
         let event = DeliveryEvent {
-            call: call.kind,
+            kind: call.kind,
             target_id: call.target_id.to_owned(),
-            kind: kind(),
+            event: event(),
         };
         subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
             Ok(()) => true,

@@ -53,16 +53,17 @@ pub struct Metric {
 }
 
 macro_rules! poster_stats {
-    ($(#[$attribute:meta])* pub struct PosterStats { $($(#[$doc:meta])* $name:ident: $kind:ident,)+ }) => {
+    ($(#[$attribute:meta])* pub struct PosterStats { $($(#[$doc:meta])* $name:ident: $type:ty = $kind:ident,)+ }) => {
         $(#[$attribute])*
         pub struct PosterStats {
-            $($(#[$doc])* pub $name: u64,)+
+            $($(#[$doc])* pub $name: $type,)+
         }
 
         impl PosterStats {
-            /// All numbers, in the order of the fields.
+            /// All numbers that this poster has, in the order of the fields.
             pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
-                [$(Metric { name: stringify!($name), kind: MetricKind::$kind, value: self.$name }),+].into_iter()
+                let metric = |name, kind, value: Option<u64>| Some(Metric { name, kind, value: value? });
+                [$(metric(stringify!($name), MetricKind::$kind, self.$name.into())),+].into_iter().flatten()
             }
         }
     };
@@ -74,42 +75,44 @@ poster_stats! {
     /// The unit is the call: a result has two. Each accepted call ends as exactly one of `delivered`, `permanent`,
     /// `transient`, `parked`, `cancelled` and `internal_errors`. A replayed call is accepted again.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "camelCase")]
     #[non_exhaustive]
     pub struct PosterStats {
         /// Calls that were admitted to the queue or stored in the outbox.
-        accepted: Counter,
+        accepted: u64 = Counter,
         /// Calls that the platform acknowledged.
-        delivered: Counter,
+        delivered: u64 = Counter,
         /// Calls that ended with [`Permanent`](crate::CallError::Permanent) or
         /// [`NoCredentials`](crate::CallError::NoCredentials).
-        permanent: Counter,
+        permanent: u64 = Counter,
         /// Calls whose attempts all failed.
-        transient: Counter,
+        transient: u64 = Counter,
         /// Calls that were parked in the outbox.
-        parked: Counter,
+        parked: u64 = Counter,
         /// Calls that were cancelled, by their token or by a shutdown.
-        cancelled: Counter,
+        cancelled: u64 = Counter,
         /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
-        refused: Counter,
+        refused: u64 = Counter,
         /// Calls that ended with [`CallError::Internal`](crate::CallError::Internal).
-        internal_errors: Counter,
+        internal_errors: u64 = Counter,
         /// Attempts that were started.
-        attempts: Counter,
+        attempts: u64 = Counter,
         /// Attempts after the first of a call.
-        retries: Counter,
-        /// Fetches of credentials by the poster's own cache: one per attempt if the credentials may not be cached. 0
-        /// with [`credential_actor`](crate::OptionsBuilder::credential_actor).
-        credential_fetches: Counter,
+        retries: u64 = Counter,
+        /// Fetches of credentials by the poster's own cache: one per attempt if the credentials may not be
+        /// cached. `None` with [`credential_actor`](crate::OptionsBuilder::credential_actor), whose fetches are not the
+        /// poster's.
+        credential_fetches: Option<u64> = Counter,
         /// Restarts of the poster.
-        restarts: Counter,
+        restarts: u64 = Counter,
         /// Events that were dropped because the mailbox of a subscriber was full.
-        events_dropped: Counter,
+        events_dropped: u64 = Counter,
         /// Messages that hold a permit, which is for one attempt at a time.
-        in_flight: Gauge,
+        in_flight: u64 = Gauge,
         /// Messages that wait for their turn, for a permit, or for their next attempt.
-        queued: Gauge,
+        queued: u64 = Gauge,
         /// Sessions and issues with a message in flight or queued.
-        active_lanes: Gauge,
+        active_lanes: u64 = Gauge,
     }
 }
 
@@ -117,10 +120,21 @@ poster_stats! {
 mod tests {
     use super::*;
 
+    fn camel_case(name: &str) -> String {
+        let mut words = name.split('_');
+        let first = words.next().unwrap().to_owned();
+        let capitalized = words.map(|word| {
+            let (first, rest) = word.split_at(1);
+            first.to_uppercase() + rest
+        });
+        capitalized.fold(first, |name, word| name + &word)
+    }
+
     #[test]
-    fn every_field_is_a_metric_and_serialized_under_its_name() {
+    fn every_field_is_a_metric_and_serialized_in_camel_case() {
         let stats = PosterStats {
             accepted: 3,
+            credential_fetches: Some(1),
             active_lanes: 2,
             ..PosterStats::default()
         };
@@ -128,7 +142,7 @@ mod tests {
         let metrics: Vec<_> = stats.metrics().collect();
         assert_eq!(json.as_object().unwrap().len(), metrics.len());
         for metric in &metrics {
-            assert_eq!(json[metric.name], metric.value);
+            assert_eq!(json[camel_case(metric.name)], metric.value);
         }
         let (first, last) = (metrics[0], metrics[metrics.len() - 1]);
         assert_eq!(

@@ -1,10 +1,17 @@
-//! Helpers for a runner's own tests: a platform that follows a script, a clock that a test moves, and failures on
-//! demand. Feature `testing`.
+//! Helpers for a runner's own tests: a platform that follows a script, a clock that a test moves, errors to handle, and
+//! failures on demand. Feature `testing`.
 
 mod crash;
+mod errors;
 mod platform;
 mod reply;
 mod request;
 
-pub use self::{crash::Crash, platform::FakePlatform, reply::Reply, request::RecordedRequest};
+pub use self::{
+    crash::Crash,
+    errors::{parked_error, permanent_error, transient_error},
+    platform::FakePlatform,
+    reply::Reply,
+    request::RecordedRequest,
+};
 pub use crate::clock::ManualClock;

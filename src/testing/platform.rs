@@ -121,12 +121,12 @@ impl FakePlatform {
         format!("http://{}", self.address)
     }
 
-    /// Sets the replies of a route from now on: each reply once, in order, then the last one repeatedly.
+    /// Sets the replies to requests whose path ends with `path_end`, from now on: each reply once, in order, then the
+    /// last one repeatedly.
     ///
-    /// A route is the end of a path, from the beginning of a segment: `status` matches every session, `sess-1/status`
-    /// one session. The longest matching route applies. A route without a script, or with an empty one, answers
-    /// [`Reply::ok`].
-    pub fn script(&self, route: impl Into<String>, replies: impl IntoIterator<Item = Reply>) {
+    /// `path_end` begins at a segment: `status` matches every session, `sess-1/status` one session. The longest match
+    /// applies. A path without a script, or with an empty one, is answered with [`Reply::ok`].
+    pub fn script(&self, path_end: impl Into<String>, replies: impl IntoIterator<Item = Reply>) {
         let script = Script {
             replies: replies.into_iter().collect(),
             next: 0,
@@ -135,7 +135,7 @@ impl FakePlatform {
             .scripts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(route.into(), script);
+            .insert(path_end.into(), script);
     }
 
     /// All requests so far, in the order in which they were completely received.
@@ -222,8 +222,8 @@ impl Shared {
         let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
         let script = scripts
             .iter_mut()
-            .filter(|(route, _)| fits(route, path))
-            .max_by_key(|(route, _)| route.len());
+            .filter(|(path_end, _)| is_end_of(path_end, path))
+            .max_by_key(|(path_end, _)| path_end.len());
         let Some((_, script)) = script else {
             return Reply::ok();
         };
@@ -233,23 +233,23 @@ impl Shared {
     }
 }
 
-/// Whether `route` is the end of `path`, from the beginning of a segment.
-fn fits(route: &str, path: &str) -> bool {
-    path.strip_suffix(route.trim_start_matches('/'))
+/// Whether `path_end` is the end of `path`, from the beginning of a segment.
+fn is_end_of(path_end: &str, path: &str) -> bool {
+    path.strip_suffix(path_end.trim_start_matches('/'))
         .is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::is_end_of;
 
     #[test]
-    fn a_route_is_the_end_of_a_path() {
+    fn a_path_end_begins_at_a_segment() {
         let path = "/api/sessions/sess-1/status";
-        for route in ["status", "sess-1/status", "/sess-1/status", path, ""] {
-            assert_eq!(fits(route, path), !route.is_empty(), "{route}");
+        for path_end in ["status", "sess-1/status", "/sess-1/status", path, ""] {
+            assert_eq!(is_end_of(path_end, path), !path_end.is_empty(), "{path_end}");
         }
-        assert!(!fits("tatus", path));
-        assert!(!fits("sess-2/status", path));
+        assert!(!is_end_of("tatus", path));
+        assert!(!is_end_of("sess-2/status", path));
     }
 }

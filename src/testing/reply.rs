@@ -15,7 +15,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The platform's ordinary response on every route: 200, `{"success":true,"data":{}}`.
+    /// The platform's ordinary response on every path: 200, `{"success":true,"data":{}}`.
     pub fn ok() -> Self {
         Self::status(200).body(r#"{"success":true,"data":{}}"#)
     }

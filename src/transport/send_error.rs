@@ -1,6 +1,6 @@
 //! Conversion of awc's errors, which can't leave their thread, and do not tell whether the request was sent.
 
-use std::io;
+use std::{error::Error, io};
 
 use awc::error::{ConnectError, SendRequestError};
 
@@ -37,7 +37,7 @@ pub(super) fn attempt_error(error: SendRequestError, phase: AttemptPhase) -> Att
             None => io::Error::other(error),
         },
         SendRequestError::Connect(ConnectError::Io(error)) | SendRequestError::Send(error) => error,
-        SendRequestError::Response(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        SendRequestError::Response(error) => head_error(&error),
         _ => io::Error::other(message),
     };
     match phase {
@@ -45,6 +45,18 @@ pub(super) fn attempt_error(error: SendRequestError, phase: AttemptPhase) -> Att
         AttemptPhase::Connecting => AttemptError::Connect(error.into()),
         AttemptPhase::Sending | AttemptPhase::Waiting if is_refused => AttemptError::StreamRefused(error.into()),
         AttemptPhase::Sending | AttemptPhase::Waiting => AttemptError::ConnectionLost(error.into()),
+    }
+}
+
+/// The error of a response head that could not be read. The text of awc's error contains that of its source, which is
+/// therefore not kept as a source.
+fn head_error(error: &(dyn Error + 'static)) -> io::Error {
+    match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
+        Some(cause) => cause.raw_os_error().map_or_else(
+            || io::Error::new(cause.kind(), cause.to_string()),
+            io::Error::from_raw_os_error,
+        ),
+        None => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
     }
 }
 
@@ -87,6 +99,18 @@ mod tests {
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::ConnectionReset, "reset")
         );
+    }
+
+    #[test]
+    fn an_io_error_in_the_head_replaces_awcs_error() {
+        let reset = || io::Error::new(io::ErrorKind::ConnectionReset, "reset");
+        let AttemptError::ConnectionLost(error) =
+            attempt_error(SendRequestError::Response(reset().into()), AttemptPhase::Waiting)
+        else {
+            panic!("a reset while waiting is a lost connection");
+        };
+        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), reset().kind());
+        assert_eq!((error.to_string().as_str(), error.source().is_none()), ("reset", true));
     }
 
     #[test]

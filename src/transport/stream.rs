@@ -54,7 +54,7 @@ impl Stream {
             Self::Tcp(_) => true,
             Self::Tls(tls) => {
                 let counter = tls.get_ref().0;
-                counter.position == Position::default() && counter.stream.is_between_records()
+                counter.position == RecordPosition::default() && counter.stream.is_between_records()
             }
         }
     }
@@ -64,14 +64,14 @@ impl Stream {
 #[derive(Debug)]
 pub(crate) struct RecordCounter {
     stream: Stream,
-    position: Position,
+    position: RecordPosition,
 }
 
 impl RecordCounter {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            position: Position::default(),
+            position: RecordPosition::default(),
         }
     }
 }
@@ -79,7 +79,7 @@ impl RecordCounter {
 /// The position of the next byte in a record: a header, which is a type (1 byte), a version (2) and a length (2), and
 /// then as many bytes as that length says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Position {
+struct RecordPosition {
     /// The bytes of the header that were read, less than [`HEADER_LENGTH`].
     in_header: u8,
     /// The remaining bytes of the record after its header, as far as its length is known.
@@ -89,7 +89,7 @@ struct Position {
 /// The length of a record's header, in bytes.
 const HEADER_LENGTH: u8 = 5;
 
-impl Position {
+impl RecordPosition {
     /// Moves past bytes that were read.
     fn advance(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
@@ -184,13 +184,13 @@ mod tests {
         let bytes = records.concat();
         let ends = [0, 8, 13, 13 + 5 + 256];
         for size in 1..20 {
-            let mut position = Position::default();
+            let mut position = RecordPosition::default();
             let mut read = 0;
             for piece in bytes.chunks(size) {
                 position.advance(piece);
                 read += piece.len();
                 assert_eq!(
-                    position == Position::default(),
+                    position == RecordPosition::default(),
                     ends.contains(&read),
                     "{read} in pieces of {size}"
                 );

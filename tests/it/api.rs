@@ -97,6 +97,7 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<OutboxOptionsBuilder>();
     check::<CredentialActorBuilder>();
     check::<RuntimeCredentials>();
+    check::<RuntimeTokenFile>();
     check::<IssuedCredentials>();
     check::<AgentResult>();
     check::<CallReceipt>();
@@ -119,7 +120,6 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<Addr<CredentialActor>>();
 
     fn check_unique<T: Debug + Send + Sync + 'static>() {}
-    check_unique::<RuntimeTokenFile>();
     check_unique::<FakePlatform>();
 
     // A connection of SQLite belongs to one thread at a time.
@@ -217,7 +217,7 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
     assert!(reasons.iter().all(|reason| !reason.is_empty()));
     assert_eq!(
         "nonsense".parse::<CallKind>().unwrap_err().to_string(),
-        "unknown kind of call"
+        r#"unknown kind of call "nonsense""#
     );
 }
 
@@ -457,7 +457,7 @@ async fn answered_errors() -> [(CallError, Vec<&'static str>); 4] {
 }
 
 /// The errors of calls without an answer.
-async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
+async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 5] {
     // Bound, so that no other process gets the port, but not listening.
     let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     closed
@@ -466,6 +466,7 @@ async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
     let closed = closed.local_addr().unwrap().as_socket().unwrap();
     let silent = ScriptedServer::start([RawStep::Silence]);
     let closing = ScriptedServer::start([RawStep::write_and_close("")]);
+    let resetting = ScriptedServer::start([RawStep::Reset]);
     let refusing = Http2Platform::start(&[H2], [Http2Step::Reset(Reason::REFUSED_STREAM)]);
     let error = async |options: OptionsBuilder| {
         let options = options.max_attempts(1).timeout(Duration::from_secs(1));
@@ -494,6 +495,14 @@ async fn unanswered_errors() -> [(CallError, Vec<&'static str>); 4] {
                 "gave up after 1 attempt",
                 "connection lost before a response; the request may have been processed",
                 "closed without a response",
+            ],
+        ),
+        (
+            error(options(resetting.url())).await,
+            vec![
+                "gave up after 1 attempt",
+                "connection lost before a response; the request may have been processed",
+                "Connection reset by peer",
             ],
         ),
         (

@@ -327,12 +327,12 @@ async fn invalidating_the_same_credentials_twice_refreshes_once() {
     let poster = start(Options::builder(platform.url()).credential_actor(actor.clone()));
     send_update(&poster, "i").await.unwrap();
     let issued = actor.send(GetCredentials::default()).await.unwrap().unwrap();
-    assert_eq!((issued.worker_id(), issued.generation()), (Some("wkr_p"), 1));
+    assert_eq!((issued.worker_id(), issued.generation()), (Some("wkr_p"), Some(1)));
     actor.send(InvalidateCredentials::new(&issued)).await.unwrap();
     let renewed = actor.send(GetCredentials::default()).await.unwrap().unwrap();
     actor.send(InvalidateCredentials::new(&issued)).await.unwrap();
     let again = actor.send(GetCredentials::replacing(&issued)).await.unwrap().unwrap();
-    assert_eq!((renewed.generation(), again.generation()), (2, 2));
+    assert_eq!((renewed.generation(), again.generation()), (Some(2), Some(2)));
     assert_eq!(provider.fetches(), 2);
     send_update(&poster, "i").await.unwrap();
     assert_eq!(sent(&platform, token), ["one", "two"]);
@@ -363,7 +363,7 @@ async fn a_poster_hands_out_its_credential_actor() {
     let poster = start(options(platform.url()).auth_token("fixed"));
     let actor = poster.send(GetCredentialActor).await.unwrap();
     let issued = actor.send(GetCredentials::default()).await.unwrap().unwrap();
-    assert_eq!((issued.worker_id(), issued.generation()), (Some("wkr_1"), 0));
+    assert_eq!((issued.worker_id(), issued.generation()), (Some("wkr_1"), None));
     assert!(issued.auth_token().is_some());
 }
 
@@ -413,7 +413,7 @@ async fn a_provider_with_a_panicking_display_or_drop_is_called_again() {
         send_update(&poster, "i").await,
         Err(CallError::Internal { .. })
     ));
-    assert_eq!(send_update(&poster, "i").await.unwrap().attempts(), 2);
+    assert_eq!(send_update(&poster, "i").await.unwrap().attempts(), Some(2));
     assert_eq!(sent(&platform, token), ["works"]);
 }
 
@@ -432,7 +432,7 @@ async fn a_rejected_fixed_pair_is_not_a_fallback_until_the_provider_recovers() {
             .auth_token("fixed")
             .credential_provider(provider),
     );
-    assert_eq!(send_update(&poster, "i").await.unwrap().attempts(), 3);
+    assert_eq!(send_update(&poster, "i").await.unwrap().attempts(), Some(3));
     assert_eq!(sent(&platform, token), ["fixed", "works"]);
 }
 
@@ -541,6 +541,7 @@ async fn a_credential_actor_validates_its_settings() {
     let builder = || CredentialActor::builder(RuntimeCredentials::new("", ""));
     for (builder, message) in [
         (builder().timeout(Duration::ZERO), "option `timeout` is zero"),
+        (builder().fixed_pair("w", ""), "option `fixed_pair` has an empty token"),
         (
             builder().fixed_pair("w", "to\nken"),
             "option `fixed_pair` contains a line break or another control character; trim it where it is read",

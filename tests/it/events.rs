@@ -78,22 +78,22 @@ async fn an_event_is_serialized_with_its_call_and_target() {
     poster.send(Subscribe::new(watcher.clone().recipient())).await.unwrap();
     send_update(&poster, "i").await.unwrap();
     let events = watcher.send(Take).await.unwrap();
-    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.kind) else {
+    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.event) else {
         panic!("{events:?}");
     };
     assert_eq!(
         serde_json::to_value(&events).unwrap(),
         json!([
-            {"call": "updateIssueStatus", "targetId": "i", "event": "accepted"},
+            {"kind": "updateIssueStatus", "targetId": "i", "event": "accepted"},
             {
-                "call": "updateIssueStatus",
+                "kind": "updateIssueStatus",
                 "targetId": "i",
                 "event": "attempt_failed",
                 "attempt": 1,
                 "reason": "the platform answered 503",
                 "retryIn": {"secs": 0, "nanos": 0},
             },
-            {"call": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
+            {"kind": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
         ])
     );
 }
@@ -163,7 +163,10 @@ async fn every_call_is_counted_once() {
         (stats.delivered, stats.permanent, stats.transient, stats.cancelled),
         (7, 1, 1, 2)
     );
-    assert_eq!((stats.attempts, stats.retries, stats.credential_fetches), (12, 3, 12));
+    assert_eq!(
+        (stats.attempts, stats.retries, stats.credential_fetches),
+        (12, 3, Some(12))
+    );
     assert_eq!((stats.internal_errors, stats.restarts, stats.events_dropped), (0, 0, 0));
     assert_eq!((stats.in_flight, stats.queued, stats.active_lanes), (0, 0, 0));
 }
@@ -203,7 +206,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "WARN",
             r#"completion of session "log-1": attempt 1 of 3 failed: the platform answered 503; retrying at once"#,
-            &[" call=completion", " attempt=1", " retry_in=Some(0ns)"],
+            &[" kind=completion", " attempt=1", " retry_in=Some(0ns)"],
         ),
         1,
         "{lines:#?}"
@@ -212,7 +215,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "DEBUG",
             r#"completion of session "log-1": delivered in "#,
-            &[" call=completion", " attempts=2", " elapsed="],
+            &[" kind=completion", " attempts=2", " elapsed="],
         ),
         1,
         "{lines:#?}"
@@ -221,7 +224,7 @@ async fn log_lines_have_levels_and_keys() {
         count(
             "ERROR",
             r#"status of session "log-1": the platform rejected the call with status 404 (check the session or issue id"#,
-            &[" call=status", " failure=permanent"],
+            &[" kind=status", " failure=permanent"],
         ),
         1,
         "{lines:#?}"
@@ -267,6 +270,14 @@ async fn calls_without_credentials_are_counted_as_failed() {
     assert_eq!((stats.accepted, stats.permanent, stats.refused), (2, 2, 0));
 }
 
+#[actix_rt::test]
+async fn the_fetches_of_a_shared_credential_actor_are_not_counted() {
+    let options = builder("https://platform.test").credential_actor(actor_without_token().await);
+    let stats = start(options).send(GetStats).await.unwrap();
+    assert_eq!(stats.credential_fetches, None);
+    assert!(stats.metrics().all(|metric| metric.name != "credential_fetches"));
+}
+
 /// Keeps the events that it receives.
 #[derive(Default)]
 struct Watcher(Vec<DeliveryEvent>);
@@ -301,7 +312,7 @@ impl Handler<Take> for Watcher {
 /// The events since the last call of this, in short.
 async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
     let describe = |event: DeliveryEvent| {
-        let kind = match event.kind {
+        let what = match event.event {
             DeliveryEventKind::Accepted => "accepted".to_owned(),
             DeliveryEventKind::AttemptFailed {
                 attempt,
@@ -318,7 +329,7 @@ async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
             } => format!("failed {failure} {may_have_been_delivered}"),
             other => panic!("{other:?}"),
         };
-        format!("{} {}: {kind}", event.call, event.target_id)
+        format!("{} {}: {what}", event.kind, event.target_id)
     };
     watcher.send(Take).await.unwrap().into_iter().map(describe).collect()
 }

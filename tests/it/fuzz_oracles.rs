@@ -9,8 +9,8 @@ use result_poster::{
     bridge::{
         Answer, Endpoint, Platform, Redactor, RetryPolicy, Verdict, classify as classify_answer,
         http1::{Framing, Head, parse_head, skip_empty_lines},
-        is_valid_token, jwt as jwt_claims, parse_retry_after, printable, rejection, token_file as token_file_content,
-        without_body, written_and_read,
+        is_valid_token, jwt_expiry, parse_retry_after, parse_token_file, printable, rejection, without_body,
+        written_and_read,
     },
     credentials::{ExposeSecret as _, RuntimeCredentials},
 };
@@ -193,14 +193,14 @@ pub fn head(data: &[u8]) {
 /// A token, and the claims of one.
 pub fn jwt(data: &[u8]) {
     if let Ok(token) = str::from_utf8(data)
-        && jwt_claims::expiry(token).is_some()
+        && jwt_expiry(token).is_some()
     {
         assert_eq!(token.matches('.').count(), 2);
     }
 
     let claims = BASE64_URL_SAFE_NO_PAD.encode(data);
-    let expiry = jwt_claims::expiry(&format!("e30.{claims}.c2ln"));
-    assert_eq!(expiry, jwt_claims::expiry(&format!(".{claims}==.")));
+    let expiry = jwt_expiry(&format!("e30.{claims}.c2ln"));
+    assert_eq!(expiry, jwt_expiry(&format!(".{claims}==.")));
     let Some(expiry) = expiry else { return };
     assert!(expiry >= UNIX_EPOCH);
     assert!(data.trim_ascii_start().starts_with(b"{"));
@@ -217,13 +217,13 @@ pub fn jwt(data: &[u8]) {
 
 /// The content of a daemon's token file.
 pub fn token_file(data: &[u8]) {
-    let Some(credentials) = token_file_content::parse(data) else {
+    let Some(credentials) = parse_token_file(data) else {
         return;
     };
     assert!(data.trim_ascii_start().starts_with(b"{"));
     // A half-written file is not taken for the whole one.
     if let Some((_, cut)) = data.trim_ascii_end().split_last() {
-        assert!(token_file_content::parse(cut).is_none());
+        assert!(parse_token_file(cut).is_none());
     }
 
     let token = credentials.auth_token.expose_secret();

@@ -176,7 +176,7 @@ async fn reply_when_durable_replies_before_the_delivery() {
     assert!(receipt.completion.call_id() < receipt.status.call_id() && receipt.completion.call_id().is_some());
     assert_eq!(
         (receipt.completion.attempts(), fixture.platform.requests().len()),
-        (0, 0)
+        (None, 0)
     );
     assert_eq!(fixture.count(), 2);
     let receipt = poster.send(status_update("i").reply_when_durable()).await.unwrap();
@@ -282,9 +282,9 @@ fn heartbeat_timeouts_and_delays_below_10_ms_are_refused() {
     let short = Duration::from_millis(9);
     let outbox = || OutboxOptions::builder("outbox.db");
     for (outbox, option) in [
-        (outbox().heartbeat_timeout(short), "heartbeat_timeout"),
-        (outbox().base_delay(short), "base_delay"),
-        (outbox().max_delay(short), "max_delay"),
+        (outbox().heartbeat_timeout(short), "outbox.heartbeat_timeout"),
+        (outbox().base_delay(short), "outbox.base_delay"),
+        (outbox().max_delay(short), "outbox.max_delay"),
     ] {
         let error = outbox.build().unwrap_err();
         assert_eq!(error.to_string(), format!("option `{option}` is below 10 ms"));

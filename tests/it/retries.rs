@@ -36,7 +36,7 @@ async fn a_receipt_counts_attempts_and_elapsed_time() {
     let (waits, reply) = backoffs([Reply::status(503), Reply::status(502), Reply::ok()], 0).await;
     assert_eq!(waits, [SECOND, 2 * SECOND]);
     let receipt = reply.unwrap();
-    assert_eq!((receipt.attempts(), receipt.elapsed()), (3, Some(3 * SECOND)));
+    assert_eq!((receipt.attempts(), receipt.elapsed()), (Some(3), Some(3 * SECOND)));
 }
 
 #[actix_rt::test]
@@ -55,7 +55,7 @@ async fn retry_after_lengthens_a_backoff() {
         let busy = Reply::status(503).header("retry-after", value.clone());
         let (waits, reply) = backoffs([busy, Reply::ok()], 3).await;
         assert_eq!(waits, [Duration::from_secs(wait)], "{value}");
-        assert_eq!(reply.unwrap().attempts(), 2);
+        assert_eq!(reply.unwrap().attempts(), Some(2));
     }
 }
 

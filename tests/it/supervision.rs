@@ -2,6 +2,7 @@
 //! stopped.
 
 use std::{
+    mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Handler, MailboxError, Message, Supervised,
+    Actor, ActorContext as _, Addr, AsyncContext as _, Context, Handler, MailboxError, Message, Running, Supervised,
     WrapFuture as _,
 };
 use result_poster::{
@@ -210,6 +211,18 @@ async fn a_stop_handle_affects_only_its_own_actor() {
 }
 
 #[actix_rt::test]
+async fn a_stop_by_handle_that_was_declined_does_not_prevent_a_later_restart() {
+    let (counter, starts) = Counter::start(false);
+    counter.send(DeclineNextStop).await.unwrap();
+    counter.send(Finish).await.unwrap();
+    counter.send(Count { panic: false }).await.unwrap();
+    assert_eq!(starts.load(Ordering::Relaxed), 1);
+    counter.do_send(Stop);
+    counter.send(Count { panic: false }).await.unwrap();
+    assert_eq!(starts.load(Ordering::Relaxed), 2);
+}
+
+#[actix_rt::test]
 async fn options_can_start_several_posters() {
     let platform = FakePlatform::start().unwrap();
     let options: Options = options(platform.url()).build().unwrap();
@@ -267,6 +280,7 @@ struct Counter {
     messages: usize,
     starts: Arc<AtomicUsize>,
     fails_to_start: bool,
+    declines_next_stop: bool,
     stop: StopHandle,
 }
 
@@ -277,6 +291,7 @@ impl Counter {
             messages: 0,
             starts: Arc::clone(&starts),
             fails_to_start,
+            declines_next_stop: false,
             stop,
         };
         (counter, starts)
@@ -300,6 +315,14 @@ impl Actor for Counter {
         self.starts.fetch_add(1, Ordering::Relaxed);
         assert!(!self.fails_to_start, "the actor fails to start");
         context.spawn(std::future::pending().into_actor(self));
+    }
+
+    fn stopping(&mut self, _: &mut Context<Self>) -> Running {
+        if mem::take(&mut self.declines_next_stop) {
+            Running::Continue
+        } else {
+            Running::Stop
+        }
     }
 }
 
@@ -334,6 +357,20 @@ impl Handler<Stop> for Counter {
 
     fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
         context.stop();
+    }
+}
+
+struct DeclineNextStop;
+
+impl Message for DeclineNextStop {
+    type Result = ();
+}
+
+impl Handler<DeclineNextStop> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, _: DeclineNextStop, _: &mut Context<Self>) {
+        self.declines_next_stop = true;
     }
 }
 

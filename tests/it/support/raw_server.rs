@@ -12,9 +12,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
+use socket2::SockRef;
 
 /// The body of a response that means success on every route.
 pub(crate) const SUCCESS: &str = r#"{"success":true}"#;
@@ -191,6 +193,8 @@ pub(crate) enum RawStep {
     Write(Vec<u8>),
     /// Writes these bytes and closes the connection.
     WriteAndClose(Vec<u8>),
+    /// Resets the connection.
+    Reset,
     /// Answers with this status and the request's own head as the body, tokens included.
     Echo(u16),
     /// Writes nothing and keeps the connection.
@@ -229,6 +233,7 @@ impl ScriptedServer {
                         let _ = stream.write_all(&bytes);
                         let _ = stream.shutdown(Shutdown::Both);
                     }
+                    Some(RawStep::Reset) => return SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
                     Some(RawStep::Echo(status)) => {
                         let _ = stream.write_all(response(status, "", &request.head).as_bytes());
                     }

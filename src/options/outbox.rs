@@ -1,0 +1,88 @@
+//! The outbox among the options. Without the feature there is none.
+
+pub(crate) use self::feature::{ChosenOutbox, OpenOutbox, Store};
+pub(super) use self::feature::{open, route, store};
+
+#[cfg(feature = "outbox")]
+mod feature {
+    use std::rc::Rc;
+
+    use crate::{
+        call::Platform,
+        clock::Clock,
+        credentials::CredentialConfig,
+        error::OptionsError,
+        options::OptionsBuilder,
+        outbox::{Config, Durable, Outbox, OutboxOptions},
+        route::{Direct, Route},
+    };
+
+    /// The outbox in a builder.
+    pub(crate) type ChosenOutbox = Option<OutboxOptions>;
+    /// The outbox in built options: its file is open.
+    pub(crate) type OpenOutbox = Option<Config>;
+    /// The outbox of a poster.
+    pub(crate) type Store = Option<Outbox>;
+
+    impl OptionsBuilder {
+        /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and
+        /// checks it for damage. Default: none; calls live in memory.
+        pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
+            self.outbox = Some(outbox);
+            self
+        }
+    }
+
+    pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
+        outbox.map(Config::open).transpose()
+    }
+
+    pub(crate) fn store(
+        outbox: OpenOutbox,
+        platform: &Platform,
+        credentials: &CredentialConfig,
+        clock: &Clock,
+    ) -> Store {
+        let worker_id = &credentials.fixed.worker_id;
+        outbox.map(|config| Outbox::new(config, &platform.base, worker_id, clock.clone()))
+    }
+
+    pub(crate) fn route(store: &Store) -> Rc<dyn Route> {
+        match store {
+            Some(outbox) => Rc::new(Durable::new(outbox.clone())),
+            None => Rc::new(Direct),
+        }
+    }
+}
+
+#[cfg(not(feature = "outbox"))]
+mod feature {
+    use std::rc::Rc;
+
+    use crate::{
+        call::Platform,
+        clock::Clock,
+        credentials::CredentialConfig,
+        error::OptionsError,
+        route::{Direct, Route},
+    };
+
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct NoOutbox;
+
+    pub(crate) type ChosenOutbox = NoOutbox;
+    pub(crate) type OpenOutbox = NoOutbox;
+    pub(crate) type Store = NoOutbox;
+
+    pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
+        Ok(outbox)
+    }
+
+    pub(crate) fn store(outbox: OpenOutbox, _: &Platform, _: &CredentialConfig, _: &Clock) -> Store {
+        outbox
+    }
+
+    pub(crate) fn route(_: &Store) -> Rc<dyn Route> {
+        Rc::new(Direct)
+    }
+}
