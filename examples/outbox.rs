@@ -1,4 +1,4 @@
-//! Lists, shows, requeues and discards the calls in an outbox. Runners may use the outbox at the same time.
+//! Lists, counts, shows, requeues and discards the calls in an outbox. Runners may use the outbox at the same time.
 //!
 //! `cargo run --example outbox -- outbox.db list`
 
@@ -12,6 +12,7 @@ use result_poster::{
     CallId, OutboxError,
     outbox::{EntryQuery, EntryState, OutboxEntry, OutboxInspector},
 };
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 const HELP: &str = "\
@@ -20,22 +21,27 @@ Inspects and repairs an outbox. Runners may use it at the same time.
 Usage: outbox [OPTIONS] <FILE> <COMMAND>
 
 Commands:
-  list          Lists the parked calls, or the dead letters with --dead
+  list          Lists the calls, or those in one state with --state
+  stats         Counts the calls, with the age of the oldest and the size
+  check         Checks the whole file for damage
   show <ID>     Shows a call with its body
-  requeue <ID>  Makes a call due now, with a fresh expiry of 7 days
-  discard <ID>  Deletes a call
+  requeue <ID>  Makes a parked call or a dead letter due now, with a fresh
+                history
+  discard <ID>  Deletes a parked call or a dead letter
 
 Options:
-  --dead        Lists the calls that were rejected or have expired
-  --after <ID>  Lists only the calls after this one
-  --limit <N>   Lists at most N calls [default: 100]
-  --json        Prints JSON instead of text, one object per line
-  -h, --help    Prints this text
+  --state <STATE>  Lists only live, parked or dead_letter calls
+  --after <ID>     Lists only the calls after this one
+  --limit <N>      Lists at most N calls, 500 at most [default: 100]
+  --json           Prints JSON instead of text, one object per line
+  -h, --help       Prints this text
 
 Exit status: 0 done; 1 no such call, or a file error; 2 invalid arguments";
 
 enum Command {
     List(EntryQuery),
+    Stats,
+    Check,
     Show(CallId),
     Requeue(CallId),
     Discard(CallId),
@@ -50,14 +56,14 @@ struct Arguments {
 impl Arguments {
     /// `None` for `--help`.
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, Failure> {
-        let (mut state, mut after, mut limit, mut json) = (EntryState::Parked, None, None, false);
+        let (mut state, mut after, mut limit, mut json) = (None, None, None, false);
         let mut positional = Vec::new();
         while let Some(word) = words.next() {
             let missing_value = || Failure::usage(format!("missing value for {word}"));
             let mut value = || words.next().ok_or_else(missing_value);
             match word.as_str() {
                 "-h" | "--help" => return Ok(None),
-                "--dead" => state = EntryState::DeadLetter,
+                "--state" => state = Some(entry_state(&value()?)?),
                 "--json" => json = true,
                 "--after" => after = Some(id(&value()?)?),
                 "--limit" => limit = Some(number(&value()?)?),
@@ -65,7 +71,7 @@ impl Arguments {
                 _ => positional.push(word),
             }
         }
-        let mut query = EntryQuery::new(state);
+        let mut query = state.map_or_else(EntryQuery::all, EntryQuery::new);
         if let Some(id) = after {
             query = query.after(id);
         }
@@ -81,6 +87,8 @@ impl Arguments {
         let file = next("FILE")?;
         let command = match next("COMMAND")?.as_str() {
             "list" => Command::List(query),
+            "stats" => Command::Stats,
+            "check" => Command::Check,
             "show" => Command::Show(id(&next("ID")?)?),
             "requeue" => Command::Requeue(id(&next("ID")?)?),
             "discard" => Command::Discard(id(&next("ID")?)?),
@@ -95,6 +103,11 @@ impl Arguments {
 
 fn id(text: &str) -> Result<CallId, Failure> {
     text.parse().map_err(|_| Failure::usage(format!("invalid id {text:?}")))
+}
+
+fn entry_state(text: &str) -> Result<EntryState, Failure> {
+    text.parse()
+        .map_err(|_| Failure::usage(format!("unknown state {text:?}")))
 }
 
 fn number(text: &str) -> Result<u32, Failure> {
@@ -119,20 +132,25 @@ fn run() -> Result<(), Failure> {
             let entries = outbox.list(query).map_err(of_file)?;
             if json {
                 for entry in &entries {
-                    say(Value::Object(object(entry)?));
+                    let mut object = object(entry)?;
+                    object.insert("body".to_owned(), body(entry));
+                    say(Value::Object(object));
                 }
             } else {
                 print_table(&entries);
             }
         }
+        Command::Stats => print(object(&outbox.stats().map_err(of_file)?)?, json),
+        Command::Check => {
+            outbox.check().map_err(of_file)?;
+            say("the file is not damaged");
+        }
         Command::Show(id) => {
             let entry = outbox.get(id).and_then(|entry| entry.ok_or(OutboxError::NoSuchCall));
-            let object = object(&entry.map_err(of_call(id))?)?;
-            if json {
-                say(Value::Object(object));
-            } else {
-                print_fields(&object);
-            }
+            let entry = entry.map_err(of_call(id))?;
+            let mut object = object(&entry)?;
+            object.insert("body".to_owned(), body(&entry));
+            print(object, json);
         }
         Command::Requeue(id) => {
             outbox.requeue(id).map_err(of_call(id))?;
@@ -157,9 +175,18 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// The state of a call. A call whose owner has died is taken over at once if a process uses the outbox.
+fn state(entry: &OutboxEntry) -> String {
+    match entry.owner {
+        Some(owner) if !owner.is_alive => format!("{} (owner is dead)", entry.state),
+        _ => entry.state.to_string(),
+    }
+}
+
 fn print_table(entries: &[OutboxEntry]) {
     let head = [
         "ID",
+        "STATE",
         "KIND",
         "TARGET",
         "ATTEMPTS",
@@ -171,17 +198,18 @@ fn print_table(entries: &[OutboxEntry]) {
     let row = |entry: &OutboxEntry| {
         [
             entry.id.to_string(),
+            state(entry),
             printable(&entry.kind),
             printable(&entry.target_id),
             entry.attempts.to_string(),
             rfc3339(entry.created_at),
-            entry.next_attempt_at.map_or("never".to_owned(), rfc3339),
+            entry.next_attempt_at.map_or("-".to_owned(), rfc3339),
             printable(entry.last_error.as_deref().unwrap_or_default()),
         ]
     };
     let mut rows = vec![head];
     rows.extend(entries.iter().map(row));
-    let widths = rows.iter().fold([0; 7], |widths, row| {
+    let widths = rows.iter().fold([0; 8], |widths, row| {
         let mut cells = row.iter();
         widths.map(|width| cells.next().map_or(width, |cell| width.max(cell.chars().count())))
     });
@@ -191,24 +219,25 @@ fn print_table(entries: &[OutboxEntry]) {
     }
 }
 
-/// A call as a JSON object, with its times as text and its body as JSON.
-fn object(entry: &OutboxEntry) -> Result<Map<String, Value>, Failure> {
-    let object = serde_json::to_value(entry).and_then(serde_json::from_value::<Map<_, _>>);
-    let mut object = object.map_err(|error| Failure::new(1, error))?;
-    let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
-    set("createdAt", rfc3339(entry.created_at).into());
-    set("nextAttemptAt", entry.next_attempt_at.map(rfc3339).into());
-    set("expiresAt", entry.expires_at.map(rfc3339).into());
-    set("body", serde_json::from_str(&entry.body).unwrap_or_default());
-    Ok(object)
+/// The body of a call as JSON, or as text if it is damaged.
+fn body(entry: &OutboxEntry) -> Value {
+    serde_json::from_str(&entry.body).unwrap_or_else(|_| entry.body.clone().into())
 }
 
-/// Prints each field of the object that has a value.
-fn print_fields(object: &Map<String, Value>) {
+fn object(value: &impl Serialize) -> Result<Map<String, Value>, Failure> {
+    let object = serde_json::to_value(value).and_then(serde_json::from_value);
+    object.map_err(|error| Failure::new(1, error))
+}
+
+/// Prints the object as JSON, or each of its fields that has a value.
+fn print(object: Map<String, Value>, json: bool) {
+    if json {
+        return say(Value::Object(object));
+    }
     for (name, value) in object {
         match value {
             Value::Null => {}
-            Value::String(text) => say(format!("{name}: {}", printable(text))),
+            Value::String(text) => say(format!("{name}: {}", printable(&text))),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
                 say(format!("{name}: {}", printable(&value.to_string())));
             }

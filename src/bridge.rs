@@ -5,8 +5,6 @@ use std::{rc::Rc, time::SystemTime};
 
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
-#[cfg(feature = "outbox")]
-pub use crate::outbox::written_and_read;
 pub use crate::{
     backoff::{RetryPolicy, parse_retry_after},
     call::{Call, Endpoint, Platform, Target},

@@ -162,12 +162,17 @@ pub mod client {
 /// The items that only the outbox uses. Without the feature, all other dead code is reported.
 #[cfg(not(feature = "outbox"))]
 #[expect(dead_code, reason = "it only names the items")]
-fn used_by_the_outbox(overflow: route::Overflow, parts: options::Parts, error: OptionsError, cause: SharedError) {
-    let _ = (overflow.cancellation, parts.outbox, queue::Bound::None);
+fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: OptionsError, cause: SharedError) {
+    let _ = (overflow.cancellation.token(), parts.outbox, queue::Bound::None);
     let _ = (Clock::idle, error.with_source(cause));
     let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
     let _ = (call::Call::stored_body, call::Platform::restore);
-    let _ = (queue::LaneQueue::max_in_flight, queue::Ticket::is_waiting);
+    let _ = (
+        queue::LaneQueue::max_in_flight,
+        queue::Ticket::is_waiting,
+        queue::Permit::make_exclusive,
+    );
+    let _ = (CallId::new, CallId::from_bytes, CallId::to_bytes, CallId::previous);
 }
 
 /// Compiles and runs the code of the README.

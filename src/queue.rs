@@ -89,7 +89,7 @@ impl LaneQueue {
         }
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes.entry(target.clone());
-        let mut permit = Permit::new(&self.permits);
+        let mut permit = Permit::new(&self.permits, self.limits.max_in_flight);
         // A message that can be sent at once acquires its permit here, and is not queued. It counts as queued once it
         // waits for a retry.
         if let Entry::Vacant(_) = lane {
@@ -239,14 +239,25 @@ impl Drop for Ticket {
 pub struct Permit {
     permits: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
+    /// How many permits are acquired: all, for a message that is tried alone.
+    count: u32,
+    all: u32,
 }
 
 impl Permit {
-    fn new(permits: &Arc<Semaphore>) -> Self {
+    fn new(permits: &Arc<Semaphore>, all: usize) -> Self {
         Self {
             permits: Arc::clone(permits),
             held: None,
+            count: 1,
+            all: u32::try_from(all).unwrap_or(u32::MAX),
         }
+    }
+
+    /// From the next [`acquire`](Self::acquire) on, no other message holds a permit at the same time.
+    pub(crate) fn make_exclusive(&mut self) {
+        self.held = None;
+        self.count = self.all;
     }
 
     fn try_acquire(&mut self) {
@@ -261,7 +272,7 @@ impl Permit {
     pub async fn acquire(&mut self) {
         if self.held.is_none() {
             // The semaphore is never closed.
-            self.held = Arc::clone(&self.permits).acquire_owned().await.ok();
+            self.held = Arc::clone(&self.permits).acquire_many_owned(self.count).await.ok();
         }
     }
 

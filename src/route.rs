@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use crate::{
     call::Call,
     delivery::{Cancellation, Dispatcher, Job},
-    error::CallError,
+    error::{CallError, ParkReason},
     queue::LaneQueue,
     receipt::Outcome,
 };
@@ -21,10 +21,12 @@ pub(crate) enum ReplyWhen {
     Durable,
 }
 
-/// A message that the queue was too full to admit.
+/// A message without a place in the queue.
 pub(crate) struct Overflow {
     pub(crate) calls: Vec<Call>,
     pub(crate) cancellation: Cancellation,
+    /// `QueueFull` or `Shutdown`.
+    pub(crate) reason: ParkReason,
 }
 
 /// The route of a message, from admission to the outcomes of its calls.
@@ -37,7 +39,7 @@ pub(crate) trait Route {
         reply_when: ReplyWhen,
     ) -> LocalBoxFuture<'static, Vec<Outcome>>;
 
-    /// Ends a message that the queue was too full to admit.
+    /// Ends a message that has no place in the queue.
     fn overflow(
         self: Rc<Self>,
         dispatcher: Rc<Dispatcher>,
@@ -82,7 +84,12 @@ impl Route for Direct {
         overflow: Overflow,
         _: ReplyWhen,
     ) -> LocalBoxFuture<'static, Vec<Outcome>> {
-        let refuse = |call: &Call| dispatcher.refuse(call.as_ref(), CallError::Overloaded);
+        let error = if overflow.reason == ParkReason::Shutdown {
+            CallError::ShuttingDown
+        } else {
+            CallError::Overloaded
+        };
+        let refuse = |call: &Call| dispatcher.refuse(call.as_ref(), error.clone());
         let outcomes = overflow.calls.iter().map(refuse).collect();
         Box::pin(async { outcomes })
     }

@@ -28,6 +28,7 @@ pub struct Answer<'a> {
     pub status: u16,
     pub content_type: Option<String>,
     pub retry_after: Option<String>,
+    pub date: Option<String>,
     pub body: Vec<u8>,
     /// Why the body is incomplete, if it is.
     pub cut_short: Option<&'static str>,

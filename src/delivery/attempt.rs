@@ -1,6 +1,6 @@
 //! One attempt: credentials, one exchange, and at most one re-authentication.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::{
     credentials::{GetCredentials, IssuedCredentials},
     error::{AttemptPhase, CallError, PermanentError},
     transport::HttpRequest,
-    verdict::{Verdict, classify},
+    verdict::{Answer, Verdict, classify},
 };
 
 impl Dispatcher {
@@ -66,7 +66,9 @@ impl Dispatcher {
         if self.token_required && token.is_none() {
             return Err(CallError::NoCredentials);
         }
-        let worker_id = credentials.worker_id().unwrap_or_default();
+        let worker_id = state
+            .worker
+            .get_or_init(|| credentials.worker_id().unwrap_or_default().into());
         let body = call.encode(worker_id).map_err(|error| CallError::Internal {
             message: error.to_string(),
         })?;
@@ -80,7 +82,10 @@ impl Dispatcher {
             phase: Rc::clone(&state.phase),
         };
         let verdict = match self.transport.post(&request).await {
-            Ok(answer) => classify(endpoint, &answer, self.clock.now()),
+            Ok(answer) => {
+                self.note_platform_time(&answer);
+                classify(endpoint, &answer, self.clock.now())
+            }
             // Without a response the failure is never final.
             Err(error) => Verdict::Transient {
                 error,
@@ -97,5 +102,17 @@ impl Dispatcher {
             state.may_have_been_delivered.set(true);
         }
         Ok(verdict)
+    }
+
+    fn note_platform_time(&self, answer: &Answer<'_>) {
+        let date = answer
+            .date
+            .as_deref()
+            .and_then(|date| httpdate::parse_http_date(date).ok());
+        let since_epoch = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+        if let Some(since_epoch) = since_epoch {
+            let milliseconds = i64::try_from(since_epoch.as_millis()).ok();
+            self.platform_time.set(milliseconds);
+        }
     }
 }

@@ -28,6 +28,11 @@ impl Cancellation {
         }
     }
 
+    /// The token of the message.
+    pub(crate) fn token(&self) -> Option<CancellationToken> {
+        self.token.clone()
+    }
+
     pub(crate) fn is_cancelled_by_token(&self) -> bool {
         self.token.as_ref().is_some_and(CancellationToken::is_cancelled)
     }

@@ -8,7 +8,7 @@ mod cancel;
 mod retry;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     pin::{Pin, pin},
     rc::Rc,
 };
@@ -42,11 +42,17 @@ pub(crate) struct Dispatcher {
     pub(crate) telemetry: Telemetry,
     /// Cancelled when the time limit of a shutdown expires.
     pub(crate) shutdown: CancellationToken,
+    /// The `Date` of the platform's last response, in milliseconds since 1970.
+    pub(crate) platform_time: Cell<Option<i64>>,
 }
+
+/// The worker id of a message: set once, before its first request, and unchanged by its attempts and replays.
+pub(crate) type Worker = OnceCell<Rc<str>>;
 
 /// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
 pub(crate) struct Job {
     pub(crate) calls: Vec<Call>,
+    pub(crate) worker: Worker,
     pub(crate) cancellation: Cancellation,
     // Released before the ticket wakes the next message of the lane.
     pub(crate) permit: Permit,
@@ -56,6 +62,7 @@ pub(crate) struct Job {
 /// The state of one call that a cancellation has to report.
 struct CallState<'a> {
     cancellation: &'a Cancellation,
+    worker: &'a Worker,
     /// Whether the platform may have processed one of the attempts that have ended.
     may_have_been_delivered: Cell<bool>,
     /// The phase of the attempt that is running.
@@ -110,6 +117,7 @@ impl Dispatcher {
     ) -> Vec<Outcome> {
         let Job {
             calls,
+            worker,
             cancellation,
             permit,
             ..
@@ -118,7 +126,7 @@ impl Dispatcher {
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
             let outcome = self
-                .guarded(call, permit, cancellation, cancelled.as_mut(), retry_policy)
+                .guarded(call, worker, permit, cancellation, cancelled.as_mut(), retry_policy)
                 .await;
             let outcome = settle(index, outcome).await;
             self.telemetry.call_ended(call.as_ref(), &outcome);
@@ -131,6 +139,7 @@ impl Dispatcher {
     async fn guarded(
         &self,
         call: &Call,
+        worker: &Worker,
         permit: &mut Permit,
         cancellation: &Cancellation,
         cancelled: Pin<&mut impl Future>,
@@ -138,6 +147,7 @@ impl Dispatcher {
     ) -> Outcome {
         let state = CallState {
             cancellation,
+            worker,
             may_have_been_delivered: Cell::new(false),
             phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
             reauthenticated: Cell::new(false),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{FailureKind, InvalidMessageError, NextStep, ParkedError, PermanentError, TransientError};
+use super::{FailureKind, InvalidMessageError, NextStep, ParkReason, ParkedError, PermanentError, TransientError};
 use crate::{label::labels, util::chain};
 
 /// When to send a message again after a transient error without a `Retry-After`.
@@ -105,7 +105,7 @@ impl CallError {
     ///
     /// | error | step |
     /// |---|---|
-    /// | `Parked` | `Nothing` |
+    /// | `Parked` | `Nothing`; `RenewCredentials` if the platform rejected the credentials |
     /// | `Transient` | `RetryLater` after the platform's `Retry-After`, at most a day; 30 s without it |
     /// | `Overloaded` | `RetryLater` after 1 s |
     /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
@@ -115,6 +115,7 @@ impl CallError {
     #[must_use]
     pub fn next_step(&self) -> NextStep {
         match self {
+            Self::Parked(error) if error.reason == ParkReason::Unauthorized => NextStep::RenewCredentials,
             Self::Parked(_) => NextStep::Nothing,
             Self::Transient(error) => NextStep::RetryLater {
                 after: error.retry_after.unwrap_or(RETRY_LATER).min(LONGEST_RETRY),
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
     use crate::{
         call_id::CallId,
-        error::{AttemptError, AttemptPhase, ParkReason},
+        error::{AttemptError, AttemptPhase},
     };
 
     fn rejected(status_code: u16) -> CallError {
@@ -226,7 +227,7 @@ mod tests {
 
     fn parked(may_have_been_delivered: bool) -> CallError {
         CallError::Parked(ParkedError {
-            id: CallId(7),
+            id: CallId::from_parts(1, 7),
             reason: ParkReason::AttemptsFailed,
             attempts: 3,
             last: Some(late()),

@@ -7,9 +7,8 @@ use serde::Serialize;
 /// The next step of a runner after an error. A message that is sent again must be a clone, so that its calls keep their
 /// idempotency keys.
 ///
-/// A result can't be sent in part: a clone sends both of its calls, even if the outbox holds one of them
-/// ([`PostError::parked`](crate::PostError::parked)). That call may then be sent twice, with the same key: a platform
-/// that honours `Idempotency-Key` processes it once.
+/// A result can't be sent in part: a clone has both of its calls. The outbox recognises a call that it holds
+/// ([`PostError::parked`](crate::PostError::parked)) by its key, and does not store the clone again.
 ///
 /// The variants are in order of precedence: if both calls of a result failed, the first of their two steps is the step
 /// of the result.

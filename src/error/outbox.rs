@@ -17,8 +17,8 @@ pub enum OutboxError {
     /// The disk is full, or `max_bytes` is reached.
     #[error("no space left: the disk is full or `max_bytes` is reached")]
     Full,
-    /// Another process kept the database locked for more than 5 s.
-    #[error("the database was locked by another process for more than 5 s")]
+    /// Another process kept the database locked for more than 2 s.
+    #[error("the database was locked by another process for more than 2 s")]
     Locked,
     /// The file, or its folder, is not writable: check the permissions of both.
     #[error("the file or its folder is not writable")]
@@ -30,8 +30,9 @@ pub enum OutboxError {
     /// The file is not an outbox. It was not changed.
     #[error("the file is not an outbox")]
     NotAnOutbox,
-    /// A newer version of this crate made the file. It was not changed.
-    #[error("the file was made by a newer version of this crate")]
+    /// Another version of this crate made the file. It was not changed. A former version can deliver or discard the calls
+    /// in an older file, which then can be removed.
+    #[error("the file was made by another version of this crate, and has another format")]
     UnsupportedVersion,
     /// No parked call or dead letter has this id: the call was delivered or discarded, is being sent, or the file was
     /// changed externally.

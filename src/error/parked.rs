@@ -42,8 +42,14 @@ pub enum ParkReason {
     QueueFull,
     /// There was no token for the platform.
     NoCredentials,
+    /// The platform rejected the credentials.
+    Unauthorized,
     /// The poster shut down.
     Shutdown,
+    /// The same message is in the outbox already.
+    AlreadyStored,
+    /// An operator requeued or imported the call.
+    Requeued,
 }
 
 labels!(ParkReason, "reason for parking", {
@@ -51,7 +57,10 @@ labels!(ParkReason, "reason for parking", {
     LaneParked => "lane_parked",
     QueueFull => "queue_full",
     NoCredentials => "no_credentials",
+    Unauthorized => "unauthorized",
     Shutdown => "shutdown",
+    AlreadyStored => "already_stored",
+    Requeued => "requeued",
 });
 
 impl ParkReason {
@@ -63,7 +72,10 @@ impl ParkReason {
             Self::LaneParked => "an earlier message of its lane is parked",
             Self::QueueFull => "the queue is full",
             Self::NoCredentials => "there is no token for the platform",
+            Self::Unauthorized => "the platform rejected the credentials",
             Self::Shutdown => "the poster shut down",
+            Self::AlreadyStored => "the same message is in the outbox already",
+            Self::Requeued => "it was requeued",
         }
     }
 }

@@ -125,7 +125,7 @@ mod tests {
 
     fn parked() -> CallError {
         CallError::Parked(ParkedError {
-            id: CallId(7),
+            id: CallId::from_parts(1, 7),
             reason: ParkReason::AttemptsFailed,
             attempts: 3,
             last: None,
@@ -182,7 +182,11 @@ mod tests {
             errors(parked(), rejected(401)),
             errors(rejected(401), parked()),
         ] {
-            assert_eq!(error.parked().map(|parked| parked.id), Some(CallId(7)), "{error:?}");
+            assert_eq!(
+                error.parked().map(|parked| parked.id),
+                Some(CallId::from_parts(1, 7)),
+                "{error:?}"
+            );
         }
         assert_eq!(errors(rejected(401), rejected(401)).parked(), None);
     }

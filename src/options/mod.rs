@@ -6,7 +6,7 @@ mod outbox;
 mod platform_url;
 mod validate;
 
-use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Addr;
 use secrecy::SecretString;
@@ -106,6 +106,7 @@ impl Options {
             clock: self.clock,
             telemetry: Telemetry::default(),
             shutdown: CancellationToken::new(),
+            platform_time: Cell::new(None),
         };
         Parts {
             dispatcher: Rc::new(dispatcher),

@@ -25,8 +25,8 @@ mod feature {
     pub(crate) type Store = Option<Outbox>;
 
     impl OptionsBuilder {
-        /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) opens the file and
-        /// checks it for damage. Default: none; calls live in memory.
+        /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) checks that the file is
+        /// an outbox, and creates it if there is none. Default: none; calls live in memory.
         pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
             self.outbox = Some(outbox);
             self
@@ -43,8 +43,9 @@ mod feature {
         credentials: &CredentialConfig,
         clock: &Clock,
     ) -> Store {
+        let (base, organization) = (&platform.base, platform.organization_id.as_deref());
         let worker_id = &credentials.fixed.worker_id;
-        outbox.map(|config| Outbox::new(config, &platform.base, worker_id, clock.clone()))
+        outbox.map(|config| Outbox::new(config, base, organization, worker_id, clock.clone()))
     }
 
     pub(crate) fn route(store: &Store) -> Rc<dyn Route> {

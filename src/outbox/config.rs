@@ -1,22 +1,25 @@
 //! An outbox in built options.
 
-use super::{options::OutboxOptions, writer::Writer};
+use std::path::PathBuf;
+
+use super::{options::OutboxOptions, store::prepare};
 use crate::error::OptionsError;
 
-/// The outbox in built options: its file is open.
+/// An outbox in built options: its file was checked, and is closed.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(super) options: OutboxOptions,
-    pub(super) writer: Writer,
+    /// The absolute path, without links.
+    pub(super) path: PathBuf,
 }
 
 impl Config {
-    /// Opens the file.
+    /// Checks the file, and creates it if there is none.
     pub(crate) fn open(options: OutboxOptions) -> Result<Self, OptionsError> {
-        let writer = Writer::start(options.path().to_owned(), options.max_bytes()).map_err(|error| {
+        let path = prepare(options.path()).map_err(|error| {
             let reason = format!("can't use the file {}", options.path().display());
             OptionsError::new("outbox", reason).with_source(error)
         })?;
-        Ok(Self { options, writer })
+        Ok(Self { options, path })
     }
 }

@@ -1,13 +1,13 @@
-//! One stored message, from its insert to the outcome of each call.
+//! One stored message, from its turn to the outcome of each call.
 
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
 
 use super::{
-    insert::{Inserted, Place},
-    process::Outbox,
-    stored::Stored,
+    owner::Outbox,
+    settle::Settling,
+    stored::{Stored, parked},
 };
 use crate::{
     backoff::RetryPolicy,
@@ -16,116 +16,100 @@ use crate::{
     delivery::{Cancellation, Dispatcher, Job},
     error::{CallError, CancelledBy, ParkReason},
     receipt::Outcome,
-    route::ReplyWhen,
 };
 
 impl Outbox {
-    /// Stores the calls of a message, once the worker id is known.
-    pub(super) async fn store(
-        &self,
-        dispatcher: &Dispatcher,
-        calls: &[Call],
-        cancellation: &Cancellation,
-        place: Place,
-    ) -> Inserted {
-        let Some(target) = calls.first().map(|call| &call.target) else {
-            return Inserted::Cancelled;
-        };
-        match select(
-            pin!(self.ensure_worker_known(dispatcher)),
-            pin!(cancellation.cancelled()),
-        )
-        .await
-        {
-            Either::Left((_, cancelled)) => self.insert(target, calls, place, cancelled).await,
-            Either::Right(_) => Inserted::Cancelled,
-        }
-    }
-
-    /// Asks for credentials if the worker id is not known yet. Returns whether it is known now. Without it, calls are stored
-    /// without a worker, and the next call asks again.
-    pub(super) async fn ensure_worker_known(&self, dispatcher: &Dispatcher) -> bool {
-        if self.worker_is_unknown() {
-            if let Ok(credentials) = dispatcher.credentials.get(GetCredentials::default()).await {
-                self.set_worker(credentials.worker_id().unwrap_or_default());
-            }
-        } else {
-            self.follow_worker(dispatcher);
-        }
-        !self.worker_is_unknown()
-    }
-
-    /// Follows a worker that has registered under a new id.
-    fn follow_worker(&self, dispatcher: &Dispatcher) {
-        if let Some(worker_id) = dispatcher.credentials.last_worker_id() {
-            self.set_worker(&worker_id);
-        }
-    }
-
     /// Waits for the turn of a stored message, then runs its calls and writes each outcome.
     pub(super) async fn drive(
         &self,
         dispatcher: &Dispatcher,
         mut job: Box<Job>,
-        stored: &Stored,
+        stored: Stored,
         policy: &RetryPolicy,
     ) -> Vec<Outcome> {
-        let shutdown = &dispatcher.shutdown;
+        let mut must_look = self.0.was_stopped_since(stored.since);
         if job.ticket.is_waiting() {
             // Without a permit: the earlier messages of the lane may be parked, and this one with them.
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
-            let is_turn = matches!(select(cancelled, turn).await, Either::Right(_));
-            let target = job.calls.first().map(|call| call.target.clone());
-            if is_turn
-                && let Some(target) = target
-                && shutdown.run_until_cancelled(stored.is_blocked(&target)).await == Some(true)
-            {
-                let reason = ParkReason::LaneParked;
-                return park(
-                    dispatcher,
-                    &job.calls,
-                    &job.cancellation,
-                    stored,
-                    reason,
-                    ReplyWhen::Done,
-                )
-                .await;
-            }
+            must_look |= matches!(select(cancelled, turn).await, Either::Right(_));
         }
-        let settle = async |index, outcome| {
-            self.follow_worker(dispatcher);
-            stored.settle(index, outcome, shutdown).await
-        };
-        Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await
+        let mut may_send = !must_look || self.may_send(dispatcher, &stored).await;
+        if may_send && !must_look && !job.permit.is_held() {
+            let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
+            select(cancelled, permit).await;
+            // The process may have been stopped meanwhile.
+            may_send = !self.0.was_stopped_since(stored.since) || self.may_send(dispatcher, &stored).await;
+        }
+        if !may_send {
+            let reason = ParkReason::LaneParked;
+            return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
+        }
+        self.commit_worker(dispatcher, &job, &stored).await;
+        let mut settling = Settling::new(&stored);
+        let settle = async |index, outcome| settling.record(index, outcome);
+        let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
+        let worker_id = job.worker.get().map(|id| &**id);
+        settling.finish(worker_id, &dispatcher.shutdown, &mut outcomes).await;
+        outcomes
+    }
+
+    /// Whether the message is still this owner's. If the store can't be asked, it is sent: better twice than not at all.
+    async fn may_send(&self, dispatcher: &Dispatcher, stored: &Stored) -> bool {
+        if self.0.is_about_to_release(&stored.lane) {
+            return false;
+        }
+        let is_current = self.0.store.is_current(stored.lane.clone(), stored.ids());
+        match dispatcher.shutdown.run_until_cancelled(is_current).await {
+            Some(Ok(is_current)) => is_current,
+            Some(Err(_)) | None => true,
+        }
+    }
+
+    /// Fixes the worker id of a message that was stored without one, before its first attempt.
+    async fn commit_worker(&self, dispatcher: &Dispatcher, job: &Job, stored: &Stored) {
+        if let Some(worker_id) = &stored.worker_id {
+            let _ = job.worker.set(worker_id.as_str().into());
+            return;
+        }
+        let credentials = dispatcher.credentials.get(GetCredentials::default());
+        let (credentials, cancelled) = (pin!(credentials), pin!(job.cancellation.cancelled()));
+        // Without credentials the attempt fails, and the next one asks again.
+        if let Either::Left((Ok(credentials), _)) = select(credentials, cancelled).await
+            && let Some(worker_id) = credentials.worker_id()
+            && let Ok(()) = self.0.store.set_worker(stored.ids(), worker_id.to_owned()).await
+        {
+            let _ = job.worker.set(worker_id.into());
+        }
     }
 }
 
-/// Ends a stored message that is not sent now: as parked, or as cancelled if its caller has cancelled it meanwhile.
-pub(super) async fn park(
+/// Ends a stored message that is not sent now: as parked, or as cancelled if its caller has withdrawn it meanwhile.
+pub(super) async fn end_parked(
     dispatcher: &Dispatcher,
     calls: &[Call],
     cancellation: &Cancellation,
     stored: &Stored,
     reason: ParkReason,
-    reply_when: ReplyWhen,
 ) -> Vec<Outcome> {
     let is_withdrawn = cancellation.is_cancelled_by_token();
     if is_withdrawn {
-        stored.withdraw(&dispatcher.shutdown).await;
+        // Parked calls have left the claim: each is deleted by its id.
+        for id in stored.ids() {
+            let _ = dispatcher
+                .shutdown
+                .run_until_cancelled(stored.outbox.0.store.discard(id))
+                .await;
+        }
     }
-    let end = |(index, call): (usize, &Call)| {
+    let end = |(call, id): (&Call, _)| {
         let error = if is_withdrawn {
             cancelled(CancelledBy::Token)
         } else {
-            stored.parked(index, reason)
+            parked(id, reason)
         };
         dispatcher.refuse(call.as_ref(), error)
     };
-    let outcomes = calls.iter().enumerate().map(end).collect();
-    match reply_when {
-        ReplyWhen::Durable if !is_withdrawn => stored.receipts(),
-        ReplyWhen::Durable | ReplyWhen::Done => outcomes,
-    }
+    calls.iter().zip(stored.ids()).map(end).collect()
 }
 
 pub(super) fn cancelled(by: CancelledBy) -> CallError {

@@ -1,6 +1,6 @@
 //! The calls in an outbox, as an operator sees them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -10,21 +10,27 @@ use crate::{call_id::CallId, label::labels};
 /// How many entries a query returns by default.
 const DEFAULT_LIMIT: u32 = 100;
 
-/// A parked call or a dead letter. Serialized with camel case names, and times as RFC 3339 writes them.
+/// The most entries that a query returns.
+pub(super) const MAX_LIMIT: u32 = 500;
+
+/// A call in an outbox. As JSON, its names are in camel case, its times are texts as in RFC 3339, and its age is a number of
+/// seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct OutboxEntry {
     /// The id of the call.
     pub id: CallId,
-    /// Whether the call is parked or a dead letter.
+    /// The state of the call.
     pub state: EntryState,
+    /// The process that sends a live call.
+    pub owner: Option<EntryOwner>,
     /// The kind of the call, as [`CallKind`](crate::CallKind) writes it: a damaged file may hold any text.
     pub kind: String,
     /// The id of the session or issue that the call is about.
     pub target_id: String,
-    /// The platform that the call is for.
-    pub platform_url: String,
+    /// The queue that the call belongs to; see [`OutboxOptionsBuilder::queue`](super::OutboxOptionsBuilder::queue).
+    pub queue: String,
     /// The worker on whose behalf the call is made, if it is known.
     pub worker_id: Option<String>,
     /// The call's `Idempotency-Key`.
@@ -33,26 +39,40 @@ pub struct OutboxEntry {
     pub body: String,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the call was stored.
+    /// When the call was stored, by the clock of the host.
     #[serde(serialize_with = "rfc3339")]
     pub created_at: SystemTime,
     /// When a parked call is tried again, though not before the calls that are parked before it about the same session
-    /// or issue. `None` for a dead letter.
+    /// or issue. `None` for a live call and a dead letter.
     #[serde(serialize_with = "optional_rfc3339")]
     pub next_attempt_at: Option<SystemTime>,
-    /// The expiry: the first attempt that fails after it makes a parked call a dead letter. `None` for a dead letter.
-    #[serde(serialize_with = "optional_rfc3339")]
-    pub expires_at: Option<SystemTime>,
+    /// Why a parked call is parked.
+    pub reason: Option<String>,
+    /// How long the call was tried.
+    #[serde(serialize_with = "seconds")]
+    pub age: Duration,
     /// The HTTP status with which the platform rejected the call.
     pub status_code: Option<u16>,
     /// Why the last attempt failed, without the body of a response. `None` before the first attempt.
     pub last_error: Option<String>,
 }
 
-/// The state of a call in an outbox. As text `parked` or `dead_letter`.
+/// The owner of a live call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct EntryOwner {
+    /// The id of the owner.
+    pub id: i64,
+    /// Whether the owner is alive, as far as the operating system says.
+    pub is_alive: bool,
+}
+
+/// The state of a call in an outbox. As text `live`, `parked` or `dead_letter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EntryState {
+    /// A process sends the call, or is about to.
+    Live,
     /// The call is tried again later.
     Parked,
     /// The call was rejected, has expired, or panicked: it is not tried again, unless it is requeued.
@@ -60,6 +80,7 @@ pub enum EntryState {
 }
 
 labels!(EntryState, "state of a call", {
+    Live => "live",
     Parked => "parked",
     DeadLetter => "dead_letter",
 });
@@ -73,13 +94,22 @@ labels!(EntryState, "state of a call", {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct EntryQuery {
-    pub(super) state: EntryState,
+    pub(super) state: Option<EntryState>,
     pub(super) after: Option<CallId>,
     pub(super) limit: u32,
 }
 
 impl EntryQuery {
-    /// The parked calls of all processes.
+    /// All calls of all processes.
+    pub fn all() -> Self {
+        Self {
+            state: None,
+            after: None,
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    /// The parked calls.
     pub fn parked() -> Self {
         Self::new(EntryState::Parked)
     }
@@ -92,9 +122,8 @@ impl EntryQuery {
     /// The calls in this state.
     pub fn new(state: EntryState) -> Self {
         Self {
-            state,
-            after: None,
-            limit: DEFAULT_LIMIT,
+            state: Some(state),
+            ..Self::all()
         }
     }
 
@@ -104,11 +133,44 @@ impl EntryQuery {
         self
     }
 
-    /// At most this many calls. Default: 100.
+    /// At most this many calls, and 500 in any case. Default: 100.
     pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
+        self.limit = limit.min(MAX_LIMIT);
         self
     }
+
+    #[cfg(test)]
+    pub(super) fn matches(&self, entry: &OutboxEntry) -> bool {
+        self.state.is_none_or(|state| state == entry.state) && self.after.is_none_or(|after| entry.id > after)
+    }
+}
+
+/// The content of an outbox in numbers. As JSON, its names are in camel case, and an age is a number of seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct OutboxStats {
+    /// Calls that a process sends, or is about to.
+    pub live: u64,
+    /// Calls that are tried again later.
+    pub parked: u64,
+    /// Calls that are not tried again.
+    pub dead_letters: u64,
+    /// How long ago the oldest live or parked call was stored, by the clock of the host.
+    #[serde(serialize_with = "optional_seconds")]
+    pub oldest_age: Option<Duration>,
+    /// The size of the database in bytes, without free pages and its log.
+    pub bytes: u64,
+    /// Live and parked calls of other queues in the same store.
+    pub in_other_queues: u64,
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    time.as_secs_f64().serialize(serializer)
+}
+
+fn optional_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -123,32 +185,34 @@ fn optional_rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
     #[test]
-    fn an_entry_is_serialized_with_readable_times() {
+    fn an_entry_is_serialized_with_readable_times_and_seconds() {
         let entry = OutboxEntry {
-            id: CallId(7),
+            id: CallId::from_parts(1, 7),
             state: EntryState::Parked,
+            owner: None,
             kind: "status".into(),
             target_id: "sess-1".into(),
-            platform_url: "https://app.example.com".into(),
+            queue: "q".into(),
             worker_id: None,
             idempotency_key: "key".into(),
             body: "{}".into(),
             attempts: 3,
             created_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
             next_attempt_at: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_060)),
-            expires_at: None,
+            reason: None,
+            age: Duration::from_millis(1_500),
             status_code: None,
             last_error: None,
         };
         let json = serde_json::to_value(entry).unwrap();
         assert_eq!(json["state"], "parked");
+        assert_eq!(json["age"], 1.5);
         assert_eq!(json["createdAt"], "2023-11-14T22:13:20.5Z");
         assert_eq!(json["nextAttemptAt"], "2023-11-14T22:14:20Z");
-        assert!(json["expiresAt"].is_null());
     }
 }

@@ -2,22 +2,19 @@
 
 use std::{fmt, path::Path};
 
-use rusqlite::Connection;
-
 use super::{
-    EntryQuery, OutboxEntry,
-    error::{io_error, sqlite_error},
-    file,
-    options::EXPIRES_AFTER,
-    store::{self, milliseconds, milliseconds_of},
+    entry::{EntryQuery, OutboxEntry, OutboxStats},
+    owner::wall_time,
+    store::{Inspector, open_inspector},
 };
 use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 
 /// An outbox, inspected from outside of a poster: for an operator's tool. Other processes may use the outbox at the same
-/// time; calls that are being sent are neither shown nor changed.
+/// time; calls that they are sending are shown, and not changed.
 ///
-/// The methods wait for the disk, and up to 5 s for other processes: do not call them on an actix arbiter, where the
-/// messages [`ListEntries`](super::ListEntries), [`Requeue`](super::Requeue) and [`Discard`](super::Discard) do the same.
+/// The methods wait for the disk and for other processes: do not call them on an actix arbiter, where the messages
+/// [`ListEntries`](super::ListEntries), [`Requeue`](super::Requeue), [`Discard`](super::Discard) and
+/// [`GetOutboxStats`](super::GetOutboxStats) do the same.
 ///
 /// ```no_run
 /// use result_poster::outbox::{EntryQuery, OutboxInspector};
@@ -28,7 +25,7 @@ use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 /// }
 /// # Ok::<_, result_poster::OutboxError>(())
 /// ```
-pub struct OutboxInspector(Connection);
+pub struct OutboxInspector(Inspector);
 
 impl OutboxInspector {
     /// Opens the outbox at `path`.
@@ -39,39 +36,35 @@ impl OutboxInspector {
     /// [`UnsupportedVersion`](OutboxError::UnsupportedVersion) or [`Corrupt`](OutboxError::Corrupt), and then the file is
     /// not changed; any other error of the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
-        let path = path.as_ref();
-        path.metadata().map_err(io_error)?;
-        file::open(path, None).map(Self)
+        open_inspector(path.as_ref()).map(Self)
     }
 
-    /// The calls that match the query, of all processes.
+    /// The calls that match the query, of all processes and queues, 500 at most.
     ///
     /// # Errors
     ///
     /// [`OutboxError`] if the file can't be read.
     pub fn list(&self, query: EntryQuery) -> Result<Vec<OutboxEntry>, OutboxError> {
-        store::list(&self.0, query).map_err(sqlite_error)
+        self.0.list(query)
     }
 
-    /// The parked call or dead letter with this id, if there is one.
+    /// The call with this id, if there is one.
     ///
     /// # Errors
     ///
     /// [`OutboxError`] if the file can't be read.
     pub fn get(&self, id: CallId) -> Result<Option<OutboxEntry>, OutboxError> {
-        store::get(&self.0, id).map_err(sqlite_error)
+        self.0.get(id)
     }
 
-    /// Makes a parked call or a dead letter due now, with a fresh expiry of 7 days.
+    /// Puts a parked call or a dead letter at the end of its lane, due now, as if it had not been tried yet.
     ///
     /// # Errors
     ///
     /// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; any other [`OutboxError`] if the file
     /// can't be written.
     pub fn requeue(&self, id: CallId) -> Result<(), OutboxError> {
-        let now = milliseconds(Clock::system().now());
-        let expires_at = now.saturating_add(milliseconds_of(EXPIRES_AFTER));
-        self.change(|connection| store::requeue(connection, id, expires_at))
+        found(self.0.requeue(id, wall_time(&Clock::system()))?)
     }
 
     /// Deletes a parked call or a dead letter.
@@ -80,16 +73,30 @@ impl OutboxInspector {
     ///
     /// As [`requeue`](Self::requeue).
     pub fn discard(&self, id: CallId) -> Result<(), OutboxError> {
-        self.change(|connection| store::discard(connection, id))
+        found(self.0.discard(id)?)
     }
 
-    /// Changes a call in a transaction. `change` returns whether the call was there.
-    fn change(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<bool>) -> Result<(), OutboxError> {
-        let transaction = self.0.unchecked_transaction().map_err(sqlite_error)?;
-        let changed = change(&transaction).map_err(sqlite_error)?;
-        transaction.commit().map_err(sqlite_error)?;
-        if changed { Ok(()) } else { Err(OutboxError::NoSuchCall) }
+    /// Checks the whole file for damage. Other processes can use the file meanwhile. This may take long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError::Corrupt`] if the file is damaged; any other [`OutboxError`] if it can't be read.
+    pub fn check(&self) -> Result<(), OutboxError> {
+        self.0.quick_check()
     }
+
+    /// The content of the outbox in numbers, of all queues.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError`] if the file can't be read.
+    pub fn stats(&self) -> Result<OutboxStats, OutboxError> {
+        self.0.stats()
+    }
+}
+
+fn found(is_found: bool) -> Result<(), OutboxError> {
+    if is_found { Ok(()) } else { Err(OutboxError::NoSuchCall) }
 }
 
 impl fmt::Debug for OutboxInspector {

@@ -2,11 +2,11 @@
 
 use actix::Message;
 
-use super::{EntryQuery, OutboxEntry};
+use super::{EntryQuery, OutboxEntry, OutboxStats};
 use crate::{call_id::CallId, error::OutboxError};
 
-/// Lists parked calls or dead letters of a [`ResultPoster`](crate::ResultPoster)'s outbox, of all processes that share
-/// it.
+/// Lists the calls in the outbox of a [`ResultPoster`](crate::ResultPoster): those of its queue, of all processes that
+/// share the outbox.
 ///
 /// ```
 /// use result_poster::outbox::{EntryQuery, ListEntries};
@@ -40,7 +40,7 @@ impl Message for ListEntries {
     type Result = Result<Vec<OutboxEntry>, OutboxError>;
 }
 
-/// Makes a parked call or a dead letter due now, with a fresh expiry, and with it the parked calls of its lane.
+/// Makes a parked call or a dead letter due now, with a fresh history, as the last call of its lane.
 ///
 /// ```
 /// use result_poster::{CallId, outbox::Requeue};
@@ -103,4 +103,27 @@ impl Discard {
 
 impl Message for Discard {
     type Result = Result<(), OutboxError>;
+}
+
+/// Asks a [`ResultPoster`](crate::ResultPoster) for the content of its outbox in numbers.
+///
+/// ```
+/// use result_poster::outbox::GetOutboxStats;
+/// # use result_poster::ResultPoster;
+///
+/// # async fn depth(poster: actix::Addr<ResultPoster>) -> Result<(), Box<dyn std::error::Error>> {
+/// let stats = poster.send(GetOutboxStats).await??;
+/// println!("{} parked, oldest {:?}", stats.parked, stats.oldest_age);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`OutboxError::NotConfigured`] without an outbox; any other [`OutboxError`] if the file can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetOutboxStats;
+
+impl Message for GetOutboxStats {
+    type Result = Result<OutboxStats, OutboxError>;
 }

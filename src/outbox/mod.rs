@@ -1,30 +1,30 @@
 //! The durable outbox: a call is on disk before its first attempt, and is removed once the platform has acknowledged it.
 
 mod config;
+mod delays;
+mod disposition;
 mod drive;
 mod entry;
-mod error;
-mod file;
+mod failures;
+mod faults;
 mod insert;
 mod inspector;
-mod liveness;
 mod message;
 mod options;
-mod process;
+mod owner;
 mod replay;
 mod route;
+mod settle;
+#[cfg(all(test, feature = "testing"))]
+mod simulation;
 mod store;
 mod stored;
-mod update;
-mod writer;
 
-#[cfg(feature = "__bridge")]
-pub use self::store::written_and_read;
-pub(crate) use self::{config::Config, process::Outbox, route::Durable};
+pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{
-    entry::{EntryQuery, EntryState, OutboxEntry},
+    entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
     inspector::OutboxInspector,
-    message::{Discard, ListEntries, Requeue},
+    message::{Discard, GetOutboxStats, ListEntries, Requeue},
     options::{OutboxOptions, OutboxOptionsBuilder},
 };
 pub use crate::{call_id::CallId, error::OutboxError};

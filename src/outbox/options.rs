@@ -13,6 +13,12 @@ pub(super) const EXPIRES_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60)
 /// The longest wait of a parked call, whatever the options say or the platform asks for.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
+/// The default of [`OutboxOptionsBuilder::keep_dead_letters`].
+const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The default of [`OutboxOptionsBuilder::max_bytes`]: 1 GiB.
+const MAX_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// The smallest interval that an option may name.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -41,8 +47,9 @@ pub struct OutboxOptions {
     expires_after: Duration,
     base_delay: Duration,
     max_delay: Duration,
-    heartbeat_timeout: Duration,
-    max_bytes: Option<u64>,
+    keep_dead_letters: Duration,
+    max_bytes: u64,
+    queue: Option<String>,
 }
 
 impl OutboxOptions {
@@ -54,8 +61,9 @@ impl OutboxOptions {
             expires_after: EXPIRES_AFTER,
             base_delay: Duration::from_secs(5),
             max_delay: Duration::from_secs(5 * 60),
-            heartbeat_timeout: Duration::from_secs(30),
-            max_bytes: None,
+            keep_dead_letters: KEEP_DEAD_LETTERS,
+            max_bytes: MAX_BYTES,
+            queue: None,
         }
     }
 
@@ -85,12 +93,26 @@ impl OutboxOptions {
         self.expires_after
     }
 
-    pub(super) fn heartbeat_timeout(&self) -> Duration {
-        self.heartbeat_timeout
+    pub(super) fn keep_dead_letters(&self) -> Duration {
+        self.keep_dead_letters
     }
 
-    pub(super) fn max_bytes(&self) -> Option<u64> {
+    pub(super) fn max_bytes(&self) -> u64 {
         self.max_bytes
+    }
+
+    /// The longest delay of a parked call.
+    pub(super) fn longest_delay(&self) -> Duration {
+        self.max_delay.min(LONGEST_WAIT)
+    }
+
+    /// The queue of a poster with this platform and organization.
+    pub(super) fn queue(&self, platform_url: &str, organization_id: Option<&str>) -> String {
+        match (&self.queue, organization_id) {
+            (Some(queue), _) => queue.clone(),
+            (None, Some(organization_id)) => format!("{platform_url} {organization_id}"),
+            (None, None) => platform_url.to_owned(),
+        }
     }
 }
 
@@ -100,8 +122,9 @@ impl OutboxOptions {
 pub struct OutboxOptionsBuilder(OutboxOptions);
 
 impl OutboxOptionsBuilder {
-    /// How long a call is tried, counted from when it was stored: the first attempt that fails after this time makes it a
-    /// dead letter. Default: 7 days.
+    /// How long a call is tried: the first attempt that fails after this time makes it a dead letter. The time of the
+    /// call's attempts and delays counts; a time without a running process, or behind an earlier call, does not.
+    /// Default: 7 days.
     pub fn expires_after(mut self, time: Duration) -> Self {
         self.0.expires_after = time;
         self
@@ -121,17 +144,23 @@ impl OutboxOptionsBuilder {
         self
     }
 
-    /// After how long without a heartbeat a process's calls are taken over by others, at least 10 ms. Heartbeats are sent
-    /// every third of this. Default: 30 s.
-    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
-        self.0.heartbeat_timeout = timeout;
+    /// How long a dead letter is kept, by the `Date` of the platform's responses. Default: 30 days.
+    pub fn keep_dead_letters(mut self, time: Duration) -> Self {
+        self.0.keep_dead_letters = time;
         self
     }
 
-    /// The largest size of the database, in bytes, without its log. Calls that do not fit are not stored, as on a full
-    /// disk. Default: no limit.
+    /// The size of the database, in bytes, beyond which no more calls are stored. Stored calls are claimed and settled
+    /// nevertheless, so a full outbox drains. Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.0.max_bytes = Some(bytes);
+        self.0.max_bytes = bytes;
+        self
+    }
+
+    /// The name that separates the calls of one deployment from those of others in the same store. A poster delivers the
+    /// calls of its own queue only. Default: the platform's URL and the organization id.
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.0.queue = Some(name.into());
         self
     }
 
@@ -139,16 +168,18 @@ impl OutboxOptionsBuilder {
     ///
     /// # Errors
     ///
-    /// [`OptionsError`]: `outbox.base_delay`, `outbox.max_delay` or `outbox.heartbeat_timeout` is below 10 ms.
+    /// [`OptionsError`]: `outbox.base_delay` or `outbox.max_delay` is below 10 ms; `outbox.queue` is empty.
     pub fn build(self) -> Result<OutboxOptions, OptionsError> {
         for (option, value) in [
             ("outbox.base_delay", self.0.base_delay),
             ("outbox.max_delay", self.0.max_delay),
-            ("outbox.heartbeat_timeout", self.0.heartbeat_timeout),
         ] {
             if value < MIN_INTERVAL {
                 return Err(OptionsError::new(option, "is below 10 ms"));
             }
+        }
+        if self.0.queue.as_ref().is_some_and(String::is_empty) {
+            return Err(OptionsError::new("outbox.queue", "is empty"));
         }
         Ok(self.0)
     }
@@ -185,7 +216,6 @@ mod tests {
         for (builder, option) in [
             (builder().base_delay(short), "outbox.base_delay"),
             (builder().max_delay(short), "outbox.max_delay"),
-            (builder().heartbeat_timeout(short), "outbox.heartbeat_timeout"),
         ] {
             assert_eq!(builder.build().unwrap_err().option, option);
         }

@@ -1,57 +1,118 @@
-//! Sends parked calls again: in order of arrival per target, as many at once as there are permits.
+//! Sends parked calls again: in order per target, as many at once as there are permits.
 
-use std::{
-    pin::pin,
-    rc::{Rc, Weak},
-};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use actix_rt::spawn;
 use futures_util::{StreamExt as _, future::select, stream::FuturesUnordered};
+use log::warn;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{ClaimedMessage, Outbox};
+use super::{
+    faults::MAX_TAKEOVERS,
+    owner::Outbox,
+    store::{Change, ClaimedMessage, Failure, Settlement, StoredCall, Then, is_isolated},
+    stored::{Origin, Stored, StoredRow},
+};
 use crate::{
     backoff::RetryPolicy,
-    call::Call,
-    delivery::{Dispatcher, Job},
+    call::{Call, Target},
+    delivery::{Dispatcher, Job, Worker},
     queue::{Bound, LaneQueue},
+    util::ignore_panic,
 };
 
-/// Sends heartbeats as long as a call may be in flight: until the dispatcher is gone or this process has released its
-/// calls.
-pub(super) async fn send_heartbeats(outbox: Outbox, dispatcher: Weak<Dispatcher>) {
-    while dispatcher.strong_count() > 0 && !outbox.is_released() {
-        outbox.heartbeat().await;
-        outbox.until_next_heartbeat().await;
-    }
-}
+/// How often the store is looked at for changes of others.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How many bytes of bodies the replay holds in memory.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The shortest time between two claims.
+const SHORTEST_WAIT: Duration = Duration::from_millis(3);
+
+/// How often dead letters are purged.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Claims and sends parked calls until `stop` is cancelled, and then until the claimed ones are done.
 pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc<LaneQueue>, stop: CancellationToken) {
     // Twice as many as can be sent at once, so that claims and sends overlap.
     let max_at_once = queue.max_in_flight().saturating_mul(2);
+    let inner = &outbox.0;
     let mut running = FuturesUnordered::new();
+    let (mut calls, mut bytes): (usize, usize) = (0, 0);
+    let mut looked_at = None;
+    let mut purged_at = None;
+    let mut next_of_others = None;
+    let mut may_have_due = true;
     while !stop.is_cancelled() {
-        let room = max_at_once.saturating_sub(running.len());
-        let mut next_due = None;
+        let now = inner.clock.instant();
+        if looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_INTERVAL) {
+            looked_at = Some(now);
+            may_have_due |= inner.look().await;
+        }
+        if let Some(platform_now) = dispatcher.platform_time.get()
+            && purged_at.is_none_or(|at| now.saturating_duration_since(at) >= PURGE_INTERVAL)
+        {
+            purged_at = Some(now);
+            // Housekeeping, which is repeated.
+            let _ = inner.store.purge(platform_now, inner.options.keep_dead_letters()).await;
+        }
+        let due_in = inner.delays.borrow().next(inner.clock.instant());
+        may_have_due |= due_in.is_some_and(|wait| wait.is_zero());
+        let room = max_at_once.saturating_sub(calls);
         // Not one by one, since each claim is a transaction.
-        if room > max_at_once / 2 && outbox.ensure_worker_known(&dispatcher).await && !stop.is_cancelled() {
-            let (claimed, due_in) = outbox.claim(room).await;
-            next_due = due_in;
-            running.extend(claimed.into_iter().map(|message| {
-                spawn(resend(
+        if may_have_due && room > max_at_once / 2 && bytes < MAX_BYTES {
+            let claimed = inner.claim(room, MAX_BYTES.saturating_sub(bytes)).await;
+            may_have_due = claimed.is_limited;
+            next_of_others = claimed.next_due;
+            for message in claimed.messages {
+                let size: usize = message.calls.iter().map(|call| call.body.len()).sum();
+                calls = calls.saturating_add(message.calls.len());
+                bytes = bytes.saturating_add(size);
+                let count = message.calls.len();
+                let sent = spawn(resend(
                     outbox.clone(),
                     Rc::clone(&dispatcher),
                     Rc::clone(&queue),
                     message,
-                ))
-            }));
+                ));
+                running.push(async move {
+                    // A panic is caught within; a cancelled task belongs to a system that is stopping.
+                    let _ = sent.await;
+                    (count, size)
+                });
+            }
         }
-        let wait = pin!(stop.run_until_cancelled(outbox.wait(next_due)));
+        let due_in = inner.delays.borrow().next(inner.clock.instant());
+        let waits = [
+            due_in.filter(|wait| !wait.is_zero()),
+            next_of_others,
+            Some(LOOK_INTERVAL),
+        ];
+        let wait = waits
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(LOOK_INTERVAL)
+            .max(SHORTEST_WAIT);
+        let woken = async {
+            let (woken, idle) = (pin!(inner.wake_replay.notified()), pin!(inner.clock.idle(wait)));
+            matches!(select(woken, idle).await, futures_util::future::Either::Left(_))
+        };
+        let waited = pin!(stop.run_until_cancelled(woken));
         if running.is_empty() {
-            wait.await;
+            may_have_due |= waited.await.unwrap_or_default() || next_of_others.is_some_and(|next| next <= wait);
         } else {
-            select(running.next(), wait).await;
+            match select(running.next(), waited).await {
+                futures_util::future::Either::Left((Some((count, size)), _)) => {
+                    calls = calls.saturating_sub(count);
+                    bytes = bytes.saturating_sub(size);
+                }
+                futures_util::future::Either::Left((None, _)) => {}
+                futures_util::future::Either::Right((woken, _)) => {
+                    may_have_due |= woken.unwrap_or_default() || next_of_others.is_some_and(|next| next <= wait);
+                }
+            }
         }
     }
     running.for_each(async |_| {}).await;
@@ -59,34 +120,80 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
 
 /// Tries each call of a claimed message once.
 async fn resend(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc<LaneQueue>, message: ClaimedMessage) {
-    let (claimed, calls): (ClaimedMessage, Vec<Call>) = message
-        .into_iter()
-        .filter_map(|claimed| {
-            let key = claimed.idempotency_key().to_owned();
-            match dispatcher.platform.restore(&claimed.target_id, key, &claimed.body) {
-                Ok(call) => Some((claimed, call)),
-                Err(error) => {
-                    outbox.dead_letter_unreadable(&claimed, &error);
-                    None
-                }
+    let ClaimedMessage { lane, calls } = message;
+    let mut rows: Vec<StoredCall> = Vec::new();
+    let mut restored: Vec<Call> = Vec::new();
+    let mut unreadable = Vec::new();
+    for row in calls {
+        match dispatcher
+            .platform
+            .restore(&row.target_id, row.idempotency_key.clone(), &row.body)
+        {
+            Ok(call) => {
+                restored.push(call);
+                rows.push(row);
             }
-        })
-        .unzip();
-    let stored = outbox.claimed(&claimed);
-    let Some(target) = calls.first().map(|call| call.target.clone()) else {
+            Err(error) => {
+                let (id, error) = (row.id, format!("the stored body can't be read: {error}"));
+                ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
+                let failure = Failure {
+                    status_code: None,
+                    error,
+                    worker_id: None,
+                    history: row.history,
+                };
+                unreadable.push((id, Change::DeadLetter(failure)));
+            }
+        }
+    }
+    if !unreadable.is_empty() {
+        let settlement = Settlement {
+            lane: lane.clone(),
+            changes: unreadable,
+            then: Then::Continue,
+            now: outbox.0.now(),
+        };
+        let _ = outbox.0.settle(settlement).await;
+    }
+    let Some(target) = restored.first().map(|call| call.target.clone()) else {
         return;
     };
-    let Ok((ticket, permit)) = queue.admit(target, Bound::None) else {
-        // The poster is shutting down.
-        stored.release();
+    let worker_id = rows.iter().find_map(|row| row.worker_id.clone());
+    let present = dispatcher
+        .credentials
+        .last_worker_id()
+        .or_else(|| outbox.0.fixed_worker.clone());
+    let is_own_worker = worker_id.is_none() || present.is_none() || worker_id == present;
+    let is_alone = rows.iter().any(|row| row.history.takeovers >= MAX_TAKEOVERS);
+    let stored = Stored {
+        outbox: outbox.clone(),
+        target: target.clone(),
+        calls: rows.iter().map(StoredRow::from).collect(),
+        worker_id,
+        since: outbox.0.clock.instant(),
+        origin: Origin::Replay { is_own_worker },
+        lane,
+    };
+    // An isolated message does not hold up its target's lane in this process either.
+    let ticket_target = if is_isolated(&stored.lane.lane) {
+        Target::Session(stored.lane.lane.as_str().into())
+    } else {
+        target
+    };
+    let Ok((ticket, mut permit)) = queue.admit(ticket_target, Bound::None) else {
+        // The poster is shutting down, and releases its lanes.
         return;
     };
-    dispatcher.accept(&calls);
+    if is_alone {
+        permit.make_exclusive();
+    }
+    dispatcher.accept(&restored);
     let job = Box::new(Job {
-        calls,
+        calls: restored,
+        worker: Worker::new(),
         cancellation: dispatcher.cancellation(None),
         permit,
         ticket,
     });
-    outbox.drive(&dispatcher, job, &stored, &RetryPolicy::once()).await;
+    outbox.drive(&dispatcher, job, stored, &RetryPolicy::once()).await;
 }

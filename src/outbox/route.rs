@@ -1,24 +1,33 @@
-//! The durable route: a message is stored, then sent, and each outcome is written.
+//! The durable way of a message: stored, then sent, and its outcome written.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, pin::pin, rc::Rc};
 
 use actix_rt::spawn;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, select};
+use log::info;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    drive::{cancelled, park},
-    insert::{Inserted, PendingInsert, Place},
-    process::Outbox,
+    drive::cancelled,
+    failures::Operation,
+    owner::Outbox,
     replay,
+    store::Inserted,
+    stored::{noted, parked, receipts},
 };
 use crate::{
+    call::Call,
+    call_id::CallId,
     delivery::{Dispatcher, Job},
-    error::{CallError, OutboxError, ParkReason},
+    error::{CallError, CancelledBy, ParkReason},
     queue::LaneQueue,
-    receipt::{CallReceipt, Outcome},
+    receipt::Outcome,
     route::{Overflow, ReplyWhen, Route},
+    util::ignore_panic,
 };
+
+/// How many messages without a place in the queue may wait for their insert.
+const MAX_OVERFLOWING: usize = 10_000;
 
 /// Through the outbox.
 pub(crate) struct Durable {
@@ -38,26 +47,35 @@ impl Durable {
     async fn run_stored(
         self: Rc<Self>,
         dispatcher: Rc<Dispatcher>,
-        job: Box<Job>,
+        mut job: Box<Job>,
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
-        let place = if job.ticket.is_waiting() {
-            Place::Waiting
-        } else {
-            Place::Head
-        };
-        match self
+        let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, None);
+        message.is_head = !job.ticket.is_waiting();
+        let worker_id = message.worker_id.clone();
+        let inserted = match self
             .outbox
-            .store(&dispatcher, &job.calls, &job.cancellation, place)
+            .insert(&message.lane.clone(), message, &ids, &job.cancellation)
             .await
         {
-            Inserted::Live(stored) => {
+            Ok(inserted) => inserted,
+            Err(by) => return end(&dispatcher, &job.calls, |_| cancelled(by)),
+        };
+        match inserted {
+            Ok(Inserted::Live { claim }) => {
                 dispatcher.accept(&job.calls);
+                let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id) else {
+                    return dispatcher.run(job).await;
+                };
                 let receipts = stored.receipts();
+                if reply_when == ReplyWhen::Durable {
+                    // The caller was told that the message is kept.
+                    job.cancellation = dispatcher.cancellation(None);
+                }
                 let outbox = self.outbox.clone();
                 let driven = async move {
                     let policy = dispatcher.retry_policy.clone();
-                    outbox.drive(&dispatcher, job, &stored, &policy).await
+                    outbox.drive(&dispatcher, job, stored, &policy).await
                 };
                 match reply_when {
                     ReplyWhen::Durable => {
@@ -67,71 +85,118 @@ impl Durable {
                     ReplyWhen::Done => driven.await,
                 }
             }
-            Inserted::Parked(stored) => {
-                dispatcher.accept(&job.calls);
-                let reason = ParkReason::LaneParked;
-                park(&dispatcher, &job.calls, &job.cancellation, &stored, reason, reply_when).await
+            Ok(Inserted::Parked) => end_stored(&dispatcher, &job.calls, ids, ParkReason::LaneParked, reply_when),
+            Ok(Inserted::Withdrawn) => end(&dispatcher, &job.calls, |_| cancelled(CancelledBy::Token)),
+            Ok(Inserted::Known { ids }) => {
+                end_stored(&dispatcher, &job.calls, ids, ParkReason::AlreadyStored, reply_when)
             }
-            Inserted::Cancelled => dispatcher.run(job).await,
-            Inserted::Failed(error) => {
+            Err(error) => {
+                self.outbox.0.failures.begin(Operation::Insert, &error);
+                // Earlier messages of the lane may be parked until then.
+                {
+                    let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
+                    select(cancelled, turn).await;
+                }
+                if job.cancellation.by().is_none() && self.outbox.0.has_calls(&job.calls).await {
+                    // Sent now, the message would overtake them.
+                    return end(&dispatcher, &job.calls, |_| CallError::Overloaded);
+                }
                 let outcomes = dispatcher.run(job).await;
                 outcomes.into_iter().map(|outcome| noted(outcome, &error)).collect()
             }
         }
     }
 
-    /// Stores a message that has no place in the queue; the replay will send it.
+    /// Stores a message that has no place in the queue; the replay, or the next poster, will send it.
     async fn park_overflow(
         self: Rc<Self>,
         dispatcher: Rc<Dispatcher>,
         overflow: Overflow,
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
-        let Overflow { calls, cancellation } = overflow;
-        let inserted = match PendingInsert::begin(&self.outbox) {
-            Some(_pending) => self.outbox.store(&dispatcher, &calls, &cancellation, Place::None).await,
-            None => Inserted::Cancelled,
+        let Overflow {
+            calls,
+            cancellation,
+            reason,
+        } = overflow;
+        let refused = || {
+            if reason == ParkReason::Shutdown {
+                CallError::ShuttingDown
+            } else {
+                CallError::Overloaded
+            }
         };
+        let counter = OverflowGuard::begin(&self.outbox);
+        if counter.is_none() || self.outbox.0.is_closed.get() {
+            return end(&dispatcher, &calls, |_| refused());
+        }
+        let (message, ids) = self.outbox.new_message(&dispatcher, &calls, Some(reason));
+        let inserted = self
+            .outbox
+            .insert(&message.lane.clone(), message, &ids, &cancellation)
+            .await;
         match inserted {
-            Inserted::Live(stored) | Inserted::Parked(stored) => {
-                dispatcher.accept(&calls);
-                park(
-                    &dispatcher,
-                    &calls,
-                    &cancellation,
-                    &stored,
-                    ParkReason::QueueFull,
-                    reply_when,
-                )
-                .await
+            Ok(Ok(Inserted::Live { .. } | Inserted::Parked)) => {
+                self.outbox.0.wake_replay.notify_one();
+                end_stored(&dispatcher, &calls, ids, reason, reply_when)
             }
-            Inserted::Cancelled | Inserted::Failed(_) => {
-                let error = || match cancellation.by() {
-                    Some(by) => cancelled(by),
-                    None => CallError::Overloaded,
-                };
-                calls
-                    .iter()
-                    .map(|call| dispatcher.refuse(call.as_ref(), error()))
-                    .collect()
+            Ok(Ok(Inserted::Withdrawn)) => end(&dispatcher, &calls, |_| cancelled(CancelledBy::Token)),
+            Ok(Ok(Inserted::Known { ids })) => {
+                end_stored(&dispatcher, &calls, ids, ParkReason::AlreadyStored, reply_when)
             }
+            Ok(Err(error)) => {
+                self.outbox.0.failures.begin(Operation::Insert, &error);
+                end(&dispatcher, &calls, |_| refused())
+            }
+            Err(by) => end(&dispatcher, &calls, |_| cancelled(by)),
         }
     }
 }
 
-/// The outcome of a call that the outbox could not store.
-fn noted(outcome: Outcome, error: &OutboxError) -> Outcome {
-    match outcome {
-        Ok(CallReceipt::Delivered { attempts, elapsed, .. }) => Ok(CallReceipt::Delivered {
-            attempts,
-            elapsed,
-            outbox_error: Some(error.clone()),
-        }),
-        Err(CallError::Transient(mut transient)) => {
-            transient.outbox_error = Some(error.clone());
-            Err(CallError::Transient(transient))
+/// Ends calls that were not accepted.
+fn end(dispatcher: &Dispatcher, calls: &[Call], error: impl Fn(&Call) -> CallError) -> Vec<Outcome> {
+    calls
+        .iter()
+        .map(|call| dispatcher.refuse(call.as_ref(), error(call)))
+        .collect()
+}
+
+/// Ends a message that is in the store and not sent now.
+fn end_stored(
+    dispatcher: &Dispatcher,
+    calls: &[Call],
+    ids: Vec<CallId>,
+    reason: ParkReason,
+    reply_when: ReplyWhen,
+) -> Vec<Outcome> {
+    dispatcher.accept(calls);
+    let end = |(call, id): (&Call, &CallId)| dispatcher.refuse(call.as_ref(), parked(*id, reason));
+    let outcomes = calls.iter().zip(&ids).map(end).collect();
+    match reply_when {
+        ReplyWhen::Durable => receipts(ids),
+        ReplyWhen::Done => outcomes,
+    }
+}
+
+/// Counts the messages without a place in the queue whose insert is pending, since nothing else bounds them.
+struct OverflowGuard(Outbox);
+
+impl OverflowGuard {
+    /// `None` if there are too many.
+    fn begin(outbox: &Outbox) -> Option<Self> {
+        let count = &outbox.0.overflowing;
+        if count.get() >= MAX_OVERFLOWING {
+            return None;
         }
-        outcome => outcome,
+        count.set(count.get().saturating_add(1));
+        Some(Self(outbox.clone()))
+    }
+}
+
+impl Drop for OverflowGuard {
+    fn drop(&mut self) {
+        let count = &self.0.0.overflowing;
+        count.set(count.get().saturating_sub(1));
     }
 }
 
@@ -158,12 +223,22 @@ impl Route for Durable {
         true
     }
 
-    /// Starts the heartbeats and the replay. They outlive a restart of the actor.
+    /// Starts the replay. It outlives a restart of the actor.
     fn start(&self, dispatcher: &Rc<Dispatcher>, queue: &Rc<LaneQueue>) {
         let mut replay = self.replay.borrow_mut();
         if replay.is_none() {
             let stop = CancellationToken::new();
-            spawn(replay::send_heartbeats(self.outbox.clone(), Rc::downgrade(dispatcher)));
+            let outbox = self.outbox.clone();
+            spawn(async move {
+                if let Ok(stats) = outbox.stats().await
+                    && stats.in_other_queues > 0
+                {
+                    let calls = stats.in_other_queues;
+                    ignore_panic(|| {
+                        info!("the outbox holds {calls} calls of other queues, which this poster does not send");
+                    });
+                }
+            });
             spawn(replay::replay(
                 self.outbox.clone(),
                 Rc::clone(dispatcher),
@@ -179,15 +254,21 @@ impl Route for Durable {
     }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {
-        let outbox = self.outbox.clone();
+        let inner = Rc::clone(&self.outbox.0);
         Box::pin(async move {
-            outbox.flush().await;
-            // An error leaves the release to the process that takes over.
-            let _ = outbox.release_all().committed().await;
+            inner.writes.close();
+            inner.writes.wait().await;
+            inner.retry_unwritten().await;
+            // After an error, the next owner takes over.
+            let _ = inner.store.release_all(inner.now()).await;
+            // Messages that came meanwhile are stored, too.
+            inner.is_closed.set(true);
+            inner.writes.wait().await;
+            let _ = inner.store.close().await;
         })
     }
 
     fn abandon(&self) {
-        self.outbox.release_all().detach();
+        spawn(self.close());
     }
 }

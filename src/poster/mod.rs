@@ -12,8 +12,8 @@ use actix_rt::ArbiterHandle;
 use crate::{
     call::{Call, CallKind, CallRef, Platform, Target},
     credentials::{CredentialActor, GetCredentialActor},
-    delivery::Job,
-    error::{CallError, InvalidMessageError, PostError},
+    delivery::{Job, Worker},
+    error::{CallError, InvalidMessageError, ParkReason, PostError},
     message::{CreateComment, DeliveryOptions, PostResult, UpdateIssueStatus},
     options::{Options, Parts},
     queue::{AdmitError, Bound},
@@ -106,20 +106,29 @@ impl ResultPoster {
                 Ok(Ok((ticket, permit))) => {
                     let job = Box::new(Job {
                         calls: calls(&dispatcher.platform, target.id()),
+                        worker: Worker::new(),
                         cancellation,
                         permit,
                         ticket,
                     });
                     return route.run(dispatcher, job, reply_when).await;
                 }
-                Ok(Err(AdmitError::Full)) if route.is_durable() => {
-                    let calls = calls(&dispatcher.platform, target.id());
-                    let overflow = Overflow { calls, cancellation };
+                // Without an outbox refused before its calls are built: an overload must not cost their encoding.
+                Ok(Err(refused)) if !route.is_durable() => match refused {
+                    AdmitError::Full => CallError::Overloaded,
+                    AdmitError::Closed => CallError::ShuttingDown,
+                },
+                Ok(Err(refused)) => {
+                    let overflow = Overflow {
+                        calls: calls(&dispatcher.platform, target.id()),
+                        cancellation,
+                        reason: match refused {
+                            AdmitError::Full => ParkReason::QueueFull,
+                            AdmitError::Closed => ParkReason::Shutdown,
+                        },
+                    };
                     return route.overflow(dispatcher, overflow, reply_when).await;
                 }
-                // Refused before its calls are built: an overload must not cost their encoding.
-                Ok(Err(AdmitError::Full)) => CallError::Overloaded,
-                Ok(Err(AdmitError::Closed)) => CallError::ShuttingDown,
                 Err(error) => error,
             };
             let call = |kind| CallRef {

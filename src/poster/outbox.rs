@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use super::ResultPoster;
 use crate::{
     error::OutboxError,
-    outbox::{Discard, ListEntries, Outbox, OutboxEntry, Requeue},
+    outbox::{Discard, GetOutboxStats, ListEntries, Outbox, OutboxEntry, OutboxStats, Requeue},
 };
 
 impl ResultPoster {
@@ -42,5 +42,13 @@ impl Handler<Discard> for ResultPoster {
 
     fn handle(&mut self, message: Discard, _: &mut Context<Self>) -> Self::Result {
         self.with_outbox(|outbox| outbox.discard(message.id))
+    }
+}
+
+impl Handler<GetOutboxStats> for ResultPoster {
+    type Result = ResponseFuture<Result<OutboxStats, OutboxError>>;
+
+    fn handle(&mut self, _: GetOutboxStats, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(Outbox::stats)
     }
 }

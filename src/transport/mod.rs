@@ -73,6 +73,7 @@ impl HttpTransport {
             status: response.status().as_u16(),
             content_type: text(response.headers(), &header::CONTENT_TYPE),
             retry_after: text(response.headers(), &header::RETRY_AFTER),
+            date: text(response.headers(), &header::DATE),
             redactor: Redactor::new(request.token, self.client.config.proxy_credentials()),
             ..Answer::default()
         }

@@ -10,7 +10,6 @@ use result_poster::{
         Answer, Endpoint, Platform, Redactor, RetryPolicy, Verdict, classify as classify_answer,
         http1::{Framing, Head, parse_head, skip_empty_lines},
         is_valid_token, jwt_expiry, parse_retry_after, parse_token_file, printable, rejection, without_body,
-        written_and_read,
     },
     credentials::{ExposeSecret as _, RuntimeCredentials},
 };
@@ -122,32 +121,17 @@ pub fn classify(data: &[u8]) {
     }
 }
 
-/// A call in the outbox: lines with its lane, target id and key, then its body. Whatever the row holds, the call is
-/// found, and is either restored or known to be damaged.
+/// A call in the outbox: lines with its target id and key, then its body. It is either restored or known to be damaged.
 pub fn row(data: &[u8]) {
-    let mut fields = data.splitn(4, |&byte| byte == b'\n');
-    let cells = [(); 4].map(|()| fields.next().unwrap_or_default());
-    let [_, target_id, ..] = cells;
-    let read = written_and_read(cells);
-    assert!(
-        read.as_ref()
-            .is_ok_and(|(claimed, listed)| (claimed.len(), listed.len()) == (1, 1))
-    );
-    let (claimed, listed) = read.unwrap_or_default();
-    assert!(
-        listed
-            .iter()
-            .all(|listed| listed.target_id == String::from_utf8_lossy(target_id))
-    );
+    let mut fields = data.splitn(3, |&byte| byte == b'\n');
+    let [target_id, key, body] = [(); 3].map(|()| fields.next().unwrap_or_default());
     let platform = Platform {
         base: "https://app.example.com".into(),
         organization_id: None,
         max_summary_bytes: 64,
     };
-    let Some(Ok(call)) = claimed
-        .first()
-        .map(|claimed| platform.restore(&claimed.target_id, claimed.idempotency_key().to_owned(), &claimed.body))
-    else {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let Ok(call) = platform.restore(&text(target_id), text(key), body) else {
         return;
     };
     let sent = call.encode("w").and_then(|sent| serde_json::from_slice::<Value>(&sent));

@@ -10,13 +10,16 @@ use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use result_poster::{
     CallError, Cost, NextStep, OutboxError, ParkReason, PostResult, ResultPoster,
     events::GetStats,
-    outbox::{Discard, EntryQuery, EntryState, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions, Requeue},
+    outbox::{
+        Discard, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
+        Requeue,
+    },
     testing::Reply,
 };
 
 use crate::support::{
     actor_without_token, builder, completed, errors,
-    outbox::{OutboxFixture, SHORT_DELAY, kinds_and_targets, replay_late, shut_down},
+    outbox::{OutboxFixture, SHORT_DELAY, entries, kinds_and_targets, replay_late, shut_down, stats},
     outcome, platform_and_poster, post,
     requests::{key, route, sent},
     send_update, start, status_update,
@@ -90,7 +93,10 @@ async fn a_rejected_call_becomes_a_dead_letter() {
         (dead[0].state, dead[0].status_code, dead[0].attempts),
         (EntryState::DeadLetter, Some(404), 1)
     );
-    assert_eq!((dead[0].next_attempt_at, dead[0].expires_at), (None, None));
+    assert_eq!(
+        (dead[0].next_attempt_at, &dead[0].reason, dead[0].owner),
+        (None, &None, None)
+    );
     let last_error = dead[0].last_error.as_deref().unwrap();
     assert!(
         last_error.starts_with("the platform rejected the call with status 404 ("),
@@ -211,11 +217,13 @@ async fn outbox_messages_are_refused_without_an_outbox() {
     let query = EntryQuery::parked().limit(1);
     let listed = poster.send(ListEntries::new(query)).await.unwrap();
     assert_eq!(listed, Err(OutboxError::NotConfigured));
-    let id = "1".parse().unwrap();
+    let id = "01234567-89ab-7cde-8f01-23456789abcd".parse().unwrap();
     let requeued = poster.send(Requeue::new(id)).await.unwrap();
     assert_eq!(requeued, Err(OutboxError::NotConfigured));
     let discarded = poster.send(Discard::new(id)).await.unwrap();
     assert_eq!(discarded, Err(OutboxError::NotConfigured));
+    let counted = poster.send(GetOutboxStats).await.unwrap();
+    assert_eq!(counted, Err(OutboxError::NotConfigured));
 }
 
 #[actix_rt::test]
@@ -237,7 +245,7 @@ async fn an_inspector_lists_requeues_and_discards_from_outside_of_the_poster() {
 }
 
 #[actix_rt::test]
-async fn a_call_in_flight_is_neither_listed_nor_changed() {
+async fn a_live_call_is_listed_with_its_owner_and_not_changed() {
     let fixture = OutboxFixture::new();
     let poster = start(fixture.options_without_replay());
     fixture
@@ -246,6 +254,13 @@ async fn a_call_in_flight_is_neither_listed_nor_changed() {
     let message = status_update("i").reply_when_durable();
     let id = poster.send(message).await.unwrap().unwrap().call_id().unwrap();
     fixture.platform.wait_for_requests(1).await;
+    let live = entries(&poster).await.pop().unwrap();
+    assert_eq!(fixture.live(), std::slice::from_ref(&live));
+    assert_eq!(
+        (live.id, live.state, live.next_attempt_at, &live.reason, live.attempts),
+        (id, EntryState::Live, None, &None, 0)
+    );
+    assert!(live.owner.unwrap().is_alive);
     assert_eq!((fixture.parked(), fixture.dead_letters()), (vec![], vec![]));
     assert_eq!(
         poster.send(Requeue::new(id)).await.unwrap(),
@@ -278,11 +293,10 @@ async fn a_replayed_call_has_the_same_body_to_the_last_digit() {
 }
 
 #[test]
-fn heartbeat_timeouts_and_delays_below_10_ms_are_refused() {
+fn delays_below_10_ms_are_refused() {
     let short = Duration::from_millis(9);
     let outbox = || OutboxOptions::builder("outbox.db");
     for (outbox, option) in [
-        (outbox().heartbeat_timeout(short), "outbox.heartbeat_timeout"),
         (outbox().base_delay(short), "outbox.base_delay"),
         (outbox().max_delay(short), "outbox.max_delay"),
     ] {
@@ -295,25 +309,146 @@ fn heartbeat_timeouts_and_delays_below_10_ms_are_refused() {
 async fn the_attempt_of_a_replay_is_added_to_the_count() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503, 503, 503, 503, 503, 404]);
+    let poster = start(fixture.options().max_attempts(3));
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:3");
+    wait_until(|| !fixture.dead_letters().is_empty()).await;
+    assert_eq!(fixture.dead_letters()[0].attempts, 6);
+    assert_eq!(fixture.platform.requests().len(), 6);
+}
+
+#[actix_rt::test]
+async fn a_requeue_resets_the_attempts_of_a_call() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [503, 503, 503, 404, 404]);
     let poster = start(fixture.options_without_replay().max_attempts(3));
     assert_eq!(outcome(&send_update(&poster, "i").await), "parked:3");
-    for attempts in [4, 5] {
-        poster
-            .send(Requeue::new(fixture.parked()[0].id))
-            .await
-            .unwrap()
-            .unwrap();
-        wait_until(|| fixture.parked().iter().any(|entry| entry.attempts > attempts - 1)).await;
-        assert_eq!(fixture.parked()[0].attempts, attempts);
-        assert_eq!(fixture.platform.requests().len(), attempts as usize);
+    // A parked call, and then a dead letter.
+    let id = fixture.parked()[0].id;
+    for requests in [4, 5] {
+        poster.send(Requeue::new(id)).await.unwrap().unwrap();
+        fixture.platform.wait_for_requests(requests).await;
+        wait_until(|| fixture.dead_letters().len() == 1).await;
+        assert_eq!(
+            (fixture.dead_letters()[0].id, fixture.dead_letters()[0].attempts),
+            (id, 1)
+        );
     }
+}
+
+#[actix_rt::test]
+async fn the_stats_count_calls_by_state_and_measure_the_file() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options_without_replay());
+    let empty = stats(&poster).await;
+    assert_eq!(
+        (empty.live, empty.parked, empty.dead_letters, empty.in_other_queues),
+        (0, 0, 0, 0)
+    );
+    assert_eq!(empty.oldest_age, None);
+    two_dead_letters(&fixture, &poster).await;
+    fixture.script("completion", [503]);
+    fixture.script("status", [503]);
+    post(&poster, "s").await.unwrap_err();
+    let slow = Reply::ok().delay(Duration::from_secs(60));
+    fixture.platform.script("issue-tracker-proxy", [slow]);
+    let message = status_update("i").reply_when_durable();
+    poster.send(message).await.unwrap().unwrap();
+    let stats = stats(&poster).await;
+    assert_eq!(
+        (stats.live, stats.parked, stats.dead_letters, stats.in_other_queues),
+        (1, 2, 2, 0)
+    );
+    assert!(stats.bytes > 0);
+    assert!(stats.oldest_age.unwrap() < Duration::from_secs(3600));
+    // An inspector counts the calls of all queues.
+    let inspected = fixture.open().stats().unwrap();
+    assert_eq!(
+        (inspected.live, inspected.parked, inspected.dead_letters),
+        (stats.live, stats.parked, stats.dead_letters)
+    );
+}
+
+#[actix_rt::test]
+async fn the_text_of_a_call_id_is_the_same_in_receipts_errors_lists_json_and_the_view() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
+    let message = PostResult::new("s", completed()).reply_when_durable();
+    let id = poster
+        .send(message)
+        .await
+        .unwrap()
+        .unwrap()
+        .completion
+        .call_id()
+        .unwrap();
+    let text = id.to_string();
+    let groups: Vec<_> = text.split('-').map(str::len).collect();
+    assert_eq!(groups, [8, 4, 4, 4, 12]);
+    assert!(text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f' | '-')), "{text}");
+    assert_eq!(text.as_bytes()[14], b'7');
+    assert_eq!(text.parse(), Ok(id));
+    assert_eq!(serde_json::to_value(id).unwrap(), text);
+    wait_until(|| fixture.parked().len() == 2).await;
+    assert_eq!(fixture.parked()[0].id.to_string(), text);
+    let of_view = "SELECT id FROM outbox WHERE kind = 'completion'";
+    let in_view: String = fixture.database().query_row(of_view, (), |row| row.get(0)).unwrap();
+    assert_eq!(in_view, text);
+    let error = poster
+        .send(PostResult::new("s", completed()))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(error.completion().unwrap().to_string().contains(&text));
+}
+
+#[actix_rt::test]
+async fn the_view_of_an_operator_shows_the_state_of_each_call() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options_without_replay());
+    two_dead_letters(&fixture, &poster).await;
+    fixture.script("completion", [503]);
+    post(&poster, "s").await.unwrap_err();
+    let slow = Reply::ok().delay(Duration::from_secs(60));
+    fixture.platform.script("issue-tracker-proxy", [slow]);
     poster
-        .send(Requeue::new(fixture.parked()[0].id))
+        .send(status_update("i").reply_when_durable())
         .await
         .unwrap()
         .unwrap();
-    wait_until(|| !fixture.dead_letters().is_empty()).await;
-    assert_eq!(fixture.dead_letters()[0].attempts, 6);
+    let database = fixture.database();
+    let mut view = database
+        .prepare("SELECT id, state, target_id, status_code, reason, owner, next_attempt_at FROM outbox ORDER BY id")
+        .unwrap();
+    let rows = view.query_map((), |row| {
+        let text = |column| row.get::<_, String>(column);
+        let parked = (
+            row.get::<_, Option<String>>(4)?,
+            row.get::<_, Option<String>>(6)?.is_some(),
+        );
+        let (status, owner) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<i64>>(5)?);
+        Ok((text(0)?, text(1)?, text(2)?, status, parked, owner))
+    });
+    let rows: Vec<_> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+    let listed = entries(&poster).await;
+    assert_eq!(rows.len(), 4);
+    for ((id, state, target_id, status, parked, owner), entry) in rows.into_iter().zip(listed) {
+        assert_eq!((id, target_id), (entry.id.to_string(), entry.target_id));
+        assert_eq!(state, entry.state.to_string());
+        assert_eq!(status, entry.status_code.map(i64::from));
+        assert_eq!(owner, entry.owner.map(|owner| owner.id));
+        let is_parked = entry.state == EntryState::Parked;
+        assert_eq!(parked.1, is_parked);
+        if is_parked {
+            assert_eq!(parked.0, entry.reason);
+        }
+    }
+}
+
+#[test]
+fn an_empty_queue_name_is_refused() {
+    let error = OutboxOptions::builder("outbox.db").queue("").build().unwrap_err();
+    assert_eq!(error.to_string(), "option `outbox.queue` is empty");
 }
 
 #[actix_rt::test]

@@ -1,18 +1,21 @@
 //! Cancellation and shutdown with an outbox: the calls in the file, and the inserts that are pending.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, fs, time::Duration};
 
+use futures_util::future::{join, join3};
 use result_poster::{
     CancellationToken, NextStep, ParkReason, PostResult, Shutdown,
-    outbox::{EntryQuery, ListEntries},
-    testing::Reply,
+    events::GetStats,
+    outbox::{EntryQuery, ListEntries, OutboxInspector},
+    testing::{ManualClock, Reply},
 };
 
 use crate::support::{
     builder, completed, messages_are_accepted,
-    outbox::{OutboxFixture, SHORT_DELAY, replay_soon, shut_down},
-    outcome,
+    outbox::{OutboxFixture, SHORT_DELAY, kinds_and_targets, replay_soon, shut_down},
+    outcome, post,
     provider::{ProviderStep, ScriptedProvider},
+    requests::{key, sent},
     send_update, start, status_update,
     wait::{wait_until, within},
 };
@@ -38,9 +41,7 @@ async fn shutdown_parks_undelivered_calls() {
     fixture
         .platform
         .script("completion", [Reply::ok().delay(Duration::from_secs(60))]);
-    // Nothing is taken over in this test: the second poster can only get calls that the first one released.
-    let hour = Duration::from_secs(60 * 60);
-    let options = || fixture.options_with(replay_soon(fixture.path()).heartbeat_timeout(hour));
+    let options = || fixture.options();
     let poster = start(options().max_in_flight(1));
     let replies = ["a", "b"].map(|session_id| actix_rt::spawn(poster.send(PostResult::new(session_id, completed()))));
     fixture.platform.wait_for_requests(1).await;
@@ -93,9 +94,8 @@ async fn cancellation_does_not_wait_for_a_locked_file() {
     let reply = actix_rt::spawn(poster.send(status_update("i").with_cancellation(token.clone())));
     messages_are_accepted(&poster).await;
     token.cancel();
-    // Less than the five seconds that an insert waits for a locked file.
-    let reply = within(Duration::from_secs(4), reply).await;
-    assert_eq!(outcome(&reply.unwrap().unwrap()), "cancelled by token");
+    // The file is still locked.
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled by token");
     drop(lock);
     // The insert of this call follows the cancelled one: the file ends up empty, and only this call was sent.
     send_update(&poster, "j").await.unwrap();
@@ -128,22 +128,158 @@ async fn cancelling_a_pending_insert_withdraws_the_call() {
 }
 
 #[actix_rt::test]
-async fn shutdown_cancels_a_pending_insert() {
+async fn a_message_whose_insert_is_pending_at_the_end_of_a_shutdown_is_for_the_next_poster() {
     let fixture = OutboxFixture::new();
     let poster = start(fixture.options());
     let lock = fixture.lock();
-    let reply = actix_rt::spawn(poster.send(status_update("i")));
+    let message = status_update("i");
+    let reply = actix_rt::spawn(poster.send(message.clone()));
     messages_are_accepted(&poster).await;
     poster.send(Shutdown::within(SHORT_DELAY)).await.unwrap();
     let reply = reply.await.unwrap().unwrap();
     assert_eq!(outcome(&reply), "cancelled by shutdown");
     assert_eq!(reply.unwrap_err().next_step(), NextStep::UseNextPoster);
     drop(lock);
-    // Its insert comes after any that is pending: neither is left in the file, and only one was sent.
-    let other = start(fixture.options().worker_id("wkr_2"));
-    send_update(&other, "j").await.unwrap();
+    // The message may be in the file already: then the next poster says so. It is delivered in either case.
+    let next = start(fixture.options());
+    let reply = next.send(message).await.unwrap();
+    assert!(matches!(outcome(&reply).as_str(), "ok" | "parked:0"), "{reply:?}");
     fixture.emptied().await;
+    fixture.platform.wait_for_requests(1).await;
+    let keys: BTreeSet<_> = sent(&fixture.platform, key).into_iter().collect();
+    assert_eq!(keys.len(), 1);
+}
+
+#[actix_rt::test]
+async fn messages_that_arrive_during_a_shutdown_are_parked_and_delivered_by_the_next_poster() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script(
+        "issue-tracker-proxy",
+        [Reply::ok().delay(25 * SHORT_DELAY), Reply::ok()],
+    );
+    let poster = start(fixture.options());
+    let running = actix_rt::spawn(poster.send(status_update("i")));
+    fixture.platform.wait_for_requests(1).await;
+    let shutdown = poster.send(Shutdown::within(Duration::from_secs(60)));
+    let result = poster.send(PostResult::new("s", completed()));
+    let durable = poster.send(status_update("j").reply_when_durable());
+    let (report, result, durable) = join3(shutdown, result, durable).await;
+    running.await.unwrap().unwrap().unwrap();
+    let report = report.unwrap();
+    assert_eq!((report.delivered, report.failed, report.cancelled), (1, 0, 0));
+    let error = result.unwrap().unwrap_err();
+    for error in [error.completion(), error.status()] {
+        let parked = error.unwrap().parked().unwrap();
+        assert_eq!((parked.reason, parked.attempts), (ParkReason::Shutdown, 0));
+    }
+    assert_eq!(error.next_step(), NextStep::Nothing);
+    assert!(durable.unwrap().unwrap().call_id().is_some());
+    assert_eq!(fixture.parked().len(), 3);
     assert_eq!(fixture.platform.requests().len(), 1);
+    let _next = start(fixture.options());
+    fixture.emptied().await;
+    assert_eq!(fixture.platform.requests().len(), 4);
+}
+
+#[actix_rt::test]
+async fn a_message_right_behind_the_shutdown_of_an_idle_poster_is_parked() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    messages_are_accepted(&poster).await;
+    let shutdown = poster.send(Shutdown::within(Duration::from_secs(60)));
+    let late = poster.send(status_update("i"));
+    let (report, late) = join(shutdown, late).await;
+    report.unwrap();
+    let error = late.unwrap().unwrap_err();
+    assert_eq!(error.next_step(), NextStep::Nothing);
+    assert_eq!(error.parked().unwrap().reason, ParkReason::Shutdown);
+    assert_eq!(fixture.parked().len(), 1);
+}
+
+#[actix_rt::test]
+async fn a_shutdown_leaves_all_calls_in_the_database_file_alone() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options_without_replay());
+    post(&poster, "s").await.unwrap_err();
+    send_update(&poster, "i").await.unwrap_err();
+    assert!(fixture.companion("-wal").exists());
+    let report = poster.send(Shutdown::within(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(report.cancelled, 0);
+    for suffix in ["-wal", "-shm"] {
+        assert!(!fixture.companion(suffix).exists(), "{suffix}");
+    }
+    assert_eq!(fixture.owner_files(), Vec::<String>::new());
+    // As a backup that copies the one file.
+    let backup = tempfile::tempdir().unwrap();
+    let path = backup.path().join("backup.db");
+    fs::copy(fixture.path(), &path).unwrap();
+    let listed = OutboxInspector::open(&path)
+        .unwrap()
+        .list(EntryQuery::parked())
+        .unwrap();
+    assert_eq!(
+        kinds_and_targets(&listed),
+        [("completion", "s"), ("status", "s"), ("updateIssueStatus", "i")]
+    );
+}
+
+#[actix_rt::test]
+async fn a_shutdown_releases_the_calls_that_wait_for_their_turn() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script(
+        "issue-tracker-proxy",
+        [Reply::ok().delay(Duration::from_secs(60)), Reply::ok()],
+    );
+    let poster = start(fixture.options_without_replay());
+    let replies = fixture.running_and_waiting_call(&poster).await;
+    poster.send(Shutdown::within(SHORT_DELAY)).await.unwrap();
+    for reply in replies {
+        let error = reply.await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.parked().unwrap().reason, ParkReason::Shutdown);
+    }
+    wait_until(|| fixture.parked().len() == 2).await;
+    // Due at once, although a failed call would wait for an hour.
+    let _next = start(fixture.options_without_replay().clock(ManualClock::new()));
+    fixture.emptied().await;
+    assert_eq!(fixture.platform.requests().len(), 3);
+}
+
+#[actix_rt::test]
+async fn a_cancellation_after_a_durable_receipt_has_no_effect() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script(
+        "issue-tracker-proxy",
+        [Reply::ok().delay(10 * SHORT_DELAY), Reply::ok()],
+    );
+    let poster = start(fixture.options().max_in_flight(1));
+    let token = CancellationToken::new();
+    // A call in flight, a call that waits for its turn, and a call that waits for a permit.
+    for issue_id in ["i", "i", "j"] {
+        let message = status_update(issue_id).with_cancellation(token.clone());
+        let receipt = poster.send(message.reply_when_durable()).await.unwrap().unwrap();
+        assert!(receipt.call_id().is_some());
+    }
+    fixture.platform.wait_for_requests(1).await;
+    token.cancel();
+    fixture.emptied().await;
+    assert_eq!(fixture.platform.requests().len(), 3);
+    assert_eq!(poster.send(GetStats).await.unwrap().cancelled, 0);
+}
+
+#[actix_rt::test]
+async fn a_cancellation_after_a_message_was_parked_has_no_effect() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [503]);
+    let poster = start(fixture.options_without_replay());
+    let token = CancellationToken::new();
+    let message = status_update("i").with_cancellation(token.clone());
+    assert_eq!(outcome(&poster.send(message).await.unwrap()), "parked:1");
+    token.cancel();
+    messages_are_accepted(&poster).await;
+    fixture.requeue(&fixture.parked()[0]);
+    fixture.emptied().await;
+    assert_eq!(fixture.platform.requests().len(), 2);
 }
 
 #[actix_rt::test]

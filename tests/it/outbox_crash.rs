@@ -1,11 +1,12 @@
-//! The outbox and killed processes: a result that was confirmed as durable is delivered, and no call is sent by two
-//! processes at once.
+//! The outbox and killed processes: a result that was confirmed as durable is delivered, the calls of a target keep their
+//! order, and no call is sent by two processes at once.
 //!
-//! `CRASHES=200 cargo test outbox_crash` sets how many processes are killed.
+//! `CRASHES=200 cargo test outbox_crash` sets how many processes are killed. With `sqlite3` on the path, it reads and
+//! copies the outbox meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
+    env, fs,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
     path::Path,
@@ -14,20 +15,21 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, sleep},
+    thread::{self, JoinHandle, sleep},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use result_poster::{
     CreateComment, OptionsBuilder, PostResult, Shutdown,
     outbox::{OutboxInspector, OutboxOptions},
+    testing::{ManualClock, Reply},
 };
 use serde_json::Value;
 
 use crate::support::{
     completed, options,
-    outbox::count_calls,
+    outbox::{OutboxFixture, child_process, count_calls, output_of},
     raw_server::{read_request, response, serve, success},
     start,
     wait::wait_until,
@@ -42,15 +44,21 @@ async fn confirmed_results_are_delivered_after_process_kills() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     let (url, platform) = RecordingPlatform::start();
+    // The file exists before `sqlite3` opens it, which would create it as readable for all.
+    drop(poster_options(&url, &path, "creates").build().unwrap());
+    let outside = OutsideReader::start(&path);
     let mut confirmed = Vec::new();
     for crash in 0..crashes {
+        platform.is_down.store(crash % 4 == 3, Ordering::Relaxed);
         let child = spawn_poster(&url, &path, &format!("child-{crash}"));
         let after = Duration::from_micros(rand::random_range(0..60_000));
         confirmed.extend(confirmed_until_killed(child, after));
     }
+    platform.is_down.store(false, Ordering::Relaxed);
     // A poster that is not killed delivers the calls that they left.
     let poster = start(poster_options(&url, &path, "last").max_in_flight(8));
     wait_until(|| count_calls(&path) == 0).await;
+    let reads = outside.map(OutsideReader::stop);
     poster.send(Shutdown::within(Duration::from_secs(10))).await.unwrap();
 
     let requests = platform.requests();
@@ -60,11 +68,14 @@ async fn confirmed_results_are_delivered_after_process_kills() {
     // At most the calls that each process was sending, or whose settlement was not yet in the file.
     assert!(repeated <= crashes * 64, "{repeated} repeated in {crashes} crashes");
     assert_status_after_completion(&requests);
+    assert_comments_in_order(&requests);
     assert_eq!(platform.sent_twice_at_once(), Vec::<String>::new());
+    assert_eq!(quick_check(&path), "ok");
     println!(
-        "{} confirmed, {} requests, {repeated} repeated",
+        "{} confirmed, {} requests, {repeated} repeated; reads by sqlite3: {}",
         confirmed.len(),
-        requests.len()
+        requests.len(),
+        reads.map_or("skipped, not installed".to_owned(), |reads| reads.to_string())
     );
 }
 
@@ -86,16 +97,11 @@ async fn a_process_takes_over_the_calls_of_a_killed_process() {
     let confirmed = confirmed.await.unwrap();
     let poster = mine.await.unwrap();
     assert!(!confirmed.is_empty());
-    wait_until(|| {
-        let requests = platform.requests();
-        let paths: BTreeSet<_> = requests.iter().map(|request| request.path.as_str()).collect();
-        confirmed
-            .iter()
-            .all(|session_id| paths.contains(session_path(session_id, "status").as_str()))
-    })
-    .await;
-    // A call is sent by the process that accepted it, unless that was killed.
-    let by_other = |request: &Request| !request.path.contains(&format!("/{}-", request.sender));
+    wait_until(|| missing(&confirmed, &platform.requests()).is_empty()).await;
+    // A result is sent by the process that accepted it, unless that was killed.
+    let by_other = |request: &Request| {
+        request.path.contains("/sessions/") && !request.path.contains(&format!("/{}-", request.sender))
+    };
     let taken_over: Vec<_> = platform.requests().into_iter().filter(by_other).collect();
     assert!(taken_over.iter().all(|request| request.sender == "mine"));
     assert_eq!(platform.sent_twice_at_once(), Vec::<String>::new());
@@ -143,6 +149,82 @@ async fn ten_thousand_parked_calls_are_delivered_in_order_within_max_in_flight()
 }
 
 #[actix_rt::test]
+async fn the_calls_of_a_killed_process_are_delivered_by_its_successor_at_once() {
+    let fixture = OutboxFixture::new();
+    let slow = Reply::ok().delay(Duration::from_secs(60));
+    fixture.platform.script("completion", [slow]);
+    let child = spawn_poster(&fixture.platform.url(), &fixture.path(), "child");
+    let killed = actix_rt::task::spawn_blocking(move || confirmed_until_killed(child, Duration::ZERO));
+    let confirmed: Vec<_> = killed
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|call| !call.contains(':'))
+        .collect();
+    let live = fixture.live();
+    assert!(!live.is_empty());
+    // Both posters of the process.
+    assert!(live.iter().all(|entry| !entry.owner.unwrap().is_alive));
+    let ids = |session_id: &str| {
+        let of_session = live.iter().filter(|entry| entry.target_id == session_id);
+        of_session.map(|entry| Some(entry.id)).collect::<Vec<_>>()
+    };
+
+    // The next life posts the last result again, and does not wait: its clock stands still.
+    fixture.platform.script("completion", []);
+    let stored = count_calls(&fixture.path());
+    let successor = poster_options(&fixture.platform.url(), &fixture.path(), "successor");
+    let successor = start(successor.clock(ManualClock::new()));
+    if let Some(session_id) = confirmed.last() {
+        let message = PostResult::new(session_id, completed()).reply_when_durable();
+        let receipt = successor.send(message).await.unwrap().unwrap();
+        let known = [receipt.completion, receipt.status].map(|receipt| receipt.call_id());
+        assert_eq!(known.to_vec(), ids(session_id));
+        assert!(count_calls(&fixture.path()) <= stored);
+    }
+    fixture.emptied().await;
+    // The files of the dead owners are gone, too.
+    wait_until(|| fixture.owner_files().len() == 1).await;
+}
+
+#[actix_rt::test]
+async fn a_message_that_killed_three_processes_is_sent_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let (url, platform) = RecordingPlatform::start();
+    platform.holds_poison.store(true, Ordering::Relaxed);
+    for life in 1..=3 {
+        let mut child = child_process("outbox_crash::child_process_posts_poison")
+            .env("RESULT_POSTER_CRASH_PLATFORM", &url)
+            .env("RESULT_POSTER_CRASH_OUTBOX", &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until(|| platform.poisoned() == life).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    platform.holds_poison.store(false, Ordering::Relaxed);
+    let poster = start(poster_options(&url, &path, "last").max_in_flight(4));
+    let mut sent = 0;
+    while count_calls(&path) > 0 || platform.poisoned() < 4 {
+        let posts = (0..8).map(|number| poster.send(PostResult::new(format!("s-{sent}-{number}"), completed())));
+        for reply in futures_util::future::join_all(posts).await {
+            reply.unwrap().unwrap();
+        }
+        sent += 1;
+    }
+    assert_eq!(platform.with_poison(), Vec::<String>::new());
+    // The completion three times, and then the whole result once.
+    let completions = platform.requests();
+    let completions = completions
+        .iter()
+        .filter(|request| request.path == session_path(POISON, "completion"));
+    assert_eq!(completions.count(), 4);
+}
+
+#[actix_rt::test]
 async fn readers_do_not_disturb_a_running_poster() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
@@ -161,8 +243,8 @@ async fn readers_do_not_disturb_a_running_poster() {
     }
 }
 
-/// Not a test by itself, but a child process of one: it posts results until it is killed, and prints each that is
-/// durable.
+/// Not a test by itself, but a child process of one: two posters on one file post results and comments until the process is
+/// killed, and print each that is durable, and what they log about the outbox.
 #[actix_rt::test]
 async fn child_process_posts_until_it_is_killed() {
     let Ok(url) = env::var("RESULT_POSTER_CRASH_PLATFORM") else {
@@ -172,43 +254,93 @@ async fn child_process_posts_until_it_is_killed() {
         env::var("RESULT_POSTER_CRASH_OUTBOX").unwrap(),
         env::var("RESULT_POSTER_CRASH_NAME").unwrap(),
     );
-    let poster = start(poster_options(&url, path.as_ref(), &name).max_in_flight(8));
+    log::set_logger(&PrintLog).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let posters = ["a", "b"].map(|letter| {
+        let name = format!("{name}-{letter}");
+        let poster = start(
+            poster_options(&url, path.as_ref(), &name)
+                .max_attempts(1)
+                .max_in_flight(8),
+        );
+        (name, poster)
+    });
     let mut replies = FuturesUnordered::new();
     for number in 0.. {
-        let session_id = format!("{name}-{number}");
-        let message = PostResult::new(&session_id, completed()).reply_when_durable();
-        let reply = poster.send(message);
-        replies.push(async move { (session_id, reply.await) });
+        for (name, poster) in &posters {
+            let session_id = format!("{name}-{number}");
+            let result = poster.send(PostResult::new(&session_id, completed()).reply_when_durable());
+            replies.push(async move { (session_id, result.await.unwrap().unwrap().status.call_id()) }.boxed_local());
+            // The posters of all processes share these lanes.
+            let text = format!("{name}:{number}");
+            let comment = CreateComment::new(format!("issue-{}", number % 4), &text).reply_when_durable();
+            let comment = poster.send(comment);
+            replies.push(async move { (text, comment.await.unwrap().unwrap().call_id()) }.boxed_local());
+        }
         while replies.len() >= 8 {
-            let (session_id, reply) = replies.next().await.unwrap();
-            if reply.unwrap().unwrap().status.call_id().is_some() {
-                println!("durable {session_id}");
+            if let Some((call, Some(_))) = replies.next().await {
+                println!("durable {call}");
             }
         }
     }
+}
+
+/// Not a test by itself, but a child process of one: it posts the result that its parent kills it for, or takes it over.
+#[actix_rt::test]
+async fn child_process_posts_poison() {
+    let Ok(url) = env::var("RESULT_POSTER_CRASH_PLATFORM") else {
+        return;
+    };
+    let path = env::var("RESULT_POSTER_CRASH_OUTBOX").unwrap();
+    let poster = start(poster_options(&url, path.as_ref(), "killed"));
+    let _ = poster
+        .send(PostResult::new(POISON, completed()).reply_when_durable())
+        .await;
+    std::future::pending::<()>().await;
 }
 
 /// Not a test by itself, but a child process of one: it reads an outbox, and ends.
 #[test]
 fn child_process_counts_calls() {
     if let Ok(path) = env::var("RESULT_POSTER_CRASH_LOOK_AT") {
-        println!("calls {}", count_calls(path.as_ref()));
+        let connection = rusqlite::Connection::open(path).unwrap();
+        let count = connection.query_row("SELECT count(*) FROM calls", (), |row| row.get::<_, u32>(0));
+        println!("calls {}", count.unwrap());
     }
 }
 
+/// Prints what is logged about the outbox: nothing, unless something is wrong with it.
+struct PrintLog;
+
+impl log::Log for PrintLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if line.starts_with("the outbox") || line.starts_with("owner ") {
+            println!("logged {line}");
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// A session whose result the platform holds, so that the process that sends it can be killed.
+const POISON: &str = "poison";
+
 fn poster_options(url: &str, path: &Path, name: &str) -> OptionsBuilder {
     let delay = Duration::from_millis(10);
-    // Long enough that a slow process is not taken for dead.
-    let heartbeat_timeout = Duration::from_secs(2);
     let outbox = OutboxOptions::builder(path)
+        .queue("crash")
         .base_delay(delay)
-        .max_delay(delay)
-        .heartbeat_timeout(heartbeat_timeout);
+        .max_delay(delay);
     options(url).user_agent(name).outbox(outbox.build().unwrap())
 }
 
 fn spawn_poster(url: &str, path: &Path, name: &str) -> Child {
-    child_process("child_process_posts_until_it_is_killed")
+    child_process("outbox_crash::child_process_posts_until_it_is_killed")
         .env("RESULT_POSTER_CRASH_PLATFORM", url)
         .env("RESULT_POSTER_CRASH_OUTBOX", path)
         .env("RESULT_POSTER_CRASH_NAME", name)
@@ -219,33 +351,81 @@ fn spawn_poster(url: &str, path: &Path, name: &str) -> Child {
 }
 
 fn count_in_child_process(path: &Path) -> String {
-    let output = child_process("child_process_counts_calls")
-        .env("RESULT_POSTER_CRASH_LOOK_AT", path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let mut child = child_process("outbox_crash::child_process_counts_calls");
+    let text = output_of(child.env("RESULT_POSTER_CRASH_LOOK_AT", path));
     let line = text.lines().find_map(|line| line.split_once("calls "));
     line.unwrap().1.to_owned()
 }
 
-/// This program, with nothing to run but one test of this module.
-fn child_process(test: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args([&format!("outbox_crash::{test}"), "--exact", "--nocapture"]);
-    command
+fn quick_check(path: &Path) -> String {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection
+        .query_row("PRAGMA quick_check", (), |row| row.get(0))
+        .unwrap()
 }
 
-/// Kills a process this long after its first confirmation, and returns the sessions that it had confirmed by then.
+/// The distribution's `sqlite3`, which reads and copies an outbox every 60 ms.
+struct OutsideReader {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl OutsideReader {
+    /// `None` if it is not installed.
+    fn start(path: &Path) -> Option<Self> {
+        let is_installed = Command::new("sqlite3").arg("--version").output().is_ok();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (path, is_over) = (path.to_owned(), Arc::clone(&stop));
+        is_installed.then(|| Self {
+            stop,
+            thread: thread::spawn(move || {
+                let backups = tempfile::tempdir().unwrap();
+                let backup = backups.path().join("backup.db");
+                let mut reads = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let count = sqlite3(&path, "SELECT count(*) FROM outbox");
+                    assert!(count.parse::<u64>().is_ok(), "{count}");
+                    let _ = fs::remove_file(&backup);
+                    sqlite3(&path, &format!(".backup '{}'", backup.display()));
+                    assert_eq!(sqlite3(&backup, "PRAGMA quick_check"), "ok");
+                    reads += 1;
+                    sleep(Duration::from_millis(60));
+                }
+                reads
+            }),
+        })
+    }
+
+    /// Ends the reads, and returns how many there were.
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Runs a command of `sqlite3`, as an operator does.
+fn sqlite3(path: &Path, command: &str) -> String {
+    let mut sqlite3 = Command::new("sqlite3");
+    sqlite3.args(["-bail", "-cmd", ".timeout 10000"]).arg(path).arg(command);
+    output_of(&mut sqlite3).trim().to_owned()
+}
+
+/// Kills a process this long after its first confirmation, and returns the sessions and comments that it had confirmed by
+/// then.
 fn confirmed_until_killed(mut child: Child, after: Duration) -> Vec<String> {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let session_id = |line: String| line.strip_prefix("durable ").map(str::to_owned);
-    let first = lines.by_ref().map_while(Result::ok).find_map(session_id);
+    let confirmation = |line: String| {
+        // The first line of the test's output has no end.
+        assert!(!line.contains("logged "), "{line}");
+        line.split_once("durable ").map(|(_, call)| call.to_owned())
+    };
+    let first = lines.by_ref().map_while(Result::ok).find_map(confirmation);
     let killer = thread::spawn(move || {
         sleep(after);
         child.kill().unwrap();
         child.wait().unwrap();
     });
-    let rest = lines.map_while(Result::ok).filter_map(session_id);
+    let rest = lines.map_while(Result::ok).filter_map(confirmation);
     let mut confirmed: Vec<_> = first.into_iter().chain(rest).collect();
     killer.join().unwrap();
     // The last line may be cut short.
@@ -257,32 +437,75 @@ fn session_path(session_id: &str, route: &str) -> String {
     format!("/api/sessions/{session_id}/{route}")
 }
 
-/// Both calls of each of these sessions were received.
-fn assert_delivered(session_ids: &[String], requests: &[Request]) {
-    let paths: BTreeSet<_> = requests.iter().map(|request| request.path.as_str()).collect();
-    for session_id in session_ids {
-        for route in ["completion", "status"] {
-            assert!(
-                paths.contains(session_path(session_id, route).as_str()),
-                "{session_id} {route}"
-            );
+/// These sessions and comments were received: both calls of each result.
+fn assert_delivered(confirmed: &[String], requests: &[Request]) {
+    assert_eq!(missing(confirmed, requests), BTreeSet::new());
+}
+
+/// The calls of these sessions and comments that were not received.
+fn missing(confirmed: &[String], requests: &[Request]) -> BTreeSet<String> {
+    let received: BTreeSet<_> = requests.iter().map(Request::name).collect();
+    let calls = confirmed.iter().flat_map(|call| {
+        if call.contains(':') {
+            vec![call.clone()]
+        } else {
+            ["completion", "status"].map(|route| session_path(call, route)).to_vec()
         }
+    });
+    calls.filter(|call| !received.contains(call)).collect()
+}
+
+/// How many requests repeat another one, by key. Each has the path and the body of the first, and comes from another poster:
+/// an acknowledgement is lost only with its process.
+fn count_repeated(requests: &[Request]) -> usize {
+    let mut by_key: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
+    for request in requests {
+        by_key.entry(&request.key).or_default().push(request);
+    }
+    for (key, requests) in &by_key {
+        let first = requests[0];
+        assert!(
+            requests
+                .iter()
+                .all(|other| other.path == first.path && other.body == first.body),
+            "{key}"
+        );
+        let senders: BTreeSet<_> = requests.iter().map(|request| &request.sender).collect();
+        assert_eq!(senders.len(), requests.len(), "{key}: {requests:?}");
+    }
+    let names: BTreeSet<_> = requests.iter().map(Request::name).collect();
+    assert_eq!(names.len(), by_key.len());
+    requests.len() - by_key.len()
+}
+
+/// The comments of each poster on each issue were received in the order in which it was asked to post them: each one for the
+/// first time after all earlier ones, and again only from another process.
+fn assert_comments_in_order(requests: &[Request]) {
+    let mut last: BTreeMap<(String, String), (u64, String)> = BTreeMap::new();
+    let mut highest: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for request in requests.iter().filter(|request| !request.path.contains("/sessions/")) {
+        let args = &request.body["args"];
+        let (issue, text) = (args[0].as_str().unwrap(), args[1].as_str().unwrap());
+        let (poster, number) = text.split_once(':').unwrap();
+        let (lane, number) = ((issue.to_owned(), poster.to_owned()), number.parse::<u64>().unwrap());
+        let sender = process_of(&request.sender).to_owned();
+        if let Some((before, by)) = last.insert(lane.clone(), (number, sender.clone())) {
+            let is_next = number > before && (number <= highest[&lane] || number == highest[&lane] + 4);
+            assert!(is_next || by != sender, "{lane:?}: {number} after {before} by {sender}");
+        }
+        let most = highest.entry(lane.clone()).or_insert(number);
+        // Every fourth comment is about this issue.
+        assert!(number <= *most + 4, "{lane:?}: {number} after {most}");
+        *most = number.max(*most);
     }
 }
 
-/// The number of repeated requests. Asserts that a repetition has the same key and another sender: an acknowledgement
-/// is lost only if its process is killed.
-fn count_repeated(requests: &[Request]) -> usize {
-    let mut by_path: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
-    for request in requests {
-        by_path.entry(&request.path).or_default().push(request);
-    }
-    for (path, requests) in &by_path {
-        assert!(requests.iter().all(|other| other.key == requests[0].key), "{path}");
-        let senders: BTreeSet<_> = requests.iter().map(|request| &request.sender).collect();
-        assert_eq!(senders.len(), requests.len(), "{path}: {requests:?}");
-    }
-    requests.len() - by_path.len()
+/// The process of a poster: `child-7` of `child-7-a`.
+fn process_of(poster: &str) -> &str {
+    poster
+        .strip_suffix("-a")
+        .or(poster.strip_suffix("-b"))
+        .unwrap_or(poster)
 }
 
 /// The first completion of each session was received before its first status.
@@ -309,6 +532,14 @@ struct Request {
     body: Value,
 }
 
+impl Request {
+    /// The path of a session call, the text of a comment: each call has its own.
+    fn name(&self) -> String {
+        let text = self.body["args"][1].as_str();
+        text.unwrap_or(&self.path).to_owned()
+    }
+}
+
 /// A platform that takes a moment over each request, records it, and answers with success.
 #[derive(Default)]
 struct RecordingPlatform {
@@ -316,6 +547,10 @@ struct RecordingPlatform {
     in_flight: Mutex<InFlight>,
     /// Whether it answers 503, and records nothing.
     is_down: AtomicBool,
+    /// Whether it never answers requests about [`POISON`].
+    holds_poison: AtomicBool,
+    /// Requests that were in flight together with one about [`POISON`] that it answers.
+    with_poison: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -325,6 +560,8 @@ struct InFlight {
     most: usize,
     /// Keys that came while they were in flight.
     twice_at_once: Vec<String>,
+    /// How many requests about [`POISON`] there are that it answers.
+    poisoned: usize,
 }
 
 impl RecordingPlatform {
@@ -347,6 +584,11 @@ impl RecordingPlatform {
                     key: header("idempotency-key"),
                     body: request.json(),
                 });
+                if request.path().contains(POISON) && self.holds_poison.load(Ordering::Relaxed) {
+                    // Until the client is gone.
+                    let _ = read_request(&mut stream);
+                    return;
+                }
                 success()
             };
             if stream.write_all(answer.as_bytes()).is_err() {
@@ -357,15 +599,21 @@ impl RecordingPlatform {
 
     fn record(&self, request: Request) {
         let key = request.key.clone();
+        let is_poison = request.path.contains(POISON) && !self.holds_poison.load(Ordering::Relaxed);
         {
             let in_flight = &mut *self.in_flight.lock().unwrap();
             if !in_flight.keys.insert(key.clone()) {
                 in_flight.twice_at_once.push(key.clone());
             }
             in_flight.most = in_flight.keys.len().max(in_flight.most);
+            in_flight.poisoned += usize::from(is_poison);
+            if in_flight.poisoned > 0 && in_flight.keys.len() > 1 {
+                self.with_poison.lock().unwrap().push(request.path.clone());
+            }
         }
         self.requests.lock().unwrap().push(request);
-        sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(if is_poison { 100 } else { 1 }));
+        self.in_flight.lock().unwrap().poisoned -= usize::from(is_poison);
         self.in_flight.lock().unwrap().keys.remove(&key);
     }
 
@@ -375,6 +623,19 @@ impl RecordingPlatform {
 
     fn sent_twice_at_once(&self) -> Vec<String> {
         self.in_flight.lock().unwrap().twice_at_once.clone()
+    }
+
+    /// How many requests about [`POISON`] were received.
+    fn poisoned(&self) -> usize {
+        let requests = self.requests();
+        requests
+            .iter()
+            .filter(|request| request.path == session_path(POISON, "completion"))
+            .count()
+    }
+
+    fn with_poison(&self) -> Vec<String> {
+        self.with_poison.lock().unwrap().clone()
     }
 
     fn most_in_flight(&self) -> usize {

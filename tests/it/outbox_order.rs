@@ -1,6 +1,10 @@
 //! The order of a lane whose calls are in the outbox.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::future::{join, join_all};
 use result_poster::{
@@ -10,8 +14,10 @@ use result_poster::{
 };
 
 use crate::support::{
-    outbox::{OutboxFixture, SHORT_DELAY, replay_late, shut_down},
+    options,
+    outbox::{MAKE_DUE, OutboxFixture, SHORT_DELAY, replay_soon, shut_down},
     outcome, post,
+    raw_server::{read_request, response, serve, success},
     requests::{issue_and_text, route, sent},
     send_update, start, status_update,
     wait::wait_until,
@@ -46,17 +52,35 @@ async fn messages_behind_a_parked_message_are_delivered_in_order() {
     assert_eq!(outcome(&send_update(&poster, "j").await), "parked:1");
 
     fixture.end_outage();
-    // The first call of each lane; the calls behind it become due with it.
+    // The last call of lane `i`; the calls before it become due with it.
     let parked = fixture.parked();
     for issue_id in ["i", "j"] {
-        let first = parked.iter().find(|entry| entry.target_id == issue_id).unwrap();
-        poster.send(Requeue::new(first.id)).await.unwrap().unwrap();
+        let last = parked.iter().rfind(|entry| entry.target_id == issue_id).unwrap();
+        poster.send(Requeue::new(last.id)).await.unwrap().unwrap();
     }
     fixture.emptied().await;
     let mut replayed = sent(&fixture.platform, issue_and_text).split_off(2);
     replayed.retain(|(issue_id, _)| issue_id == "i");
     let texts: Vec<_> = replayed.into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["Finished", "1", "2", "3", "4"]);
+}
+
+#[actix_rt::test]
+async fn a_requeue_puts_a_call_at_the_end_of_its_lane() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [404, 503]);
+    let poster = start(fixture.options_without_replay());
+    for text in ["dead", "1", "2", "3"] {
+        poster.send(CreateComment::new("i", text)).await.unwrap().unwrap_err();
+    }
+    // A parked call from the middle of the lane, and then a dead letter.
+    let (dead, parked) = (fixture.dead_letters(), fixture.parked());
+    for id in [parked[1].id, dead[0].id] {
+        fixture.open().requeue(id).unwrap();
+    }
+    fixture.emptied().await;
+    let texts = sent(&fixture.platform, |request| issue_and_text(request).1);
+    assert_eq!(texts, ["dead", "1", "1", "3", "2", "dead"]);
 }
 
 #[actix_rt::test]
@@ -81,7 +105,8 @@ async fn a_new_message_does_not_overtake_a_replayed_message() {
             let comments = (0..40).map(move |issue| CreateComment::new(format!("issue-{issue}"), text));
             comments.map(|comment| poster.send(comment)).collect::<Vec<_>>()
         };
-        fixture.begin_outage();
+        // No fault of the calls, which therefore keep their places.
+        fixture.platform.script("issue-tracker-proxy", [Reply::status(408)]);
         join_all(comment_on_each_issue("old")).await;
         fixture.end_outage();
         let before = fixture.platform.requests().len();
@@ -118,10 +143,7 @@ async fn a_due_call_is_woken_when_its_lane_unblocks() {
     let fixture = OutboxFixture::new();
     let delayed = Reply::ok().delay(10 * SHORT_DELAY);
     fixture.platform.script("issue-tracker-proxy", [delayed, Reply::ok()]);
-    // Room for one call in memory, and heartbeats so rare that only a wake-up makes the poster look at the file.
-    let hour = Duration::from_secs(60 * 60);
-    let options = fixture.options_with(replay_late(fixture.path()).heartbeat_timeout(hour));
-    let poster = start(options.max_in_flight(1).max_queued(0));
+    let poster = start(fixture.options_without_replay().max_in_flight(1).max_queued(0));
     let first = actix_rt::spawn(poster.send(status_update("i")));
     fixture.platform.wait_for_requests(1).await;
     // The second call is parked because there is no room in memory. It is due, but waits behind the first.
@@ -143,7 +165,7 @@ async fn a_call_is_not_overtaken_after_a_failure_to_park_it() {
         .database()
         .execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
         .unwrap();
-    // The call is still in the file, and is parked there by a later heartbeat.
+    // The call is still in the file, and is parked there by a later attempt to write it.
     let error = running.await.unwrap().unwrap().unwrap_err();
     assert!(error.parked().is_some());
     assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "parked:0");
@@ -151,21 +173,86 @@ async fn a_call_is_not_overtaken_after_a_failure_to_park_it() {
 }
 
 #[actix_rt::test]
-async fn discarding_a_call_makes_the_next_call_due() {
+async fn a_call_behind_a_discarded_call_is_delivered() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503]);
     let poster = start(fixture.options_without_replay());
-    for _ in 0..2 {
-        send_update(&poster, "i").await.unwrap_err();
+    for text in ["1", "2"] {
+        poster.send(CreateComment::new("i", text)).await.unwrap().unwrap_err();
     }
-    let first = fixture.parked()[0].id;
-    poster.send(Discard::new(first)).await.unwrap().unwrap();
+    let parked = fixture.parked();
+    poster.send(Discard::new(parked[0].id)).await.unwrap().unwrap();
+    poster.send(Requeue::new(parked[1].id)).await.unwrap().unwrap();
     fixture.emptied().await;
-    assert_eq!(fixture.platform.requests().len(), 2);
+    let texts = sent(&fixture.platform, |request| issue_and_text(request).1);
+    assert_eq!(texts, ["1", "2"]);
 }
 
 #[actix_rt::test]
-async fn an_unreadable_call_blocks_no_other_call() {
+async fn a_call_that_keeps_failing_does_not_block_the_calls_behind_it() {
+    // The platform answers 500 to the comment "bad", as if it could not store it.
+    let texts = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&texts);
+    let server = serve(move |mut stream| {
+        while let Some(request) = read_request(&mut stream) {
+            let text = request.json()["args"][1].as_str().unwrap().to_owned();
+            let answer = if text == "bad" {
+                response(500, "", "")
+            } else {
+                success()
+            };
+            received.lock().unwrap().push(text);
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let fixture = OutboxFixture::new();
+    let outbox = replay_soon(fixture.path()).build().unwrap();
+    let poster = start(options(server.url()).max_attempts(1).outbox(outbox));
+    let comment = |issue_id: &'static str, text: &'static str| poster.send(CreateComment::new(issue_id, text));
+    // The platform works for another issue.
+    comment("j", "other").await.unwrap().unwrap();
+    let error = comment("i", "bad").await.unwrap().unwrap_err();
+    assert!(error.parked().is_some());
+    let error = comment("i", "good").await.unwrap().unwrap_err();
+    assert_eq!(error.parked().unwrap().reason, ParkReason::LaneParked);
+    let is_delivered = |text: &str| texts.lock().unwrap().iter().any(|received| received == text);
+    wait_until(|| is_delivered("good")).await;
+    let before = texts.lock().unwrap().iter().take_while(|text| *text != "good").count();
+    // One "other", and ten attempts of "bad".
+    assert_eq!(before, 11);
+    // The failing call is still tried, and a new message of its issue is sent at once.
+    wait_until(|| fixture.count() == 1).await;
+    comment("i", "new").await.unwrap().unwrap();
+    let attempts = fixture.parked().first().map_or(0, |entry| entry.attempts);
+    wait_until(|| fixture.parked().first().is_some_and(|entry| entry.attempts > attempts)).await;
+}
+
+#[actix_rt::test]
+async fn a_call_that_killed_its_processes_keeps_its_place_in_its_lane() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [408]);
+    let poster = start(fixture.options_without_replay());
+    for text in ["1", "2"] {
+        poster.send(CreateComment::new("i", text)).await.unwrap().unwrap_err();
+    }
+    shut_down(&poster).await;
+    // As after three deaths in the sending of the first call.
+    let takeovers = "UPDATE calls SET takeovers = 3 WHERE attempts = 1";
+    fixture
+        .database()
+        .execute_batch(&[takeovers, MAKE_DUE].join(";"))
+        .unwrap();
+    fixture.script("issue-tracker-proxy", [408, 408]);
+    let _poster = start(fixture.options());
+    fixture.emptied().await;
+    let texts = sent(&fixture.platform, |request| issue_and_text(request).1);
+    assert_eq!(texts, ["1", "1", "1", "1", "2"]);
+}
+
+#[actix_rt::test]
+async fn an_unreadable_call_becomes_a_dead_letter_and_blocks_no_other_call() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
     let poster = start(fixture.options_without_replay());
@@ -173,8 +260,8 @@ async fn an_unreadable_call_blocks_no_other_call() {
     send_update(&poster, "i").await.unwrap_err();
     shut_down(&poster).await;
     fixture.end_outage();
-    let spoil = "UPDATE calls SET due_at = 0; UPDATE calls SET body = '{\"nonsense\":1}' WHERE name = 'completion'";
-    fixture.database().execute_batch(spoil).unwrap();
+    let spoil = "UPDATE calls SET body = '{\"nonsense\":1}' WHERE kind = 'completion'";
+    fixture.database().execute_batch(&[spoil, MAKE_DUE].join(";")).unwrap();
     let before = fixture.platform.requests().len();
     let _poster = start(fixture.options());
     wait_until(|| fixture.count() == 1).await;

@@ -3,12 +3,13 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use result_poster::{
-    outbox::OutboxOptions,
+    outbox::{OutboxOptions, Requeue},
     testing::{FakePlatform, ManualClock},
 };
 
 use crate::support::{
-    outbox::{OutboxFixture, SHORT_DELAY, replay_soon, shut_down},
+    messages_are_accepted,
+    outbox::{OutboxFixture, SHORT_DELAY, replay_soon, shut_down, stats},
     outcome, send_update, start, status_update,
     wait::wait_until,
 };
@@ -70,7 +71,7 @@ async fn clock_jumps_between_runs_neither_expire_nor_delay_a_call() {
 }
 
 #[actix_rt::test]
-async fn a_requeued_call_is_due_for_a_poster_with_a_slow_clock() {
+async fn a_requeued_call_is_due_for_a_poster_whose_clock_is_behind() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503]);
     // Behind the clock of the tool that requeues, as after the host was suspended.
@@ -124,6 +125,134 @@ async fn the_delay_of_a_parked_call_doubles() {
         advance_to_the_next_request(&clock, &fixture.platform).await;
     }
     fixture.emptied().await;
+}
+
+#[actix_rt::test]
+async fn the_age_of_a_call_counts_while_its_poster_runs() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let poster = start(fixture.options_with(outbox.clone()).clock(clock.clone()));
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
+    // A year without a poster does not count.
+    shut_down(&poster).await;
+    clock.advance(365 * DAY);
+    let poster = start(fixture.options_with(outbox).clock(clock.clone()));
+    fixture.platform.wait_for_requests(2).await;
+    wait_until(|| fixture.parked().len() == 1).await;
+    let before = fixture.parked()[0].age;
+    assert!(before < DAY, "{before:?}");
+    // A day of attempts does.
+    wait_until(|| {
+        clock.advance(60 * SECOND);
+        !fixture.dead_letters().is_empty()
+    })
+    .await;
+    assert!(fixture.dead_letters()[0].age >= DAY);
+    drop(poster);
+}
+
+#[actix_rt::test]
+async fn a_call_does_not_expire_before_a_failed_attempt() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [503]);
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let _poster = start(fixture.options_with(outbox).clock(clock.clone()));
+    assert_eq!(outcome(&send_update(&_poster, "i").await), "parked:1");
+    clock.advance(30 * DAY);
+    advance_to_the_next_request(&clock, &fixture.platform).await;
+    fixture.emptied().await;
+}
+
+#[actix_rt::test]
+async fn a_requeue_gives_a_call_a_fresh_expiry() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let poster = start(fixture.options_with(outbox).clock(clock.clone()));
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
+    wait_until(|| {
+        clock.advance(300 * SECOND);
+        !fixture.dead_letters().is_empty()
+    })
+    .await;
+    let id = fixture.dead_letters()[0].id;
+    let before = fixture.platform.requests().len();
+    poster.send(Requeue::new(id)).await.unwrap().unwrap();
+    fixture.platform.wait_for_requests(before + 1).await;
+    wait_until(|| fixture.live().is_empty()).await;
+    assert_eq!(fixture.dead_letters(), []);
+    assert!(fixture.parked()[0].age < DAY);
+}
+
+#[actix_rt::test]
+async fn a_poster_with_a_wrong_clock_neither_dead_letters_nor_delays_the_calls_of_another() {
+    for years in [-50_i32, 0, 10] {
+        let fixture = OutboxFixture::new();
+        let outbox = OutboxOptions::builder(fixture.path());
+        let clock = ManualClock::new();
+        let poster = start(fixture.options_with(outbox.clone()).clock(clock.clone()));
+        fixture.begin_outage();
+        for issue in 0..20 {
+            assert_eq!(outcome(&send_update(&poster, &issue.to_string()).await), "parked:1");
+        }
+        let wrong = ManualClock::new();
+        let difference = years.unsigned_abs() * 365 * DAY;
+        wrong.set_time_of_day(if years < 0 {
+            clock.now() - difference
+        } else {
+            clock.now() + difference
+        });
+        let other = start(fixture.options_with(outbox).clock(wrong.clone()));
+        // Its own call, while it may claim those of its neighbor.
+        assert_eq!(outcome(&send_update(&other, "other").await), "parked:1");
+        for _ in 0..10 {
+            wrong.advance(3 * SECOND);
+            messages_are_accepted(&other).await;
+        }
+        shut_down(&other).await;
+        assert_eq!(fixture.dead_letters(), [], "{years} years");
+        assert_eq!(fixture.parked().len() + fixture.live().len(), 21);
+        fixture.end_outage();
+        let before = clock.now();
+        wait_until(|| {
+            clock.advance(SECOND);
+            fixture.count() == 0
+        })
+        .await;
+        // The neighbor's delays are at most 10 s by now. The clock goes on while the platform answers.
+        assert!(clock.now().duration_since(before).unwrap() < DAY, "{years} years");
+    }
+}
+
+#[actix_rt::test]
+async fn two_posters_whose_clocks_are_years_apart_keep_the_delays_of_a_lane() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let posters = [0_u32, 10].map(|years| {
+        let clock = ManualClock::new();
+        clock.set_time_of_day(clock.now() + years * 365 * DAY);
+        let outbox = OutboxOptions::builder(fixture.path())
+            .base_delay(100 * SECOND)
+            .max_delay(100 * SECOND);
+        (start(fixture.options_with(outbox).clock(clock.clone())), clock)
+    });
+    assert_eq!(outcome(&send_update(&posters[0].0, "i").await), "parked:1");
+    // Each second of both clocks is a chance to claim the lane.
+    for _ in 0..200 {
+        for (poster, clock) in &posters {
+            clock.advance(SECOND);
+            messages_are_accepted(poster).await;
+            stats(poster).await;
+        }
+    }
+    wait_until(|| fixture.live().is_empty()).await;
+    // One attempt at first, and at most one per poster in each 50 s.
+    let requests = fixture.platform.requests().len();
+    assert!(requests <= 1 + 2 * 4, "{requests}");
 }
 
 /// Moves the clock on, second by second, until there is another request.

@@ -14,7 +14,7 @@ use result_poster::{
 use crate::support::{
     completed, options, outcome, post, post_outcome,
     provider::{ProviderStep, ScriptedProvider},
-    requests::{route_and_token, sent},
+    requests::{route_and_token, sent, worker_id},
     send_update, start, status_update,
 };
 
@@ -40,7 +40,8 @@ async fn a_rejected_call_is_sent_again_with_fresh_credentials() {
             sent(&platform, route_and_token),
             ["completion a", "completion b", "status b"]
         );
-        assert_eq!(platform.requests()[1].json().unwrap()["workerId"], "wkr_b");
+        // The worker id of a message does not change with its token.
+        assert_eq!(sent(&platform, worker_id), ["wkr_a", "wkr_a", "wkr_a"]);
     }
 }
 
@@ -186,7 +187,7 @@ async fn the_completion_and_the_status_each_reauthenticate_once() {
         sent(&platform, route_and_token),
         ["completion a", "completion b", "status b", "status b", "status c"]
     );
-    assert_eq!(platform.requests()[4].json().unwrap()["workerId"], "wkr_c");
+    assert_eq!(sent(&platform, worker_id), ["wkr_a"; 5]);
 }
 
 #[actix_rt::test]

@@ -1,425 +1,274 @@
-//! The statements on the rows of the outbox. Each function is one step of a transaction.
+//! The contract of a store: what an owner may ask of it, and what every implementation promises.
+//!
+//! - A lane has at most one owner, and only its owner sends its calls. So the calls of a target go out in order, whatever
+//!   other processes do.
+//! - A lane exists while it has calls. A free lane has only parked calls. An owned lane has live calls, up to the last one
+//!   that its owner has taken; calls behind those are parked until the owner claims the lane again.
+//! - Everything an owner writes about a lane is guarded by its id and the lane's claim: the late word of a former owner
+//!   changes nothing.
+//! - An answer means that the change is durable. A change that was not awaited may or may not have happened.
 
-mod claim;
-mod insert;
-mod inspect;
-mod owners;
-mod settle;
+#[cfg(test)]
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod suite;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use rusqlite::Row;
+use futures_util::future::LocalBoxFuture;
+use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "__bridge")]
-pub use self::inspect::written_and_read;
-pub(super) use self::{
-    claim::{claim, next_due},
-    insert::{blocked_until, insert},
-    inspect::{discard, get, list, requeue},
-    owners::{heartbeat, reassign_worker, release_all, repair_timestamps, take_over},
-    settle::{dead_letter, delete, owner, park, release},
+#[cfg(test)]
+pub(super) use self::memory::{MemoryStore, Tables};
+pub(super) use self::sqlite::{Inspector, SqliteStore, open_inspector, prepare};
+use super::entry::{EntryQuery, OutboxEntry, OutboxStats};
+use crate::{
+    call::CallKind,
+    call_id::CallId,
+    error::{OutboxError, ParkReason},
 };
-use crate::call::CallKind;
 
-/// Whose calls a process may deliver: those of its worker, for its platform.
+/// How many calls of a lane are claimed at once, so that a long lane does not take all permits.
+pub(super) const MAX_PER_LANE: usize = 16;
+
+/// Separates the name of a lane from the id of the message that was isolated from it.
+const ISOLATED: char = '\u{1f}';
+
+/// The name of the lane of a message that must not block its target's lane.
+pub(super) fn isolated_lane(lane: &str, first: CallId) -> String {
+    format!("{lane}{ISOLATED}{first}")
+}
+
+/// Whether a lane holds an isolated message.
+pub(super) fn is_isolated(lane: &str) -> bool {
+    lane.contains(ISOLATED)
+}
+
+/// The answer of a store.
+pub(super) type StoreFuture<T> = LocalBoxFuture<'static, Result<T, OutboxError>>;
+
+/// A point in time by the host's clock, in milliseconds since 1970.
+pub(super) type WallTime = i64;
+
+/// A message to be stored: its calls, in the order in which they are sent.
 #[derive(Debug, Clone)]
-pub(in crate::outbox) struct Scope {
-    pub(in crate::outbox) platform: String,
-    pub(in crate::outbox) worker: String,
+pub(super) struct NewMessage {
+    /// The name of its lane.
+    pub(super) lane: String,
+    pub(super) calls: Vec<NewCall>,
+    /// The worker on whose behalf the calls are made, if it is known.
+    pub(super) worker_id: Option<String>,
+    /// Why the message must not be sent now, if so.
+    pub(super) park: Option<ParkReason>,
+    /// Whether no earlier message of its lane is running in this process. If the lane is this owner's nevertheless, its calls
+    /// were just claimed and are about to be sent: then the message is parked behind them.
+    pub(super) is_head: bool,
+    /// If it is cancelled before the message is written, nothing is stored.
+    pub(super) withdrawn: Option<CancellationToken>,
+    pub(super) now: WallTime,
+}
+
+impl NewMessage {
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
 }
 
 /// A call to be stored.
 #[derive(Debug, Clone)]
-pub(in crate::outbox) struct NewCall {
-    pub(in crate::outbox) kind: CallKind,
-    pub(in crate::outbox) target_id: String,
-    pub(in crate::outbox) idempotency_key: String,
-    pub(in crate::outbox) body: String,
+pub(super) struct NewCall {
+    pub(super) id: CallId,
+    pub(super) kind: CallKind,
+    pub(super) target_id: String,
+    pub(super) idempotency_key: String,
+    pub(super) body: String,
 }
 
-/// A message to be stored: its calls, in the order in which they are sent.
+/// What became of a message that was to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Inserted {
+    /// The message is live: this owner sends it, under this claim.
+    Live { claim: i64 },
+    /// The message is parked at the end of its lane.
+    Parked,
+    /// Nothing was stored, since calls with these keys are stored already: their ids, in the order of the message's calls. A
+    /// call that is not stored was delivered, and has the id of the other call of its message.
+    Known { ids: Vec<CallId> },
+    /// Nothing was stored, since the message was withdrawn.
+    Withdrawn,
+}
+
+/// A lane under one claim: what an owner's changes are guarded by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LaneClaim {
+    pub(super) lane: String,
+    pub(super) claim: i64,
+}
+
+/// A stored call, and its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredCall {
+    pub(super) id: CallId,
+    pub(super) target_id: String,
+    pub(super) idempotency_key: String,
+    pub(super) body: Vec<u8>,
+    pub(super) worker_id: Option<String>,
+    pub(super) history: History,
+}
+
+/// What a call has been through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct History {
+    pub(super) attempts: u32,
+    /// How often the call was parked after an attempt.
+    pub(super) parks: u32,
+    /// How many answers say that the fault is the call's own.
+    pub(super) faults: u32,
+    /// How often the platform has rejected the call of a worker that its sender has replaced.
+    pub(super) rejections: u32,
+    /// How often an owner died that had claimed the call first in its lane.
+    pub(super) takeovers: u32,
+    /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.
+    pub(super) age: Duration,
+}
+
+/// Which lanes to claim.
 #[derive(Debug, Clone)]
-pub(in crate::outbox) struct NewMessage {
-    pub(in crate::outbox) lane: String,
-    pub(in crate::outbox) calls: Vec<NewCall>,
-    pub(in crate::outbox) now: i64,
-    pub(in crate::outbox) expires_at: i64,
+pub(super) struct ClaimRequest {
+    pub(super) now: WallTime,
+    /// Lanes that this owner has parked and that are due by its monotonic clock.
+    pub(super) due: Vec<String>,
+    /// Lanes that this owner has parked and that are not due by its monotonic clock, whatever the host's clock says. They are
+    /// not claimed even if another owner has parked them since (`parked_by` is another owner); a lane that was released,
+    /// freed from a dead owner or requeued (`parked_by` is nobody) is claimed nevertheless.
+    pub(super) not_due: Vec<String>,
+    /// About how many calls to claim.
+    pub(super) max_calls: usize,
+    /// After how many bytes of bodies to stop.
+    pub(super) max_bytes: usize,
 }
 
-/// A call in the file, and its history.
+/// The lanes that were claimed.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// Whole messages, those of one lane in order.
+    pub(super) messages: Vec<ClaimedMessage>,
+    /// Whether there may be more to claim now.
+    pub(super) is_limited: bool,
+    /// When a lane that another owner has parked becomes due.
+    pub(super) next_due: Option<Duration>,
+}
+
+/// The remaining calls of a message whose lane was claimed.
 #[derive(Debug, Clone)]
-pub(in crate::outbox) struct StoredCall {
-    pub(in crate::outbox) id: i64,
-    /// A file that has replaced this one may have a call with the same id, but not with the same key.
-    pub(in crate::outbox) idempotency_key: String,
-    pub(in crate::outbox) attempts: u32,
-    pub(in crate::outbox) times_parked: u32,
-    pub(in crate::outbox) expires_at: i64,
+pub(super) struct ClaimedMessage {
+    pub(super) lane: LaneClaim,
+    pub(super) calls: Vec<StoredCall>,
 }
 
-/// A stored call that this process has claimed to deliver it.
-#[derive(Debug)]
-pub struct ClaimedCall {
-    pub(in crate::outbox) stored: StoredCall,
-    pub(in crate::outbox) message: i64,
-    pub target_id: String,
-    pub body: Vec<u8>,
+/// The end of calls of one message, written in one transaction.
+#[derive(Debug, Clone)]
+pub(super) struct Settlement {
+    pub(super) lane: LaneClaim,
+    pub(super) changes: Vec<(CallId, Change)>,
+    pub(super) then: Then,
+    pub(super) now: WallTime,
 }
 
-impl ClaimedCall {
-    pub fn idempotency_key(&self) -> &str {
-        &self.stored.idempotency_key
-    }
+/// What becomes of one call.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// The platform has acknowledged the call, or its caller has withdrawn it.
+    Delete,
+    /// The call is not tried again.
+    DeadLetter(Failure),
+    /// The call stays in its lane.
+    Keep(Failure),
 }
 
-/// Why the last attempt failed.
-#[derive(Debug, Clone, Default)]
-pub(in crate::outbox) struct FailureRecord {
-    pub(in crate::outbox) status_code: Option<u16>,
-    pub(in crate::outbox) error: String,
+/// Why a call was not delivered, and its history from now on.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) status_code: Option<u16>,
+    pub(super) error: String,
+    pub(super) worker_id: Option<String>,
+    pub(super) history: History,
 }
 
-/// A number that fits, whatever the file holds.
-fn clamped_u32(row: &Row<'_>, name: &str) -> rusqlite::Result<u32> {
-    let count: i64 = row.get(name)?;
-    Ok(u32::try_from(count).unwrap_or_default())
+/// What becomes of the lane.
+#[derive(Debug, Clone)]
+pub(super) enum Then {
+    /// It stays the owner's as long as it has calls that the owner has taken; then it is released, due at once.
+    Continue,
+    /// It is released, due after this time, and all of its calls with it.
+    Park { wait: Duration, reason: ParkReason },
+    /// The message moves to a lane of its own, which is parked. The lane goes on as with `Continue`.
+    Isolate { wait: Duration, reason: ParkReason },
 }
 
-/// A text that is readable, whatever bytes the file holds: one damaged call must not hide the others.
-fn lossy_text(row: &Row<'_>, name: &str) -> rusqlite::Result<String> {
-    let bytes = row.get_ref(name)?.as_bytes_or_null()?;
-    Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+/// What a settlement has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The changes were made.
+    Done {
+        /// Whether the lane was released with calls left.
+        is_released: bool,
+    },
+    /// The lane is no longer this owner's under that claim: nothing was changed.
+    NotCurrent,
 }
 
-/// Milliseconds since 1970.
-pub(in crate::outbox) fn milliseconds(time: SystemTime) -> i64 {
-    milliseconds_of(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+/// What a look at the other owners has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Calls that were freed because their owner had died.
+    pub(super) freed: u64,
+    /// Whether another owner or an operator has changed the store since the last look.
+    pub(super) has_changed: bool,
 }
 
-pub(in crate::outbox) fn milliseconds_of(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
+/// A store, as one owner sees it.
+pub(super) trait Store {
+    /// Stores a message, live or parked, in one transaction. A dead letter with one of its keys is replaced.
+    fn insert(&self, message: NewMessage) -> StoreFuture<Inserted>;
 
-fn from_milliseconds(milliseconds: i64) -> SystemTime {
-    let since = Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default());
-    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
-}
+    /// Claims free lanes that are due, the longest due first, and takes the first calls of each.
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed>;
 
-#[cfg(test)]
-mod tests {
-    use rusqlite::Connection;
+    /// Whether the lane is this owner's under this claim, and has these calls.
+    fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool>;
 
-    use super::{
-        super::file,
-        claim::{DUE, LANE_HEAD, MAX_PER_LANE},
-        owners::{REASSIGN_WORKER, register_owner},
-        *,
-    };
-    use crate::call_id::CallId;
+    /// Whether the lane has calls, of whatever owner.
+    fn has_calls(&self, lane: String) -> StoreFuture<bool>;
 
-    const MINE: i64 = 1;
-    const OTHER: i64 = 2;
+    /// Sets the worker id of calls that have none.
+    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()>;
 
-    fn scope(worker: &str) -> Scope {
-        Scope {
-            platform: "https://app.example.com".into(),
-            worker: worker.into(),
-        }
-    }
+    /// Writes what became of calls.
+    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled>;
 
-    fn file() -> Connection {
-        let mut connection = Connection::open_in_memory().unwrap();
-        file::migrate(&mut connection).unwrap();
-        connection
-    }
+    /// Releases all lanes of this owner, due at once.
+    fn release_all(&self, now: WallTime) -> StoreFuture<()>;
 
-    /// Keeps a message of one call as this owner's, and returns it.
-    fn keep(connection: &Connection, owner: i64, lane: &str) -> StoredCall {
-        keep_all(connection, owner, lane, &[CallKind::CreateComment]).remove(0)
-    }
+    /// Frees the lanes of dead owners, and makes sure that this owner counts as alive. `delay` is the wait of a lane whose
+    /// first call may have killed its owner.
+    fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched>;
 
-    fn keep_all(connection: &Connection, owner: i64, lane: &str, kinds: &[CallKind]) -> Vec<StoredCall> {
-        let message = NewMessage {
-            lane: lane.into(),
-            calls: kinds
-                .iter()
-                .map(|&kind| NewCall {
-                    kind,
-                    target_id: lane.into(),
-                    idempotency_key: format!("key of {kind}"),
-                    body: "{}".into(),
-                })
-                .collect(),
-            now: 0,
-            expires_at: 1000,
-        };
-        let (first, _) = insert(connection, &scope("w"), Some(owner), &message, false).unwrap();
-        let kept = |(id, kind): (i64, &CallKind)| StoredCall {
-            id,
-            idempotency_key: format!("key of {kind}"),
-            attempts: 1,
-            times_parked: 1,
-            expires_at: 1000,
-        };
-        (first..).zip(kinds).map(kept).collect()
-    }
+    /// Deletes dead letters that are older than `keep` by the platform's clock.
+    fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()>;
 
-    fn owner(connection: &Connection, call: &StoredCall) -> Option<i64> {
-        let owner = connection.query_row("SELECT owner FROM calls WHERE id = ?1", [call.id], |row| row.get(0));
-        owner.unwrap()
-    }
+    fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>>;
 
-    fn due_at(connection: &Connection, call: &StoredCall) -> i64 {
-        let due_at = connection.query_row("SELECT due_at FROM calls WHERE id = ?1", [call.id], |row| row.get(0));
-        due_at.unwrap()
-    }
+    /// Makes a parked call or a dead letter due now, at the end of its lane, with a fresh history. Returns whether there is
+    /// one.
+    fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool>;
 
-    fn claimed(connection: &Connection, now: i64, limit: usize) -> Vec<i64> {
-        let (calls, _) = claim(connection, &scope("w"), MINE, now, limit).unwrap();
-        calls.iter().map(|call| call.stored.id).collect()
-    }
+    /// Deletes a parked call or a dead letter. Returns whether there was one.
+    fn discard(&self, id: CallId) -> StoreFuture<bool>;
 
-    #[test]
-    fn only_the_owner_parks_or_releases_a_call() {
-        let file = file();
-        let call = keep(&file, OTHER, "a");
-        let failure = FailureRecord::default();
-        assert_eq!(park(&file, &call, MINE, 9, &failure).unwrap(), 0);
-        assert_eq!(release(&file, &call, MINE, 9).unwrap(), 0);
-        assert_eq!((owner(&file, &call), due_at(&file, &call)), (Some(OTHER), 0));
-        let mut stranger = call.clone();
-        stranger.idempotency_key = "another".into();
-        assert_eq!(park(&file, &stranger, OTHER, 9, &failure).unwrap(), 0);
-        assert_eq!(release(&file, &stranger, OTHER, 9).unwrap(), 0);
-        assert_eq!(dead_letter(&file, &stranger, &failure).unwrap(), 0);
-        assert_eq!(delete(&file, &stranger).unwrap(), 0);
-        assert_eq!(park(&file, &call, OTHER, 9, &failure).unwrap(), 1);
-        assert_eq!((owner(&file, &call), due_at(&file, &call)), (None, 9));
-    }
+    fn stats(&self) -> StoreFuture<OutboxStats>;
 
-    #[test]
-    fn calls_out_of_scope_are_neither_taken_over_nor_claimed_nor_due() {
-        let file = file();
-        let call = keep(&file, OTHER, "a");
-        for stranger in [
-            scope("x"),
-            Scope {
-                platform: "https://other.example.com".into(),
-                ..scope("w")
-            },
-        ] {
-            assert_eq!(take_over(&file, &stranger, OTHER, 0).unwrap(), 0);
-            assert_eq!(owner(&file, &call), Some(OTHER));
-            assert_eq!(take_over(&file, &scope("w"), OTHER, 0).unwrap(), 1);
-            assert!(claim(&file, &stranger, MINE, 9, 9).unwrap().0.is_empty());
-            assert_eq!(next_due(&file, &stranger, -1).unwrap(), None);
-            assert_eq!(next_due(&file, &scope("w"), -1).unwrap(), Some(0));
-            repair_timestamps(&file, &stranger, 7, -8).unwrap();
-            assert_eq!(due_at(&file, &call), 0);
-            file.execute("UPDATE calls SET owner = ?1", [OTHER]).unwrap();
-            register_owner(&file, OTHER).unwrap();
-        }
-        take_over(&file, &scope("w"), OTHER, 0).unwrap();
-        assert_eq!(claimed(&file, 0, 9), [call.id]);
-    }
-
-    #[test]
-    fn calls_of_a_former_worker_are_reassigned_to_its_successor() {
-        let file = file();
-        let call = keep(&file, MINE, "a");
-        release_all(&file, MINE).unwrap();
-        reassign_worker(&file, "https://other.example.com", "w", "x").unwrap();
-        assert_eq!(claimed(&file, 0, 9), [call.id]);
-        release_all(&file, MINE).unwrap();
-        reassign_worker(&file, &scope("w").platform, "w", "x").unwrap();
-        assert!(claimed(&file, 0, 9).is_empty());
-        assert_eq!(claim(&file, &scope("x"), MINE, 0, 9).unwrap().0.len(), 1);
-    }
-
-    #[test]
-    fn a_lane_is_claimed_in_order_up_to_its_share_and_its_first_unavailable_call() {
-        let file = file();
-        let many: Vec<_> = (0..40).map(|_| keep(&file, MINE, "many").id).collect();
-        let one = keep(&file, MINE, "one").id;
-        release_all(&file, MINE).unwrap();
-        // So that one lane does not take up all that may be sent.
-        let share = usize::try_from(MAX_PER_LANE).unwrap();
-        let first = claimed(&file, 0, 1000);
-        assert_eq!(first, [&many[..share], &[one]].concat());
-        // What is on its way comes first.
-        let (calls, is_blocked) = claim(&file, &scope("w"), MINE, 0, 1000).unwrap();
-        assert!(calls.is_empty() && is_blocked);
-        file.execute("DELETE FROM calls WHERE owner IS NOT NULL", ()).unwrap();
-        file.execute("UPDATE calls SET owner = ?1 WHERE id = ?2", (OTHER, many[share + 2]))
-            .unwrap();
-        assert_eq!(claimed(&file, 0, 1000), many[share..share + 2]);
-    }
-
-    #[test]
-    fn calls_parked_behind_a_call_wait_as_long_as_that_call() {
-        let file = file();
-        let calls = [(); 3].map(|()| keep(&file, MINE, "a"));
-        let [first, second, third] = &calls;
-        let other = keep(&file, MINE, "b");
-        release_all(&file, MINE).unwrap();
-        assert_eq!(claimed(&file, 0, 2).len(), 3);
-        release(&file, third, MINE, 0).unwrap();
-        park(&file, first, MINE, 50, &FailureRecord::default()).unwrap();
-        // One that was on its way, one that was parked, and one that comes only now.
-        let ahead = blocked_until(&file, &scope("w"), None, "a", second.id).unwrap();
-        release(&file, second, MINE, ahead.unwrap()).unwrap();
-        let fourth = keep(&file, MINE, "a");
-        for call in [first, second, third, &fourth] {
-            assert_eq!((owner(&file, call), due_at(&file, call)), (None, 50));
-        }
-        assert_eq!(due_at(&file, &other), 0);
-        assert_eq!(next_due(&file, &scope("w"), 0).unwrap(), Some(50));
-        // They go in order: whichever of them is to go now takes along those before it.
-        assert!(requeue(&file, CallId(third.id), 2000).unwrap());
-        assert_eq!(
-            claimed(&file, 0, 9),
-            [first.id, second.id, third.id, fourth.id, other.id]
-        );
-    }
-
-    #[test]
-    fn an_owner_is_registered_as_long_as_it_has_calls() {
-        let file = file();
-        let owners = || -> Vec<i64> {
-            let mut owners = file.prepare("SELECT id FROM owners ORDER BY id").unwrap();
-            let owners = owners.query_map((), |row| row.get(0)).unwrap();
-            owners.map(Result::unwrap).collect()
-        };
-        let other = keep(&file, OTHER, "a");
-        assert_eq!(owners(), [OTHER]);
-        // It has another worker's calls yet.
-        file.execute("INSERT INTO calls SELECT 9, 9, platform, 'x', 'x', name, subject, 'x', body, 0, owner, 0, 0, 0, 0, 0, 0, ''
-             FROM calls", ()).unwrap();
-        take_over(&file, &scope("w"), OTHER, 0).unwrap();
-        assert_eq!(owners(), [OTHER]);
-        take_over(&file, &scope("x"), OTHER, 0).unwrap();
-        assert!(owners().is_empty());
-        assert_eq!(claimed(&file, 0, 9), [other.id]);
-        assert_eq!(owners(), [MINE]);
-        release_all(&file, MINE).unwrap();
-        assert!(owners().is_empty());
-    }
-
-    #[test]
-    fn the_longest_due_call_is_claimed_first_and_a_release_makes_it_due_no_sooner() {
-        let file = file();
-        let late = keep(&file, MINE, "late");
-        let soon = keep(&file, MINE, "soon");
-        park(&file, &late, MINE, 50, &FailureRecord::default()).unwrap();
-        park(&file, &soon, MINE, 40, &FailureRecord::default()).unwrap();
-        assert_eq!(claimed(&file, 60, 1), [soon.id]);
-        assert_eq!(claimed(&file, 60, 1), [late.id]);
-        release(&file, &late, MINE, 0).unwrap();
-        assert_eq!(due_at(&file, &late), 50);
-    }
-
-    #[test]
-    fn a_requeued_call_has_a_fresh_expiry() {
-        let file = file();
-        let call = keep(&file, MINE, "a");
-        let elsewhere = keep(&file, MINE, "a");
-        file.execute("UPDATE calls SET worker = 'x' WHERE id = ?1", [elsewhere.id])
-            .unwrap();
-        release_all(&file, MINE).unwrap();
-        claimed(&file, 0, 9);
-        // What waits in the same lane, but is another worker's, waits no longer for that.
-        park(&file, &call, MINE, 50, &FailureRecord::default()).unwrap();
-        assert_eq!(due_at(&file, &elsewhere), 0);
-        dead_letter(&file, &call, &FailureRecord::default()).unwrap();
-        assert!(requeue(&file, CallId(call.id), 2000).unwrap());
-        let (calls, _) = claim(&file, &scope("w"), MINE, 0, 9).unwrap();
-        assert_eq!((calls[0].stored.times_parked, calls[0].stored.expires_at), (0, 2000));
-        assert!(!requeue(&file, CallId(call.id), 3000).unwrap() && !discard(&file, CallId(call.id)).unwrap());
-    }
-
-    #[test]
-    fn times_of_a_wrong_clock_are_repaired() {
-        const NOW: i64 = 2_000_000_000_000;
-        let file = file();
-        let call = keep(&file, MINE, "a");
-        release_all(&file, MINE).unwrap();
-        let mended = |created_at, due_at, expires_at| -> (i64, i64, i64) {
-            file.execute(
-                "UPDATE calls SET created_at = ?1, due_at = ?2, expires_at = ?3",
-                (created_at, due_at, expires_at),
-            )
-            .unwrap();
-            repair_timestamps(&file, &scope("w"), NOW, 100).unwrap();
-            let times = "SELECT created_at, due_at, expires_at FROM calls WHERE id = ?1";
-            let times = file.query_row(times, [call.id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-            times.unwrap()
-        };
-        // Right as they are, with what has just expired.
-        for times in [(NOW - 50, NOW + 100, NOW + 950), (NOW - 2000, NOW + 100, NOW - 1000)] {
-            assert_eq!(mended(times.0, times.1, times.2), times);
-        }
-        assert_eq!(mended(NOW - 50, NOW + 101, NOW + 950), (NOW - 50, NOW, NOW + 950));
-        assert_eq!(mended(NOW + 101, NOW, NOW + 1101), (NOW, NOW, NOW + 1000));
-        assert_eq!(mended(0, 5, 1000), (NOW, 5, NOW + 1000));
-    }
-
-    #[test]
-    fn an_owner_with_a_late_heartbeat_is_not_taken_over() {
-        let file = file();
-        let call = keep(&file, OTHER, "a");
-        assert_eq!(heartbeat(&file, MINE).unwrap(), [(OTHER, 0)]);
-        heartbeat(&file, OTHER).unwrap();
-        assert_eq!(take_over(&file, &scope("w"), OTHER, 0).unwrap(), 0);
-        assert_eq!(owner(&file, &call), Some(OTHER));
-        assert_eq!(take_over(&file, &scope("w"), OTHER, 1).unwrap(), 1);
-    }
-
-    #[test]
-    fn discarding_a_dead_letter_makes_no_call_due() {
-        let file = file();
-        let calls = [(); 3].map(|()| keep(&file, MINE, "a"));
-        let [dead, on_its_way, parked] = &calls;
-        dead_letter(&file, dead, &FailureRecord::default()).unwrap();
-        park(&file, parked, MINE, 50, &FailureRecord::default()).unwrap();
-        assert!(discard(&file, CallId(dead.id)).unwrap());
-        assert!(
-            !discard(&file, CallId(on_its_way.id)).unwrap() && !requeue(&file, CallId(on_its_way.id), 2000).unwrap()
-        );
-        assert_eq!(due_at(&file, parked), 50);
-    }
-
-    #[test]
-    fn frequent_queries_use_an_index() {
-        let file = file();
-        let plan = |statement: &str| -> String {
-            let mut plan = file.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-            // Whatever the parameters are.
-            let steps = plan.raw_query().mapped(|row| row.get::<_, String>("detail"));
-            steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
-        };
-        for (statement, index) in [
-            (
-                DUE,
-                "calls_by_due (platform=? AND worker=? AND dead=? AND owner=? AND due_at<?)",
-            ),
-            (LANE_HEAD, "calls_by_lane (lane=?)"),
-            (REASSIGN_WORKER, "calls_by_due (platform=? AND worker=?)"),
-        ] {
-            let plan = plan(statement);
-            assert!(plan.contains(index) && !plan.contains("SCAN"), "{statement}: {plan}");
-        }
-    }
-
-    #[test]
-    fn a_message_is_claimed_whole() {
-        let file = file();
-        let calls = keep_all(&file, MINE, "a", &[CallKind::Completion, CallKind::Status]);
-        park(&file, &calls[0], MINE, 10, &FailureRecord::default()).unwrap();
-        // The other is on its way yet.
-        let (none, is_blocked) = claim(&file, &scope("w"), MINE, 10, 9).unwrap();
-        assert!(none.is_empty() && is_blocked);
-        park(&file, &calls[1], MINE, 20, &FailureRecord::default()).unwrap();
-        assert!(claimed(&file, 9, 9).is_empty());
-        assert_eq!(claimed(&file, 10, 9), [calls[0].id, calls[1].id]);
-    }
+    /// Gives the store up. The last user of a process closes it.
+    fn close(&self) -> StoreFuture<()>;
 }

@@ -1,8 +1,9 @@
 //! An outbox with its platform, and access to its file from outside of the poster.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -10,7 +11,10 @@ use actix::{Addr, MailboxError};
 use actix_rt::task::JoinHandle;
 use result_poster::{
     CallError, CallReceipt, OptionsBuilder, ResultPoster, Shutdown,
-    outbox::{EntryQuery, OutboxEntry, OutboxInspector, OutboxOptions, OutboxOptionsBuilder},
+    outbox::{
+        EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
+        OutboxOptionsBuilder, OutboxStats,
+    },
     testing::{FakePlatform, Reply},
 };
 use tempfile::TempDir;
@@ -19,9 +23,6 @@ use super::{options, status_update, wait::wait_until};
 
 /// A delay of next to nothing.
 pub(crate) const SHORT_DELAY: Duration = Duration::from_millis(20);
-
-/// The time without a heartbeat after which the calls of a poster are taken over.
-pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A delay longer than any test.
 const LONG_DELAY: Duration = Duration::from_secs(60 * 60);
@@ -82,12 +83,21 @@ impl OutboxFixture {
         }
     }
 
+    pub(crate) fn live(&self) -> Vec<OutboxEntry> {
+        self.list(EntryQuery::new(EntryState::Live))
+    }
+
     pub(crate) fn parked(&self) -> Vec<OutboxEntry> {
-        self.open().list(EntryQuery::parked().limit(100_000)).unwrap()
+        self.list(EntryQuery::parked())
     }
 
     pub(crate) fn dead_letters(&self) -> Vec<OutboxEntry> {
-        self.open().list(EntryQuery::dead_letters().limit(100_000)).unwrap()
+        self.list(EntryQuery::dead_letters())
+    }
+
+    /// The first page of these calls.
+    fn list(&self, query: EntryQuery) -> Vec<OutboxEntry> {
+        self.open().list(query.limit(500)).unwrap()
     }
 
     /// Makes a parked call or a dead letter due, as an operator does.
@@ -96,11 +106,11 @@ impl OutboxFixture {
     }
 
     /// The outbox's file, as an operator's tool opens it.
-    fn open(&self) -> OutboxInspector {
+    pub(crate) fn open(&self) -> OutboxInspector {
         OutboxInspector::open(self.path()).unwrap()
     }
 
-    /// The database, without the crate.
+    /// The database, without the crate. Not while a poster is about to open it; see [`count_calls`].
     pub(crate) fn database(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path()).unwrap()
     }
@@ -110,6 +120,19 @@ impl OutboxFixture {
         let other = self.database();
         other.execute_batch("BEGIN EXCLUSIVE").unwrap();
         other
+    }
+
+    /// The path of one of the files beside the database.
+    pub(crate) fn companion(&self, suffix: &str) -> PathBuf {
+        self.folder.path().join(format!("outbox.db{suffix}"))
+    }
+
+    /// The names of the owners' files.
+    pub(crate) fn owner_files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.companion("-owners")).into_iter().flatten();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     /// Deletes the file with its log and its index.
@@ -130,7 +153,7 @@ impl OutboxFixture {
     }
 
     /// The number of calls in the file, live, parked or dead.
-    pub(crate) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u64 {
         count_calls(&self.path())
     }
 
@@ -140,12 +163,14 @@ impl OutboxFixture {
     }
 }
 
+/// The statement that makes all parked calls due, as an operator may.
+pub(crate) const MAKE_DUE: &str = "UPDATE lanes SET parked_at = 0, wait = 0, parked_by = NULL WHERE owner IS NULL";
+
 /// An outbox that replays a call after a short delay.
 pub(crate) fn replay_soon(path: impl AsRef<Path>) -> OutboxOptionsBuilder {
     OutboxOptions::builder(path.as_ref())
         .base_delay(SHORT_DELAY)
         .max_delay(SHORT_DELAY)
-        .heartbeat_timeout(HEARTBEAT_TIMEOUT)
 }
 
 /// An outbox that does not replay a call during a test unless it is requeued.
@@ -153,20 +178,23 @@ pub(crate) fn replay_late(path: impl AsRef<Path>) -> OutboxOptionsBuilder {
     OutboxOptions::builder(path.as_ref())
         .base_delay(LONG_DELAY)
         .max_delay(LONG_DELAY)
-        .heartbeat_timeout(HEARTBEAT_TIMEOUT)
 }
 
 /// The number of calls in a file, live, parked or dead.
-pub(crate) fn count_calls(path: &Path) -> u32 {
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection
-        .query_row("SELECT count(*) FROM calls", (), |row| row.get(0))
-        .unwrap()
+///
+/// Over the connection that this process has: a poster that is about to open the file reads its start, and when it closes
+/// it, any other connection of the process loses its locks.
+pub(crate) fn count_calls(path: &Path) -> u64 {
+    let stats = OutboxInspector::open(path).unwrap().stats().unwrap();
+    stats.live + stats.parked + stats.dead_letters
 }
 
 pub(crate) fn remove_files_in(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 
@@ -176,6 +204,33 @@ pub(crate) fn kinds_and_targets(entries: &[OutboxEntry]) -> Vec<(&str, &str)> {
         .iter()
         .map(|entry| (entry.kind.as_str(), entry.target_id.as_str()))
         .collect()
+}
+
+/// The calls in the outbox of a poster, the first page.
+pub(crate) async fn entries(poster: &Addr<ResultPoster>) -> Vec<OutboxEntry> {
+    let all = ListEntries::new(EntryQuery::all().limit(500));
+    poster.send(all).await.unwrap().unwrap()
+}
+
+/// The content of a poster's outbox in numbers.
+pub(crate) async fn stats(poster: &Addr<ResultPoster>) -> OutboxStats {
+    poster.send(GetOutboxStats).await.unwrap().unwrap()
+}
+
+/// This program, with nothing to run but one test, such as `outbox_crash::child_process_…`.
+pub(crate) fn child_process(test: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]);
+    command
+}
+
+/// The output of a child process that has succeeded.
+pub(crate) fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    text
 }
 
 /// Shuts a poster down, and returns the number of calls that it left parked.

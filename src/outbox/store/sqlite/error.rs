@@ -1,7 +1,10 @@
 //! Errors of SQLite and of the operating system as [`OutboxError`]. Functions, since a `From` would make SQLite's error
 //! type part of the public interface.
 
-use std::io;
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use rusqlite::ErrorCode;
 
@@ -17,7 +20,7 @@ pub(super) fn sqlite_error(error: rusqlite::Error) -> OutboxError {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "any other kind says enough itself")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the text of any other kind says enough")]
 pub(super) fn io_error(error: io::Error) -> OutboxError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OutboxError::Full,
@@ -25,4 +28,10 @@ pub(super) fn io_error(error: io::Error) -> OutboxError {
         io::ErrorKind::NotFound => OutboxError::NotFound,
         _ => OutboxError::Other(error.into()),
     }
+}
+
+/// Runs a step of a job. A panic in it is an error of this job.
+pub(super) fn catch<T>(work: impl FnOnce() -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+    // The panic hook has already reported it.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(OutboxError::Other("a job panicked".into())))
 }

@@ -1,0 +1,294 @@
+//! The outbox of one poster: an owner of lanes, with its clock and what it remembers of them.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use log::info;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    config::Config,
+    delays::Delays,
+    entry::{EntryQuery, OutboxEntry, OutboxStats},
+    failures::{Failures, Operation},
+    faults::Witnesses,
+    options::OutboxOptions,
+    store::{
+        Change, ClaimRequest, Claimed, LaneClaim, Settled, Settlement, SqliteStore, Store, Then, WallTime, Watched,
+        isolated_lane,
+    },
+};
+use crate::{
+    call::{Call, Target},
+    call_id::CallId,
+    clock::Clock,
+    error::OutboxError,
+    util::ignore_panic,
+};
+
+/// How many lanes of its own an owner names in one claim.
+const MAX_DUE: usize = 256;
+
+/// The outbox of a poster. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Outbox(pub(super) Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) options: OutboxOptions,
+    pub(super) store: Rc<dyn Store>,
+    pub(super) clock: Clock,
+    /// The worker id of the options.
+    pub(super) fixed_worker: Option<String>,
+    pub(super) delays: RefCell<Delays>,
+    pub(super) witnesses: RefCell<Witnesses>,
+    /// Settlements that could not be written.
+    unwritten: RefCell<Vec<Settlement>>,
+    pub(super) failures: Failures,
+    pub(super) is_closed: Cell<bool>,
+    /// Inserts and settlements that are being written.
+    pub(super) writes: TaskTracker,
+    /// Inserts of messages that have no place in the queue.
+    pub(super) overflowing: Cell<usize>,
+    pub(super) wake_replay: Notify,
+    /// A random number from 0 to 1.
+    pub(super) chance: fn() -> f64,
+    /// When the replay last looked at the store: long ago means that the process was stopped.
+    last_look: Cell<Instant>,
+    /// When this process was last found to have been stopped.
+    resumed_at: Cell<Option<Instant>>,
+}
+
+impl Outbox {
+    pub(crate) fn new(
+        config: Config,
+        platform_url: &str,
+        organization_id: Option<&str>,
+        worker_id: &str,
+        clock: Clock,
+    ) -> Self {
+        let Config { options, path } = config;
+        let queue = options.queue(platform_url, organization_id);
+        let store = SqliteStore::open(&path, queue, options.max_bytes());
+        Self::over(store, options, worker_id, clock, rand::random)
+    }
+
+    /// An outbox over any store.
+    pub(super) fn over(
+        store: Rc<dyn Store>,
+        options: OutboxOptions,
+        worker_id: &str,
+        clock: Clock,
+        chance: fn() -> f64,
+    ) -> Self {
+        Self(Rc::new(Inner {
+            options,
+            store,
+            fixed_worker: Some(worker_id.to_owned()).filter(|id| !id.is_empty()),
+            delays: RefCell::default(),
+            witnesses: RefCell::default(),
+            unwritten: RefCell::default(),
+            failures: Failures::default(),
+            is_closed: Cell::default(),
+            writes: TaskTracker::new(),
+            overflowing: Cell::default(),
+            wake_replay: Notify::new(),
+            chance,
+            last_look: Cell::new(clock.instant()),
+            resumed_at: Cell::default(),
+            clock,
+        }))
+    }
+
+    pub(crate) async fn list(self, query: EntryQuery) -> Result<Vec<OutboxEntry>, OutboxError> {
+        self.0.store.list(query).await
+    }
+
+    pub(crate) async fn requeue(self, id: CallId) -> Result<(), OutboxError> {
+        let requeued = self.0.store.requeue(id, self.0.now()).await?;
+        self.0.wake_replay.notify_one();
+        found(requeued)
+    }
+
+    pub(crate) async fn discard(self, id: CallId) -> Result<(), OutboxError> {
+        let discarded = self.0.store.discard(id).await?;
+        self.0.wake_replay.notify_one();
+        found(discarded)
+    }
+
+    pub(crate) async fn stats(self) -> Result<OutboxStats, OutboxError> {
+        self.0.store.stats().await
+    }
+}
+
+fn found(is_found: bool) -> Result<(), OutboxError> {
+    if is_found { Ok(()) } else { Err(OutboxError::NoSuchCall) }
+}
+
+/// The name of a target's lane.
+pub(super) fn lane(target: &Target) -> String {
+    match target {
+        Target::Session(id) => format!("session {id}"),
+        Target::Issue(id) => format!("issue {id}"),
+    }
+}
+
+/// The time of day by this clock.
+pub(super) fn wall_time(clock: &Clock) -> WallTime {
+    let since_epoch = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Inner {
+    /// The time of day, for the store.
+    pub(super) fn now(&self) -> WallTime {
+        wall_time(&self.clock)
+    }
+
+    /// Claims lanes that are due, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
+    /// nothing.
+    pub(super) async fn claim(&self, max_calls: usize, max_bytes: usize) -> Claimed {
+        let now = self.clock.instant();
+        let (due, not_due) = {
+            let delays = self.delays.borrow();
+            (delays.due(now, MAX_DUE), delays.not_due(now))
+        };
+        let request = ClaimRequest {
+            now: self.now(),
+            due: due.clone(),
+            not_due,
+            max_calls,
+            max_bytes,
+        };
+        let claimed = match self.store.claim(request).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.failures.begin(Operation::Claim, &error);
+                return Claimed::default();
+            }
+        };
+        self.failures.end(Operation::Claim);
+        let mut delays = self.delays.borrow_mut();
+        for message in &claimed.messages {
+            delays.remove(&message.lane.lane);
+        }
+        if !claimed.is_limited {
+            // What was not claimed is not free, or no longer exists.
+            for lane in due {
+                delays.remove(&lane);
+            }
+        }
+        claimed
+    }
+
+    /// Frees the lanes of dead owners, and retries what could not be written. Returns whether there may be something to
+    /// claim.
+    pub(super) async fn look(&self) -> bool {
+        self.notice_stop();
+        self.last_look.set(self.clock.instant());
+        self.retry_unwritten().await;
+        let delay = self.options.wait(0, None, 0.0);
+        match self.store.watch(self.now(), delay).await {
+            Ok(Watched { freed, has_changed }) => {
+                self.failures.end(Operation::Watch);
+                if freed > 0 {
+                    ignore_panic(|| info!("took over {freed} calls of a dead process"));
+                }
+                freed > 0 || has_changed
+            }
+            Err(error) => {
+                self.failures.begin(Operation::Watch, &error);
+                false
+            }
+        }
+    }
+
+    /// Whether this process was stopped for a while after `since`: then the store has to be asked before a call is sent.
+    pub(super) fn was_stopped_since(&self, since: Instant) -> bool {
+        self.notice_stop();
+        self.resumed_at.get().is_some_and(|at| since < at)
+    }
+
+    fn notice_stop(&self) {
+        const SUSPICIOUS: Duration = Duration::from_secs(5);
+        let now = self.clock.instant();
+        if now.saturating_duration_since(self.last_look.get()) > SUSPICIOUS {
+            self.resumed_at.set(Some(now));
+        }
+    }
+
+    /// Writes a settlement; one that fails is retried.
+    pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
+        match self.store.settle(settlement.clone()).await {
+            Ok(settled) => {
+                self.failures.end(Operation::Settle);
+                if settled == (Settled::Done { is_released: true }) {
+                    self.wake_replay.notify_one();
+                }
+                if settled != Settled::NotCurrent {
+                    self.note_delay(&settlement);
+                }
+                Ok(settled)
+            }
+            Err(error) => {
+                self.failures.begin(Operation::Settle, &error);
+                self.unwritten.borrow_mut().push(settlement);
+                Err(error)
+            }
+        }
+    }
+
+    /// Remembers when a lane is due that is parked now. Not before: a claim meanwhile would find the lane owned, and forget
+    /// the delay.
+    fn note_delay(&self, settlement: &Settlement) {
+        let (lane, wait) = match settlement.then {
+            Then::Continue => return,
+            Then::Park { wait, .. } => (Some(settlement.lane.lane.clone()), wait),
+            Then::Isolate { wait, .. } => {
+                let mut changes = settlement.changes.iter();
+                let kept = changes.find(|(_, change)| matches!(change, Change::Keep(_)));
+                (kept.map(|(id, _)| isolated_lane(&settlement.lane.lane, *id)), wait)
+            }
+        };
+        if let (Some(lane), Some(due_at)) = (lane, self.clock.instant().checked_add(wait)) {
+            self.delays.borrow_mut().set(&lane, due_at);
+        }
+    }
+
+    pub(super) async fn retry_unwritten(&self) {
+        for settlement in self.unwritten.take() {
+            // An error puts it back.
+            let _ = self.settle(settlement).await;
+        }
+    }
+
+    /// Whether the lane would be free if the store could be written.
+    pub(super) fn is_about_to_release(&self, lane: &LaneClaim) -> bool {
+        let unwritten = self.unwritten.borrow();
+        let mut releases = unwritten
+            .iter()
+            .filter(|settlement| !matches!(settlement.then, Then::Continue));
+        releases.any(|settlement| settlement.lane == *lane)
+    }
+
+    /// Whether the lane of these calls has any in the store.
+    pub(super) async fn has_calls(&self, calls: &[Call]) -> bool {
+        let Some(lane) = calls.first().map(|call| lane(&call.target)) else {
+            return false;
+        };
+        let has_calls = self.store.has_calls(lane.clone()).await;
+        has_calls.unwrap_or_else(|_| self.delays.borrow().contains(&lane))
+    }
+
+    /// Whether the store no longer has this call, as after the removal of its file.
+    pub(super) async fn has_lost(&self, id: CallId) -> bool {
+        let query = EntryQuery::all().after(id.previous()).limit(1);
+        match self.store.list(query).await {
+            Ok(entries) => entries.iter().all(|entry| entry.id != id),
+            Err(error) => error == OutboxError::NotFound,
+        }
+    }
+}

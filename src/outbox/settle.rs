@@ -1,0 +1,231 @@
+//! What becomes of the calls of one stored message, and what their caller is told.
+
+use std::{mem, rc::Rc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    disposition::{Disposition, disposition},
+    faults::MAX_FAULTS,
+    store::{Change, Failure, History, Settled, Then, is_isolated},
+    stored::{Stored, noted},
+};
+use crate::{
+    call_id::CallId,
+    error::{CallError, OutboxError, ParkReason, ParkedError},
+    receipt::Outcome,
+};
+
+/// A call that stays in the store.
+struct Kept {
+    index: usize,
+    id: CallId,
+    reason: ParkReason,
+    history: History,
+    retry_after: Option<Duration>,
+    /// What its caller is told if the store has lost the call.
+    error: CallError,
+}
+
+/// Collects the outcomes of a message's calls. A delivered call is deleted at once; the others are written together when
+/// the message ends, since its lane is released with them.
+pub(super) struct Settling<'a> {
+    stored: &'a Stored,
+    /// The worker id that the calls were sent with.
+    worker_id: Option<String>,
+    changes: Vec<(CallId, Change)>,
+    kept: Vec<Kept>,
+}
+
+impl<'a> Settling<'a> {
+    pub(super) fn new(stored: &'a Stored) -> Self {
+        Self {
+            stored,
+            worker_id: stored.worker_id.clone(),
+            changes: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Takes the outcome of a call, and returns the one to report.
+    pub(super) fn record(&mut self, index: usize, outcome: Outcome) -> Outcome {
+        let Some(row) = self.stored.calls.get(index) else {
+            return outcome;
+        };
+        let inner = &self.stored.outbox.0;
+        let target = &self.stored.target;
+        let now = inner.clock.instant();
+        inner.witnesses.borrow_mut().note(target, outcome.is_ok(), now);
+        let error = match outcome {
+            Ok(receipt) => {
+                self.delete_now(row.id);
+                return Ok(receipt);
+            }
+            Err(error) => error,
+        };
+        match disposition(inner, self.stored, row, &error, now) {
+            Disposition::Delete => {
+                self.changes.push((row.id, Change::Delete));
+                Err(error)
+            }
+            Disposition::DeadLetter { history, is_expired } => {
+                let mut failure = self.failure(&error, history);
+                if is_expired {
+                    failure.error = format!("expired; {}", failure.error);
+                }
+                self.changes.push((row.id, Change::DeadLetter(failure)));
+                Err(error)
+            }
+            Disposition::Keep { reason, history } => {
+                let failure = self.failure(&error, history.clone());
+                self.changes.push((row.id, Change::Keep(failure)));
+                let (attempts, last, retry_after) = match &error {
+                    CallError::Transient(error) => (error.attempts, Some(error.last.clone()), error.retry_after),
+                    CallError::Permanent(rejection) => (rejection.attempts, None, None),
+                    CallError::Invalid(_)
+                    | CallError::NoCredentials
+                    | CallError::Parked(_)
+                    | CallError::Cancelled { .. }
+                    | CallError::Overloaded
+                    | CallError::ShuttingDown
+                    | CallError::Internal { .. } => (0, None, None),
+                };
+                let parked = ParkedError {
+                    id: row.id,
+                    reason,
+                    attempts,
+                    last,
+                    may_have_been_delivered: error.may_have_been_delivered(),
+                };
+                self.kept.push(Kept {
+                    index,
+                    id: row.id,
+                    reason,
+                    history,
+                    retry_after,
+                    error,
+                });
+                Err(CallError::Parked(parked))
+            }
+        }
+    }
+
+    /// Not awaited: a crash repeats the call with the same key.
+    fn delete_now(&self, id: CallId) {
+        let settlement = self.stored.settlement(vec![(id, Change::Delete)], Then::Continue);
+        let inner = Rc::clone(&self.stored.outbox.0);
+        let write = self.stored.outbox.0.writes.track_future(async move {
+            let _ = inner.settle(settlement).await;
+        });
+        actix_rt::spawn(write);
+    }
+
+    fn failure(&self, error: &CallError, history: History) -> Failure {
+        let status_code = match error {
+            CallError::Permanent(rejection) => Some(rejection.status_code),
+            CallError::Invalid(_)
+            | CallError::NoCredentials
+            | CallError::Transient(_)
+            | CallError::Parked(_)
+            | CallError::Cancelled { .. }
+            | CallError::Overloaded
+            | CallError::ShuttingDown
+            | CallError::Internal { .. } => None,
+        };
+        Failure {
+            status_code,
+            error: error.without_body(),
+            worker_id: self.worker_id.clone(),
+            history,
+        }
+    }
+
+    /// Writes the outcomes that are left, and releases the lane if calls stay. `shutdown` ends the wait for the disk, not
+    /// the write. `worker_id` is the one that the calls were sent with. Corrects the outcomes of calls that the store has
+    /// lost, since nobody will send them.
+    pub(super) async fn finish(
+        mut self,
+        worker_id: Option<&str>,
+        shutdown: &CancellationToken,
+        outcomes: &mut [Outcome],
+    ) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let inner = &self.stored.outbox.0;
+        for (_, change) in &mut self.changes {
+            if let Change::Keep(failure) | Change::DeadLetter(failure) = change {
+                failure.worker_id = failure.worker_id.take().or_else(|| worker_id.map(str::to_owned));
+            }
+        }
+        let then = self.then();
+        if let Then::Park { wait, .. } | Then::Isolate { wait, .. } = &then {
+            for (_, change) in &mut self.changes {
+                if let Change::Keep(failure) = change {
+                    failure.history.age = failure.history.age.saturating_add(*wait);
+                }
+            }
+        }
+        let settlement = self.stored.settlement(mem::take(&mut self.changes), then);
+        let writer = Rc::clone(inner);
+        let write = actix_rt::spawn(inner.writes.track_future(async move {
+            let withdrawn: Vec<CallId> = (settlement.changes.iter())
+                .filter(|(_, change)| matches!(change, Change::Delete))
+                .map(|(id, _)| *id)
+                .collect();
+            let settled = writer.settle(settlement).await;
+            if settled == Ok(Settled::NotCurrent) {
+                // The lane was parked before the message had its turn, and its withdrawn calls with it.
+                for id in withdrawn {
+                    let _ = writer.store.discard(id).await;
+                }
+            }
+            writer.wake_replay.notify_one();
+            matches!(settled, Ok(Settled::Done { .. }))
+        }));
+        if let Some(Ok(false)) = shutdown.run_until_cancelled(write).await {
+            self.correct(shutdown, outcomes).await;
+        }
+    }
+
+    async fn correct(self, shutdown: &CancellationToken, outcomes: &mut [Outcome]) {
+        for kept in self.kept {
+            let is_lost = shutdown.run_until_cancelled(self.stored.outbox.0.has_lost(kept.id));
+            if is_lost.await == Some(true)
+                && let Some(outcome) = outcomes.get_mut(kept.index)
+            {
+                *outcome = noted(Err(kept.error), &OutboxError::NoSuchCall);
+            }
+        }
+    }
+
+    /// What becomes of the lane.
+    fn then(&self) -> Then {
+        let options = &self.stored.outbox.0.options;
+        let Some(reason) = self.kept.first().map(|kept| kept.reason) else {
+            return Then::Continue;
+        };
+        let most = |of: fn(&History) -> u32| self.kept.iter().map(|kept| of(&kept.history)).max().unwrap_or_default();
+        let (parks, faults) = (most(|h| h.parks), most(|h| h.faults));
+        let retry_after = self.kept.iter().filter_map(|kept| kept.retry_after).max();
+        let wait = match reason {
+            ParkReason::Shutdown => Duration::ZERO,
+            _ if faults >= MAX_FAULTS => options.longest_delay(),
+            ParkReason::AttemptsFailed
+            | ParkReason::LaneParked
+            | ParkReason::QueueFull
+            | ParkReason::NoCredentials
+            | ParkReason::Unauthorized
+            | ParkReason::AlreadyStored
+            | ParkReason::Requeued => {
+                options.wait(parks.saturating_sub(1), retry_after, (self.stored.outbox.0.chance)())
+            }
+        };
+        let must_isolate = faults >= MAX_FAULTS;
+        if must_isolate && !is_isolated(&self.stored.lane.lane) {
+            Then::Isolate { wait, reason }
+        } else {
+            Then::Park { wait, reason }
+        }
+    }
+}

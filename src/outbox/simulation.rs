@@ -1,0 +1,608 @@
+//! A deterministic simulation: several processes over one store in memory, a platform that misbehaves, and clocks that are
+//! advanced by hand. A process may crash before and after each operation of the store, and in the middle of each request.
+//!
+//! A failing seed is printed: `SIMULATION_SEED=<seed> cargo test simulation`. `SIMULATION_SEEDS=<count>` runs more of them.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is a failed test"
+)]
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    rc::Rc,
+    time::Duration,
+};
+
+use futures_util::future::LocalBoxFuture;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::task::{LocalSet, yield_now};
+
+use super::{
+    entry::{EntryQuery, OutboxEntry, OutboxStats},
+    options::OutboxOptions,
+    owner::Outbox,
+    route::Durable,
+    store::{
+        ClaimRequest, Claimed, Inserted, LaneClaim, MemoryStore, NewMessage, Settled, Settlement, Store, StoreFuture,
+        Tables, WallTime, Watched,
+    },
+};
+use crate::{
+    call::{Call, Target},
+    call_id::CallId,
+    clock::{Clock, ManualClock},
+    delivery::{Dispatcher, Job, Worker},
+    error::{AttemptError, CallError},
+    options::Options,
+    queue::{AdmitError, Bound, LaneQueue},
+    receipt::{CallReceipt, Outcome},
+    result::{AgentResult, SessionStatus},
+    route::{Overflow, ReplyWhen, Route},
+    transport::{HttpRequest, Transport},
+    verdict::Answer,
+};
+
+const MAX_IN_FLIGHT: usize = 3;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the platform does with requests at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Up,
+    Refusing,
+    Silent,
+    Failing,
+    Busy,
+}
+
+/// The world that all processes share.
+struct World {
+    random: RefCell<StdRng>,
+    tables: Rc<RefCell<Tables>>,
+    mood: Cell<Mood>,
+    /// Whether processes may crash.
+    is_calm: Cell<bool>,
+    requests: RefCell<Requests>,
+    violations: RefCell<Vec<String>>,
+}
+
+/// What the platform has seen.
+#[derive(Default)]
+struct Requests {
+    acknowledged: BTreeMap<String, u32>,
+    attempted: BTreeSet<String>,
+    rejected: BTreeSet<String>,
+    /// Process and key of each running request, by target.
+    running: BTreeMap<String, Vec<(usize, String)>>,
+}
+
+impl World {
+    fn chance(&self, one_in: u32) -> bool {
+        self.random.borrow_mut().random_range(0..one_in) == 0
+    }
+
+    fn pick(&self, count: u32) -> u32 {
+        self.random.borrow_mut().random_range(0..count)
+    }
+
+    fn violation(&self, text: String) {
+        self.violations.borrow_mut().push(text);
+    }
+}
+
+/// One process.
+struct Process {
+    number: usize,
+    world: Rc<World>,
+    clock: ManualClock,
+    is_crashed: Cell<bool>,
+    in_flight: Cell<usize>,
+}
+
+impl Process {
+    /// A point at which the process may lose its turn, or its life.
+    async fn checkpoint(&self) {
+        for _ in 0..self.world.pick(3) {
+            yield_now().await;
+        }
+        self.may_crash().await;
+    }
+
+    async fn may_crash(&self) {
+        if self.is_crashed.get() || (!self.world.is_calm.get() && self.world.chance(150)) {
+            self.is_crashed.set(true);
+            pending::<()>().await;
+        }
+    }
+}
+
+/// The store as a process reaches it.
+struct SimulatedStore {
+    store: Rc<MemoryStore>,
+    process: Rc<Process>,
+}
+
+impl SimulatedStore {
+    fn run<T: 'static>(&self, operation: StoreFuture<T>) -> StoreFuture<T> {
+        let process = Rc::clone(&self.process);
+        Box::pin(async move {
+            // Operations happen in the order in which they were begun, as on the thread of a database.
+            process.may_crash().await;
+            let answer = operation.await;
+            process.checkpoint().await;
+            answer
+        })
+    }
+}
+
+impl Store for SimulatedStore {
+    fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
+        self.run(self.store.insert(message))
+    }
+
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
+        self.run(self.store.claim(request))
+    }
+
+    fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
+        self.run(self.store.is_current(lane, ids))
+    }
+
+    fn has_calls(&self, lane: String) -> StoreFuture<bool> {
+        self.run(self.store.has_calls(lane))
+    }
+
+    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
+        self.run(self.store.set_worker(ids, worker_id))
+    }
+
+    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+        self.run(self.store.settle(settlement))
+    }
+
+    fn release_all(&self, now: WallTime) -> StoreFuture<()> {
+        self.run(self.store.release_all(now))
+    }
+
+    fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
+        self.run(self.store.watch(now, delay))
+    }
+
+    fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
+        self.run(self.store.purge(platform_now, keep))
+    }
+
+    fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>> {
+        self.run(self.store.list(query))
+    }
+
+    fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
+        self.run(self.store.requeue(id, now))
+    }
+
+    fn discard(&self, id: CallId) -> StoreFuture<bool> {
+        self.run(self.store.discard(id))
+    }
+
+    fn stats(&self) -> StoreFuture<OutboxStats> {
+        self.run(self.store.stats())
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.run(self.store.close())
+    }
+}
+
+/// The platform as a process reaches it.
+struct SimulatedTransport(Rc<Process>);
+
+/// The end of a request, also of one that is dropped.
+struct Running<'a> {
+    process: &'a Process,
+    target: String,
+    key: String,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut requests = self.process.world.requests.borrow_mut();
+        if let Some(running) = requests.running.get_mut(&self.target) {
+            running.retain(|(process, key)| (*process, key) != (self.process.number, &self.key));
+        }
+        self.process.in_flight.set(self.process.in_flight.get() - 1);
+    }
+}
+
+impl SimulatedTransport {
+    /// Checks what must hold whenever a request starts.
+    fn begin(&self, request: &HttpRequest<'_>) -> Running<'_> {
+        let process = &*self.0;
+        let key = request.idempotency_key.unwrap_or_default().to_owned();
+        // The URL of an issue call does not name its issue.
+        let target = if request.url.ends_with("issue-tracker-proxy") {
+            let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            format!("issue {}", body["args"][0].as_str().unwrap())
+        } else {
+            format!("session {}", request.url.split('/').nth(5).unwrap())
+        };
+        process.in_flight.set(process.in_flight.get() + 1);
+        let world = &process.world;
+        if process.in_flight.get() > MAX_IN_FLIGHT {
+            world.violation(format!("{} requests in flight", process.in_flight.get()));
+        }
+        let mut requests = world.requests.borrow_mut();
+        let tables = world.tables.borrow();
+        // An isolated message and its target's lane go past each other.
+        let is_isolated = tables.is_isolated(&key);
+        let running = requests.running.get(&target).into_iter().flatten();
+        let mut others = running.filter(|(_, other)| tables.is_isolated(other) == is_isolated);
+        if let Some(other) = others.next() {
+            world.violation(format!("{target}: {key} is sent while {other:?} is running"));
+        }
+        if tables.is_waiting(&key) && !is_isolated {
+            // The deletion of a delivered call may not be written yet.
+            let mut before = tables.keys_before(&target, &key);
+            before.retain(|key| !requests.acknowledged.contains_key(key) && !requests.rejected.contains(key));
+            if !before.is_empty() {
+                world.violation(format!("{target}: {key} is sent before {before:?}"));
+            }
+        }
+        drop(tables);
+        if let Some(session) = key.strip_suffix("-status")
+            && !requests.attempted.contains(&format!("{session}-completion"))
+        {
+            world.violation(format!("{key} is sent before its completion was attempted"));
+        }
+        requests.attempted.insert(key.clone());
+        requests
+            .running
+            .entry(target.clone())
+            .or_default()
+            .push((process.number, key.clone()));
+        Running { process, target, key }
+    }
+}
+
+impl Transport for SimulatedTransport {
+    fn post<'a>(&'a self, request: &'a HttpRequest<'a>) -> LocalBoxFuture<'a, Result<Answer<'a>, AttemptError>> {
+        Box::pin(async move {
+            let process = &*self.0;
+            let world = &process.world;
+            let running = self.begin(request);
+            process.checkpoint().await;
+            let mood = world.mood.get();
+            let answer = |status| {
+                let body = if status == 200 { r#"{"success":true}"# } else { "" };
+                Ok(Answer {
+                    status,
+                    body: body.into(),
+                    ..Answer::default()
+                })
+            };
+            match mood {
+                Mood::Refusing => Err(AttemptError::Connect(std::io::Error::other("refused").into())),
+                Mood::Silent => {
+                    Clock::from(process.clock.clone()).sleep(30 * SECOND).await;
+                    Err(AttemptError::Timeout {
+                        limit: 30 * SECOND,
+                        phase: crate::error::AttemptPhase::Waiting,
+                    })
+                }
+                Mood::Failing => answer(503),
+                Mood::Busy => answer(429),
+                Mood::Up if running.key.contains("bad") => {
+                    world.requests.borrow_mut().rejected.insert(running.key.clone());
+                    answer(422)
+                }
+                Mood::Up => {
+                    *world
+                        .requests
+                        .borrow_mut()
+                        .acknowledged
+                        .entry(running.key.clone())
+                        .or_default() += 1;
+                    // The response may be lost.
+                    process.checkpoint().await;
+                    answer(200)
+                }
+            }
+        })
+    }
+}
+
+/// Each message that was answered, with the keys and the outcomes of its calls.
+type Replies = Rc<RefCell<Vec<(Scripted, Vec<String>, Vec<Outcome>)>>>;
+
+/// A message of the scenario, which may be sent again by a later life.
+#[derive(Debug, Clone)]
+struct Scripted {
+    number: u32,
+    session: Option<u32>,
+    issue: u32,
+    reply_when: ReplyWhen,
+}
+
+/// A process that runs, and what its messages were told.
+struct Life {
+    process: Rc<Process>,
+    local: LocalSet,
+    store: Rc<MemoryStore>,
+    dispatcher: Rc<Dispatcher>,
+    queue: Rc<LaneQueue>,
+    route: Rc<dyn Route>,
+}
+
+impl Life {
+    fn start(world: &Rc<World>, number: usize, clock: &ManualClock) -> Self {
+        let process = Rc::new(Process {
+            number,
+            world: Rc::clone(world),
+            clock: clock.clone(),
+            is_crashed: Cell::new(false),
+            in_flight: Cell::new(0),
+        });
+        let options = Options::builder("http://127.0.0.1:1")
+            .worker_id("wkr_1")
+            .max_in_flight(MAX_IN_FLIGHT)
+            .max_queued(4)
+            .max_attempts(2)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let parts = options.into_parts_over(Rc::new(SimulatedTransport(Rc::clone(&process))));
+        let store = MemoryStore::open(&world.tables);
+        let simulated = Rc::new(SimulatedStore {
+            store: Rc::clone(&store),
+            process: Rc::clone(&process),
+        });
+        let clock = Clock::from(clock.clone());
+        let outbox = Outbox::over(simulated, OutboxOptions::new("unused"), "wkr_1", clock, || 0.5);
+        let route: Rc<dyn Route> = Rc::new(Durable::new(outbox));
+        let local = LocalSet::new();
+        {
+            let _guard = local.enter();
+            route.start(&parts.dispatcher, &parts.queue);
+        }
+        Self {
+            process,
+            local,
+            store,
+            dispatcher: parts.dispatcher,
+            queue: parts.queue,
+            route,
+        }
+    }
+
+    /// Sends a message, as the poster's handler does.
+    fn send(&self, message: &Scripted, replies: &Replies) {
+        let platform = &self.dispatcher.platform;
+        let (target, calls): (Target, Vec<Call>) = match message.session {
+            Some(session) => {
+                let id = Rc::from(format!("s{session}"));
+                let result = AgentResult::new(SessionStatus::Completed).with_summary(format!("{}", message.number));
+                let calls = platform.session_calls(&id, Box::new(result));
+                (Target::Session(id), calls)
+            }
+            None => {
+                let id = Rc::from(format!("i{}", message.issue));
+                let key = if message.number.is_multiple_of(11) {
+                    format!("bad-{}", message.number)
+                } else {
+                    format!("key-{}", message.number)
+                };
+                let call = platform.create_comment(&id, format!("{}", message.number), key);
+                (Target::Issue(id), vec![call])
+            }
+        };
+        let keys: Vec<String> = calls.iter().map(|call| call.idempotency_key.clone()).collect();
+        let cancellation = self.dispatcher.cancellation(None);
+        let (dispatcher, route) = (Rc::clone(&self.dispatcher), Rc::clone(&self.route));
+        let outcomes = match self.queue.admit(target, Bound::Queue) {
+            Ok((ticket, permit)) => {
+                let job = Box::new(Job {
+                    calls,
+                    worker: Worker::new(),
+                    cancellation,
+                    permit,
+                    ticket,
+                });
+                route.run(dispatcher, job, message.reply_when)
+            }
+            Err(error) => {
+                let reason = match error {
+                    AdmitError::Full => crate::error::ParkReason::QueueFull,
+                    AdmitError::Closed => crate::error::ParkReason::Shutdown,
+                };
+                let overflow = Overflow {
+                    calls,
+                    cancellation,
+                    reason,
+                };
+                route.overflow(dispatcher, overflow, message.reply_when)
+            }
+        };
+        let (replies, message) = (Rc::clone(replies), message.clone());
+        self.local.spawn_local(async move {
+            let outcomes = outcomes.await;
+            replies.borrow_mut().push((message, keys, outcomes));
+        });
+    }
+
+    async fn run(&self, turns: u32) {
+        let turns = async {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        };
+        self.local.run_until(turns).await;
+    }
+}
+
+/// Whether an outcome promises that the call will be delivered, or was.
+fn is_promise(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Ok(CallReceipt::Stored { .. } | CallReceipt::Delivered { .. }) | Err(CallError::Parked(_))
+    )
+}
+
+async fn simulate(seed: u64) -> Result<(), String> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let processes = random.random_range(1..=3);
+    let clocks: Vec<ManualClock> = (0..processes).map(|_| ManualClock::new()).collect();
+    for clock in &clocks {
+        // Clocks differ, by up to a year.
+        let offset = [0, 0, 1, 3600, 365 * 24 * 3600][random.random_range(0..5)];
+        clock.set_time_of_day(clock.now() + Duration::from_secs(offset));
+    }
+    let world = Rc::new(World {
+        random: RefCell::new(random),
+        tables: Rc::default(),
+        mood: Cell::new(Mood::Up),
+        is_calm: Cell::new(false),
+        requests: RefCell::default(),
+        violations: RefCell::default(),
+    });
+    let replies: Replies = Rc::default();
+    let mut lives: Vec<Option<Life>> = (0..processes)
+        .map(|number| Some(Life::start(&world, number, &clocks[number])))
+        .collect();
+    let mut sent: Vec<Scripted> = Vec::new();
+    let mut number = 0;
+    for _ in 0..world.pick(300) + 50 {
+        let process = world.pick(u32::try_from(processes).unwrap()) as usize;
+        match (world.pick(12), &lives[process]) {
+            (0..4, Some(life)) => {
+                number += 1;
+                let message = Scripted {
+                    number,
+                    session: world.chance(2).then(|| world.pick(4)),
+                    issue: world.pick(4),
+                    reply_when: if world.chance(3) {
+                        ReplyWhen::Durable
+                    } else {
+                        ReplyWhen::Done
+                    },
+                };
+                life.send(&message, &replies);
+                sent.push(message);
+            }
+            // The same message again, perhaps by another process.
+            (4, Some(life)) if !sent.is_empty() => {
+                let again = &sent[world.pick(u32::try_from(sent.len()).unwrap()) as usize];
+                if again.session.is_some() {
+                    life.send(&again.clone(), &replies);
+                }
+            }
+            (5, _) => {
+                let moods = [
+                    Mood::Up,
+                    Mood::Up,
+                    Mood::Refusing,
+                    Mood::Silent,
+                    Mood::Failing,
+                    Mood::Busy,
+                ];
+                world.mood.set(moods[world.pick(6) as usize]);
+            }
+            (6, Some(_)) if world.chance(3) => {
+                // The process is killed from outside.
+                if let Some(life) = &lives[process] {
+                    life.process.is_crashed.set(true);
+                }
+            }
+            (7, None) => lives[process] = Some(Life::start(&world, process, &clocks[process])),
+            (8, _) if world.chance(10) => {
+                // A clock jumps.
+                let jump = Duration::from_secs(u64::from(world.pick(100_000)));
+                let now = clocks[process].now();
+                clocks[process].set_time_of_day(if world.chance(2) { now + jump } else { now - jump });
+            }
+            _ => {
+                let step = [10, 100, 1000, 5000, 60_000][world.pick(5) as usize];
+                for clock in &clocks {
+                    clock.advance(Duration::from_millis(step));
+                }
+            }
+        }
+        let turns = world.pick(40);
+        run_all(&mut lives, turns).await;
+    }
+    // Calm: everything works, and everything has to be delivered.
+    world.is_calm.set(true);
+    world.mood.set(Mood::Up);
+    for (number, life) in lives.iter_mut().enumerate() {
+        if life.is_none() {
+            *life = Some(Life::start(&world, number, &clocks[number]));
+        }
+    }
+    for _ in 0..2000 {
+        if world.tables.borrow().waiting() == 0 {
+            break;
+        }
+        for clock in &clocks {
+            clock.advance(SECOND);
+        }
+        run_all(&mut lives, 60).await;
+    }
+    let left = world.tables.borrow().waiting();
+    if left > 0 {
+        world.violation(format!("{left} calls are left"));
+    }
+    run_all(&mut lives, 200).await;
+    let requests = world.requests.borrow();
+    for (message, keys, outcomes) in replies.borrow().iter() {
+        for (key, outcome) in keys.iter().zip(outcomes) {
+            let is_done = requests.acknowledged.contains_key(key) || requests.rejected.contains(key);
+            if is_promise(outcome) && !is_done {
+                world.violation(format!("{key} of {message:?} was promised ({outcome:?}) and is lost"));
+            }
+        }
+    }
+    let violations = world.violations.borrow();
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("seed {seed}: {}", violations.join("; ")))
+    }
+}
+
+async fn run_all(lives: &mut [Option<Life>], turns: u32) {
+    for slot in lives {
+        if let Some(life) = slot {
+            life.run(turns).await;
+            if life.process.is_crashed.get() {
+                life.store.kill();
+                *slot = None;
+            }
+        }
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn every_invariant_holds_in_the_simulation() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let seeds: Vec<u64> = match (setting("SIMULATION_SEED"), setting("SIMULATION_SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, count) => (0..count.unwrap_or(400)).collect(),
+    };
+    let failures: Vec<String> = seeds
+        .into_iter()
+        .filter_map(|seed| runtime.block_on(simulate(seed)).err())
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} failures, the first: {}",
+        failures.len(),
+        failures[0]
+    );
+}

@@ -1,0 +1,155 @@
+//! Handles on the threads of this process: one thread for each file, whatever its path.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    file::FileId,
+    jobs::{ReadJob, Reply, WriteJob},
+    owners::{Member, Owner, Owners},
+    thread::{Leave, Message, Worker},
+};
+use crate::error::OutboxError;
+
+/// The threads of this process.
+static THREADS: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
+
+/// The number of the last handle.
+static LAST_MEMBER: AtomicU64 = AtomicU64::new(0);
+
+/// A thread, and how many handles it has.
+struct Thread {
+    path: PathBuf,
+    /// The file that it has open.
+    file: Arc<Mutex<Option<FileId>>>,
+    messages: Sender<Message>,
+    members: Vec<Member>,
+}
+
+/// Submits jobs to a thread. Dropping it gives it up.
+#[derive(Debug)]
+pub(super) struct Handle {
+    messages: Sender<Message>,
+    member: Member,
+    has_left: AtomicBool,
+}
+
+impl Handle {
+    /// Joins the thread that has the file at this path open, or starts it. Does not wait for the file.
+    pub(super) fn join(path: &Path) -> Self {
+        let file = FileId::of(path).ok();
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_open =
+            |thread: &Thread| file.is_some() && *thread.file.lock().unwrap_or_else(PoisonError::into_inner) == file;
+        match threads
+            .iter_mut()
+            .find(|thread| thread.path == path || has_open(thread))
+        {
+            Some(thread) => {
+                let handle = Self::new(thread.messages.clone());
+                thread.members.push(handle.member);
+                handle
+            }
+            None => {
+                let file = Arc::default();
+                let handle = Self::start(path, Arc::clone(&file));
+                threads.push(Thread {
+                    path: path.to_owned(),
+                    file,
+                    messages: handle.messages.clone(),
+                    members: vec![handle.member],
+                });
+                handle
+            }
+        }
+    }
+
+    fn new(messages: Sender<Message>) -> Self {
+        Self {
+            messages,
+            member: LAST_MEMBER.fetch_add(1, Ordering::Relaxed),
+            has_left: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts a thread. If that fails, all jobs are answered that the outbox has stopped.
+    fn start(path: &Path, file: Arc<Mutex<Option<FileId>>>) -> Self {
+        let (messages, queue) = channel();
+        let path = path.to_owned();
+        let run = move || Worker::new(path, file).run(&queue);
+        let _ = thread::Builder::new().name("outbox".into()).spawn(run);
+        Self::new(messages)
+    }
+
+    /// A handle with a thread of its own, as if it were in another process.
+    #[cfg(test)]
+    pub(super) fn start_apart(path: &Path) -> Self {
+        Self::start(path, Arc::default())
+    }
+
+    /// Submits a change. The answer means that it is on the disk.
+    pub(super) fn write<T, W>(&self, work: W, reply: Reply<T>)
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
+    {
+        if !self.has_left.load(Ordering::Relaxed) {
+            self.send(Message::Write(Box::new(WriteJob::new(self.member, work, reply))));
+        }
+    }
+
+    /// Submits work between two transactions, which is repeated until it returns a value.
+    pub(super) fn read<T, R>(&self, work: R, reply: Reply<T>)
+    where
+        T: Send + 'static,
+        R: FnMut(&mut Connection, &mut Owners, Member) -> Result<Option<T>, OutboxError> + Send + 'static,
+    {
+        if !self.has_left.load(Ordering::Relaxed) {
+            self.send(Message::Read(Box::new(ReadJob::new(self.member, work, reply))));
+        }
+    }
+
+    /// Gives the handle up. The last one of a file ends the thread; the answer comes when the file is closed.
+    pub(super) fn leave(&self, reply: Option<Reply<()>>) {
+        if self.has_left.swap(true, Ordering::Relaxed) {
+            if let Some(reply) = reply {
+                reply(Ok(()));
+            }
+            return;
+        }
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = threads.iter().position(|thread| thread.members.contains(&self.member));
+        if let Some(thread) = index.and_then(|index| threads.get_mut(index)) {
+            thread.members.retain(|member| *member != self.member);
+        }
+        let before = threads.len();
+        threads.retain(|thread| !thread.members.is_empty());
+        let leave = Leave {
+            member: self.member,
+            is_last: index.is_none() || threads.len() < before,
+            reply,
+        };
+        // With the lock held: no job of a new handle comes after the last handle was given up.
+        self.send(Message::Leave(leave));
+    }
+
+    fn send(&self, message: Message) {
+        // If the thread has ended, the reply is dropped with the job.
+        let _ = self.messages.send(message);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.leave(None);
+    }
+}

@@ -1,0 +1,182 @@
+//! Inserting a message.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::{Inserted, NewMessage};
+use super::{
+    error::sqlite_error,
+    lanes::{self, Lane},
+    owners::Owner,
+    rows,
+};
+use crate::{
+    call_id::CallId,
+    error::{OutboxError, ParkReason},
+};
+
+pub(super) const FIND_KEY: &str = "
+    SELECT id FROM calls WHERE queue = ?1 AND idempotency_key = ?2 AND state = 'waiting' LIMIT 1";
+pub(super) const REPLACE_DEAD: &str = "
+    DELETE FROM calls WHERE queue = ?1 AND idempotency_key = ?2 AND state = 'dead'";
+pub(super) const CREATE_LANE: &str = "
+    INSERT INTO lanes (queue, name, owner, claim, taken, next_seq, parked_at, reason)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+pub(super) const EXTEND_LANE: &str = "UPDATE lanes SET taken = ?2, next_seq = ?3 WHERE id = ?1";
+pub(super) const INSERT: &str = "
+    INSERT INTO calls (id, state, queue, lane, seq, home, message, kind, target_id, idempotency_key, worker_id, created_at,
+        body)
+    VALUES (?1, 'waiting', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+/// Stores a message, unless it is stored already or `max_bytes` would be exceeded.
+pub(super) fn insert(
+    connection: &Connection,
+    owner: &mut Owner,
+    queue: &str,
+    max_bytes: u64,
+    message: &NewMessage,
+) -> Result<Inserted, OutboxError> {
+    if message.is_withdrawn() {
+        return Ok(Inserted::Withdrawn);
+    }
+    if let Some(ids) = known(connection, queue, message).map_err(sqlite_error)? {
+        return Ok(Inserted::Known { ids });
+    }
+    let bodies = message.calls.iter().map(|call| call.body.len() as u64);
+    let used = used_bytes(connection).map_err(sqlite_error)?;
+    if bodies.fold(used, u64::saturating_add) > max_bytes {
+        return Err(OutboxError::Full);
+    }
+    let Some(first) = message.calls.first().map(|call| call.id) else {
+        return Ok(Inserted::Parked);
+    };
+    let lane = lanes::find(connection, queue, &message.lane).map_err(sqlite_error)?;
+    let may_be_live = match &lane {
+        None => true,
+        Some(lane) => !message.is_head && is_all_taken_by(connection, lane, owner.id).map_err(sqlite_error)?,
+    };
+    let is_live = message.park.is_none() && may_be_live;
+    if is_live {
+        owner.enter(connection)?;
+    }
+    let place = match lane {
+        Some(lane) => extend(connection, &lane, message.calls.len(), is_live),
+        None => create(connection, owner, queue, message, is_live),
+    };
+    let place = place.map_err(sqlite_error)?;
+    insert_calls(connection, queue, message, first, &place).map_err(sqlite_error)?;
+    Ok(place.claim.map_or(Inserted::Parked, |claim| Inserted::Live { claim }))
+}
+
+/// Whether the owner has the lane, and nothing in it is parked.
+fn is_all_taken_by(connection: &Connection, lane: &Lane, owner: i64) -> rusqlite::Result<bool> {
+    Ok(lane.owner == Some(owner) && lanes::last_seq(connection, lane.id)?.is_none_or(|last| last <= lane.taken))
+}
+
+/// The ids of calls with the keys of this message that are stored and wait, if there is any.
+fn known(connection: &Connection, queue: &str, message: &NewMessage) -> rusqlite::Result<Option<Vec<CallId>>> {
+    let mut find = connection.prepare_cached(FIND_KEY)?;
+    let mut ids = Vec::with_capacity(message.calls.len());
+    for call in &message.calls {
+        let id = find.query_row([queue, &call.idempotency_key], |row| Ok(rows::call_id(row, "id")));
+        ids.push(id.optional()?);
+    }
+    let any = ids.iter().copied().flatten().next();
+    Ok(any.map(|any| ids.into_iter().map(|id| id.unwrap_or(any)).collect()))
+}
+
+/// The size of the database, without free pages.
+pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let value = |pragma| -> rusqlite::Result<u64> {
+        let value: i64 = connection.prepare_cached(pragma)?.query_row((), |row| row.get(0))?;
+        Ok(u64::try_from(value).unwrap_or_default())
+    };
+    let pages = value("PRAGMA page_count")?.saturating_sub(value("PRAGMA freelist_count")?);
+    Ok(pages.saturating_mul(value("PRAGMA page_size")?))
+}
+
+/// Where the calls of a message are put.
+struct Place {
+    lane: i64,
+    first_seq: i64,
+    /// The claim under which they are live.
+    claim: Option<i64>,
+}
+
+fn extend(connection: &Connection, lane: &Lane, calls: usize, is_live: bool) -> rusqlite::Result<Place> {
+    let next_seq = lane.next_seq.saturating_add_unsigned(calls as u64);
+    let taken = if is_live {
+        next_seq.saturating_sub(1)
+    } else {
+        lane.taken
+    };
+    connection
+        .prepare_cached(EXTEND_LANE)?
+        .execute([lane.id, taken, next_seq])?;
+    Ok(Place {
+        lane: lane.id,
+        first_seq: lane.next_seq,
+        claim: is_live.then_some(lane.claim),
+    })
+}
+
+fn create(
+    connection: &Connection,
+    owner: &mut Owner,
+    queue: &str,
+    message: &NewMessage,
+    is_live: bool,
+) -> rusqlite::Result<Place> {
+    let calls = message.calls.len() as u64;
+    let claim = is_live.then(|| owner.next_claim());
+    let reason = message.park.unwrap_or(ParkReason::LaneParked);
+    connection.prepare_cached(CREATE_LANE)?.execute(params![
+        queue,
+        message.lane,
+        is_live.then_some(owner.id),
+        claim.unwrap_or_default(),
+        if is_live {
+            0_i64.saturating_add_unsigned(calls)
+        } else {
+            0
+        },
+        1_i64.saturating_add_unsigned(calls),
+        message.now,
+        reason.as_str(),
+    ])?;
+    Ok(Place {
+        lane: connection.last_insert_rowid(),
+        first_seq: 1,
+        claim,
+    })
+}
+
+fn insert_calls(
+    connection: &Connection,
+    queue: &str,
+    message: &NewMessage,
+    first: CallId,
+    place: &Place,
+) -> rusqlite::Result<()> {
+    let mut replace_dead = connection.prepare_cached(REPLACE_DEAD)?;
+    let mut insert = connection.prepare_cached(INSERT)?;
+    for call in &message.calls {
+        replace_dead.execute([queue, &call.idempotency_key])?;
+    }
+    for (call, seq) in message.calls.iter().zip(place.first_seq..) {
+        insert.execute(params![
+            call.id.to_bytes(),
+            queue,
+            place.lane,
+            seq,
+            message.lane,
+            first.to_bytes(),
+            call.kind.as_str(),
+            call.target_id,
+            call.idempotency_key,
+            message.worker_id,
+            message.now,
+            call.body,
+        ])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! The store as an operator's tool sees it: its methods wait.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::sync_channel,
+};
+
+use rusqlite::Connection;
+
+use super::super::WallTime;
+use super::{
+    error::{io_error, sqlite_error},
+    file::{self, Database},
+    handle::Handle,
+    inspect::{self, Count, List},
+    jobs::Reply,
+    owners::{Owner, Owners},
+    repair,
+};
+use crate::{
+    call_id::CallId,
+    clock::Clock,
+    error::OutboxError,
+    outbox::entry::{EntryQuery, OutboxEntry, OutboxStats},
+};
+
+/// The calls of all queues in the outbox at a path. Shares the connection of this process on that file.
+///
+/// Its methods wait for the disk, and up to 2 s for other processes: they are not for an arbiter.
+#[derive(Debug)]
+pub(in crate::outbox) struct Inspector {
+    path: PathBuf,
+    handle: Handle,
+}
+
+/// Opens the outbox at `path`.
+///
+/// # Errors
+///
+/// [`OutboxError::NotFound`] if there is no such file; all else that is wrong with the file, which then is not changed.
+pub(in crate::outbox) fn open_inspector(path: &Path) -> Result<Inspector, OutboxError> {
+    let path = file::resolve(path)?;
+    path.metadata().map_err(io_error)?;
+    let handle = Handle::join(&path);
+    let inspector = Inspector { path, handle };
+    inspector.read(|_, _| Ok(Some(())))?;
+    Ok(inspector)
+}
+
+impl Inspector {
+    pub(in crate::outbox) fn list(&self, query: EntryQuery) -> Result<Vec<OutboxEntry>, OutboxError> {
+        let mut list = List::new(query, None);
+        self.read(move |connection, owners| list.step(connection, &owners.folder))
+    }
+
+    pub(in crate::outbox) fn get(&self, id: CallId) -> Result<Option<OutboxEntry>, OutboxError> {
+        self.read(move |connection, owners| inspect::get(connection, &owners.folder, id).map(Some))
+    }
+
+    /// Returns whether there is such a parked call or dead letter.
+    pub(in crate::outbox) fn requeue(&self, id: CallId, now: WallTime) -> Result<bool, OutboxError> {
+        self.write(move |connection| repair::requeue(connection, None, id, now))
+    }
+
+    /// Returns whether there was such a parked call or dead letter.
+    pub(in crate::outbox) fn discard(&self, id: CallId) -> Result<bool, OutboxError> {
+        self.write(move |connection| repair::discard(connection, None, id))
+    }
+
+    pub(in crate::outbox) fn stats(&self) -> Result<OutboxStats, OutboxError> {
+        let mut count = Count::new(None);
+        self.read(move |connection, _| count.step(connection, Clock::system().now()))
+    }
+
+    /// Checks the whole file, over a connection of its own: this may take long.
+    pub(in crate::outbox) fn quick_check(&self) -> Result<(), OutboxError> {
+        let database = Database::open(&self.path)?;
+        let check = "PRAGMA quick_check(1)";
+        let health: String = database
+            .connection
+            .query_row(check, (), |row| row.get(0))
+            .map_err(sqlite_error)?;
+        if health == "ok" {
+            Ok(())
+        } else {
+            Err(OutboxError::Corrupt(health.into()))
+        }
+    }
+
+    fn read<T, R>(&self, mut work: R) -> Result<T, OutboxError>
+    where
+        T: Send + 'static,
+        R: FnMut(&Connection, &Owners) -> rusqlite::Result<Option<T>> + Send + 'static,
+    {
+        wait(|reply| {
+            let work = move |connection: &mut Connection, owners: &mut Owners, _| {
+                work(connection, owners).map_err(sqlite_error)
+            };
+            self.handle.read(work, reply);
+        })
+    }
+
+    fn write<T, W>(&self, mut work: W) -> Result<T, OutboxError>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        wait(|reply| {
+            let work = move |connection: &Connection, _: &mut Owner| work(connection).map_err(sqlite_error);
+            self.handle.write(work, reply);
+        })
+    }
+}
+
+impl Drop for Inspector {
+    /// Waits until the file is closed: the process may be about to exit.
+    fn drop(&mut self) {
+        let _ = wait(|reply| self.handle.leave(Some(reply)));
+    }
+}
+
+fn wait<T: Send + 'static>(submit: impl FnOnce(Reply<T>)) -> Result<T, OutboxError> {
+    let (sender, answer) = sync_channel(1);
+    submit(Box::new(move |result| drop(sender.send(result))));
+    answer.recv().unwrap_or(Err(OutboxError::Stopped))
+}

@@ -1,0 +1,119 @@
+//! The rows of lanes: found, extended, released and removed.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::WallTime;
+use super::rows;
+use crate::{call_id::CallId, error::ParkReason};
+
+pub(super) const FIND: &str = "SELECT id, owner, claim, taken, next_seq FROM lanes WHERE queue = ?1 AND name = ?2";
+pub(super) const EXTEND: &str = "
+    INSERT INTO lanes (queue, name, next_seq, parked_at, reason) VALUES (?1, ?2, 2, ?3, ?4)
+    ON CONFLICT (queue, name) DO UPDATE SET next_seq = next_seq + 1
+    RETURNING id, owner, next_seq - 1 AS seq";
+pub(super) const PLACE: &str = "UPDATE calls SET state = 'waiting', lane = ?2, seq = ?3 WHERE id = ?1";
+pub(super) const RELEASE: &str = "
+    UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = ?3, parked_by = ?4, reason = ?5 WHERE id = ?1";
+pub(super) const FIRST_SEQ: &str = "SELECT min(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
+pub(super) const LAST_SEQ: &str = "SELECT max(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
+pub(super) const REMOVE_IF_EMPTY: &str = "
+    DELETE FROM lanes WHERE id = ?1
+    AND NOT EXISTS (SELECT 1 FROM calls WHERE lane = ?1 AND state = 'waiting')";
+
+/// A lane as it is before a change.
+pub(super) struct Lane {
+    pub(super) id: i64,
+    pub(super) owner: Option<i64>,
+    pub(super) claim: i64,
+    pub(super) taken: i64,
+    pub(super) next_seq: i64,
+}
+
+pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite::Result<Option<Lane>> {
+    let mut find = connection.prepare_cached(FIND)?;
+    let lane = find.query_row([queue, name], |row| {
+        Ok(Lane {
+            id: rows::number(row, "id"),
+            owner: rows::optional_number(row, "owner"),
+            claim: rows::number(row, "claim"),
+            taken: rows::number(row, "taken"),
+            next_seq: rows::number(row, "next_seq"),
+        })
+    });
+    lane.optional()
+}
+
+/// The lane, if this owner has it under this claim.
+pub(super) fn find_current(
+    connection: &Connection,
+    queue: &str,
+    name: &str,
+    owner: i64,
+    claim: i64,
+) -> rusqlite::Result<Option<Lane>> {
+    let lane = find(connection, queue, name)?;
+    Ok(lane.filter(|lane| lane.owner == Some(owner) && lane.claim == claim))
+}
+
+/// A lane that has got one more call.
+pub(super) struct Extended {
+    pub(super) lane: i64,
+    pub(super) is_owned: bool,
+}
+
+/// Puts a stored call at the end of a lane, which is created, free and due, if it does not exist.
+pub(super) fn append(
+    connection: &Connection,
+    (queue, name): (&str, &str),
+    call: CallId,
+    now: WallTime,
+    reason: ParkReason,
+) -> rusqlite::Result<Extended> {
+    let mut extend = connection.prepare_cached(EXTEND)?;
+    let (extended, seq) = extend.query_row(params![queue, name, now, reason.as_str()], |row| {
+        let extended = Extended {
+            lane: rows::number(row, "id"),
+            is_owned: rows::optional_number(row, "owner").is_some(),
+        };
+        Ok((extended, rows::number(row, "seq")))
+    })?;
+    connection
+        .prepare_cached(PLACE)?
+        .execute(params![call.to_bytes(), extended.lane, seq])?;
+    Ok(extended)
+}
+
+/// When a released lane is due, and why.
+#[derive(Default)]
+pub(super) struct Release {
+    pub(super) now: WallTime,
+    pub(super) wait: WallTime,
+    pub(super) by: Option<i64>,
+    pub(super) reason: Option<ParkReason>,
+}
+
+pub(super) fn release(connection: &Connection, lane: i64, release: &Release) -> rusqlite::Result<()> {
+    let Release { now, wait, by, reason } = release;
+    let reason = reason.map(ParkReason::as_str);
+    connection
+        .prepare_cached(RELEASE)?
+        .execute(params![lane, now, wait, by, reason])?;
+    Ok(())
+}
+
+/// Whether there was nothing left in the lane.
+pub(super) fn remove_if_empty(connection: &Connection, lane: i64) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached(REMOVE_IF_EMPTY)?.execute([lane])? > 0)
+}
+
+/// The last waiting call of a lane.
+pub(super) fn last_seq(connection: &Connection, lane: i64) -> rusqlite::Result<Option<i64>> {
+    let mut last = connection.prepare_cached(LAST_SEQ)?;
+    last.query_row([lane], |row| Ok(rows::optional_number(row, "seq")))
+}
+
+/// The first waiting call of a lane.
+pub(super) fn first_seq(connection: &Connection, lane: i64) -> rusqlite::Result<Option<i64>> {
+    let mut first = connection.prepare_cached(FIRST_SEQ)?;
+    first.query_row([lane], |row| Ok(rows::optional_number(row, "seq")))
+}

@@ -1,0 +1,224 @@
+//! The store in an SQLite database, which the processes of one host share.
+//!
+//! - [`file`] opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced.
+//! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file.
+//! - [`owners`] are alive while they hold the lock on an [`owner_file`]; [`watch`] frees the lanes of dead ones.
+//! - [`insert`], [`claim`] (of what is [`due`]), [`settle`], [`inspect`] and [`repair`] are the operations, on [`lanes`]
+//!   and [`rows`]; an [`inspector`] does the last two for an operator.
+
+#[cfg(not(unix))]
+compile_error!("the feature `outbox` needs a Unix host");
+
+mod claim;
+mod due;
+mod error;
+mod file;
+mod handle;
+mod insert;
+mod inspect;
+mod inspector;
+mod jobs;
+mod lanes;
+mod open_file;
+mod owner_file;
+mod owners;
+mod repair;
+mod rows;
+mod schema;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod watch;
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
+use self::{
+    error::sqlite_error,
+    file::Database,
+    handle::Handle,
+    inspect::{Count, List, PAGE},
+    owners::{Member, Owner, Owners},
+    rows::milliseconds,
+};
+use super::{
+    ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
+};
+use crate::{
+    call_id::CallId,
+    clock::Clock,
+    error::OutboxError,
+    outbox::entry::{EntryQuery, OutboxEntry, OutboxStats},
+};
+
+/// Checks that there is an outbox at `path`, creates it if there is none, and closes it. Returns the absolute path, with
+/// links resolved.
+///
+/// # Errors
+///
+/// All that is wrong with the path or the file. A file that is not an outbox is not changed.
+pub(in crate::outbox) fn prepare(path: &Path) -> Result<PathBuf, OutboxError> {
+    let path = file::resolve(path)?;
+    Database::open(&path)?;
+    Ok(path)
+}
+
+/// An owner's handle on the store. Dropping it without [`close`](Store::close) counts as the death of the owner.
+pub(in crate::outbox) struct SqliteStore {
+    handle: Rc<Handle>,
+    queue: Rc<str>,
+    max_bytes: u64,
+}
+
+impl SqliteStore {
+    /// A new owner. `path` is a path that [`prepare`] has returned. Does not wait for the file: while it can't be opened,
+    /// each operation returns the reason.
+    pub(in crate::outbox) fn open(path: &Path, queue: String, max_bytes: u64) -> Rc<Self> {
+        Self::with_handle(Handle::join(path), queue, max_bytes)
+    }
+
+    fn with_handle(handle: Handle, queue: String, max_bytes: u64) -> Rc<Self> {
+        Rc::new(Self {
+            handle: Rc::new(handle),
+            queue: queue.into(),
+            max_bytes,
+        })
+    }
+
+    /// A change: it is submitted when the future is polled, and made even if the future is dropped after that.
+    fn write<T, W>(&self, work: W) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+    {
+        let (handle, queue, mut work) = (Rc::clone(&self.handle), self.queue.to_string(), work);
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let reply = Box::new(|result| drop(sender.send(result)));
+            handle.write(move |connection, owner| work(connection, owner, &queue), reply);
+            answer.await.unwrap_or(Err(OutboxError::Stopped))
+        })
+    }
+
+    fn read<T, R>(&self, work: R) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        R: FnMut(&mut Connection, &mut Owners, Member) -> Result<Option<T>, OutboxError> + Send + 'static,
+    {
+        let handle = Rc::clone(&self.handle);
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            handle.read(work, Box::new(|result| drop(sender.send(result))));
+            answer.await.unwrap_or(Err(OutboxError::Stopped))
+        })
+    }
+}
+
+#[cfg(test)]
+impl SqliteStore {
+    /// An owner with a thread and a connection of its own, as in another process.
+    pub(super) fn open_apart(path: &Path, queue: String, max_bytes: u64) -> Rc<Self> {
+        Self::with_handle(Handle::start_apart(path), queue, max_bytes)
+    }
+}
+
+impl Store for SqliteStore {
+    fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
+        let max_bytes = self.max_bytes;
+        self.write(move |connection, owner, queue| insert::insert(connection, owner, queue, max_bytes, &message))
+    }
+
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
+        self.write(move |connection, owner, queue| claim::claim(connection, owner, queue, &request))
+    }
+
+    fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
+        let queue = self.queue.to_string();
+        self.read(move |connection, owners, member| {
+            let owner = owners.member(member).id;
+            settle::is_current(connection, owner, &queue, &lane, &ids)
+                .map(Some)
+                .map_err(sqlite_error)
+        })
+    }
+
+    fn has_calls(&self, lane: String) -> StoreFuture<bool> {
+        let queue = self.queue.to_string();
+        self.read(move |connection, _, _| {
+            let found = lanes::find(connection, &queue, &lane).map_err(sqlite_error)?;
+            Ok(Some(found.is_some()))
+        })
+    }
+
+    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
+        self.write(move |connection, _, _| settle::set_worker(connection, &ids, &worker_id).map_err(sqlite_error))
+    }
+
+    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+        self.write(move |connection, owner, queue| {
+            settle::settle(connection, owner, queue, &settlement).map_err(sqlite_error)
+        })
+    }
+
+    fn release_all(&self, now: WallTime) -> StoreFuture<()> {
+        self.write(move |connection, owner, _| settle::release_all(connection, owner.id, now).map_err(sqlite_error))
+    }
+
+    fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
+        self.read(move |connection, owners, member| {
+            let now = (now, Clock::system().instant());
+            owners.watch(connection, member, now, delay).map(Some)
+        })
+    }
+
+    fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
+        let until = platform_now.saturating_sub(milliseconds(keep));
+        let purge = move |connection: &Connection, _: &mut Owner, _: &str| {
+            settle::purge(connection, platform_now, until, PAGE).map_err(sqlite_error)
+        };
+        let store = Self {
+            handle: Rc::clone(&self.handle),
+            queue: Rc::clone(&self.queue),
+            max_bytes: self.max_bytes,
+        };
+        Box::pin(async move {
+            while store.write(purge).await? == PAGE as usize {}
+            Ok(())
+        })
+    }
+
+    fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>> {
+        let mut list = List::new(query, Some(self.queue.to_string()));
+        self.read(move |connection, owners, _| list.step(connection, &owners.folder).map_err(sqlite_error))
+    }
+
+    fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
+        self.write(move |connection, _, queue| repair::requeue(connection, Some(queue), id, now).map_err(sqlite_error))
+    }
+
+    fn discard(&self, id: CallId) -> StoreFuture<bool> {
+        self.write(move |connection, _, queue| repair::discard(connection, Some(queue), id).map_err(sqlite_error))
+    }
+
+    fn stats(&self) -> StoreFuture<OutboxStats> {
+        let mut count = Count::new(Some(self.queue.to_string()));
+        self.read(move |connection, _, _| count.step(connection, Clock::system().now()).map_err(sqlite_error))
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        let handle = Rc::clone(&self.handle);
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            handle.leave(Some(Box::new(|result| drop(sender.send(result)))));
+            answer.await.unwrap_or(Err(OutboxError::Stopped))
+        })
+    }
+}

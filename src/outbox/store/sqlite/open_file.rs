@@ -1,0 +1,137 @@
+//! The file at the outbox's path, which is opened again when it was removed or replaced.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use log::{error, info};
+use rusqlite::Connection;
+
+use super::{
+    file::{Database, FileId, with_suffix},
+    owners::Owners,
+};
+use crate::{
+    clock::Clock,
+    error::OutboxError,
+    util::{chain, ignore_panic},
+};
+
+/// How often the file is opened at most.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// How long other processes may have the former file open: until they look at it, which they do every 2 s.
+const OTHERS_CLOSE_WITHIN: Duration = Duration::from_secs(3);
+
+pub(super) struct OpenFile {
+    path: PathBuf,
+    database: Option<Database>,
+    /// The file that is open, for the registry.
+    id: Arc<Mutex<Option<FileId>>>,
+    /// Its log, once there is one.
+    log: Option<FileId>,
+    /// Why the file is not open.
+    error: Option<OutboxError>,
+    tried_at: Option<Instant>,
+    closed_until: Option<Instant>,
+    clock: Clock,
+}
+
+impl OpenFile {
+    pub(super) fn new(path: PathBuf, id: Arc<Mutex<Option<FileId>>>) -> Self {
+        Self {
+            path,
+            database: None,
+            id,
+            log: None,
+            error: None,
+            tried_at: None,
+            closed_until: None,
+            clock: Clock::system(),
+        }
+    }
+
+    /// The connection, if the file at the path is open.
+    pub(super) fn current(&self) -> Option<&Connection> {
+        let database = self.database.as_ref()?;
+        (FileId::of(&self.path).ok()? == database.id()).then_some(&database.connection)
+    }
+
+    /// The connection to the file at the path. A file that is not open is opened, at most once a second.
+    pub(super) fn ready(&mut self, owners: &mut Owners) -> Result<&mut Connection, OutboxError> {
+        self.close_if_moved(owners);
+        if self.database.is_none() {
+            self.open(owners)?;
+        }
+        let database = self.database.as_mut().ok_or(OutboxError::Stopped)?;
+        Ok(&mut database.connection)
+    }
+
+    fn close_if_moved(&mut self, owners: &Owners) {
+        let Some(database) = &self.database else { return };
+        let log = FileId::of(&with_suffix(&self.path, "-wal")).ok();
+        let problem = match FileId::of(&self.path) {
+            Ok(id) if id == database.id() && (log == self.log || self.log.is_none()) => {
+                self.log = log;
+                return;
+            }
+            // What the log holds is saved below: this process has it open.
+            Ok(id) if id == database.id() => "separated from its log, which was removed or replaced",
+            Ok(_) => "replaced",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "removed",
+            // It may come back.
+            Err(_) => "made inaccessible",
+        };
+        ignore_panic(|| error!("the outbox {:?} was {problem}; opening it again", self.path));
+        // SQLite finds log and index by the path: those of the former file must be empty and unused before another file is
+        // opened there.
+        if owners.has_others(&database.connection).unwrap_or(true) {
+            self.closed_until = self.clock.instant().checked_add(OTHERS_CLOSE_WITHIN);
+        }
+        let _ = database
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+        (self.database, self.log) = (None, None);
+        self.error = Some(OutboxError::NotFound);
+        self.share_id();
+    }
+
+    fn open(&mut self, owners: &mut Owners) -> Result<(), OutboxError> {
+        let now = self.clock.instant();
+        let was_tried = self
+            .tried_at
+            .is_some_and(|at| now.saturating_duration_since(at) < OPEN_EVERY);
+        let is_closed = self.closed_until.is_some_and(|until| now < until);
+        if let Some(error) = self.error.clone().filter(|_| was_tried || is_closed) {
+            return Err(error);
+        }
+        let is_first = self.tried_at.replace(now).is_none();
+        match Database::open(&self.path) {
+            Ok(database) => {
+                if !is_first {
+                    owners.start_again();
+                    ignore_panic(|| info!("the outbox {:?} is open again", self.path));
+                }
+                // Housekeeping, which the next look at the owners repeats.
+                let _ = owners.clean(&database.connection, now);
+                (self.database, self.error) = (Some(database), None);
+                self.share_id();
+                Ok(())
+            }
+            Err(error) => {
+                if self.error.as_ref() != Some(&error) {
+                    ignore_panic(|| error!("the outbox {:?} can't be opened: {}", self.path, chain(&error)));
+                }
+                self.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn share_id(&self) {
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = self.database.as_ref().map(Database::id);
+    }
+}

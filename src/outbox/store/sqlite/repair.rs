@@ -1,0 +1,79 @@
+//! Requeueing and discarding calls that are not live.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::WallTime;
+use super::{
+    inspect::state,
+    lanes::{self, Release},
+    rows,
+};
+use crate::{call_id::CallId, error::ParkReason};
+
+pub(super) const FIND: &str = concat!(
+    "SELECT calls.queue, calls.lane, home FROM calls LEFT JOIN lanes ON lanes.id = calls.lane
+    WHERE calls.id = ?1 AND (?2 IS NULL OR calls.queue = ?2) AND ",
+    state!(),
+    " <> 'live'"
+);
+pub(super) const RENEW: &str = "
+    UPDATE calls SET attempts = 0, parks = 0, faults = 0, rejections = 0, takeovers = 0, age = 0, dead_at = NULL WHERE id = ?1";
+pub(super) const DISCARD: &str = "DELETE FROM calls WHERE id = ?1";
+
+/// A call that is not live.
+struct Idle {
+    queue: String,
+    lane: Option<i64>,
+    home: String,
+}
+
+fn find_idle(connection: &Connection, queue: Option<&str>, id: CallId) -> rusqlite::Result<Option<Idle>> {
+    let mut find = connection.prepare_cached(FIND)?;
+    let idle = find.query_row(params![id.to_bytes(), queue], |row| {
+        Ok(Idle {
+            queue: rows::text(row, "queue"),
+            lane: rows::optional_number(row, "lane"),
+            home: rows::text(row, "home"),
+        })
+    });
+    idle.optional()
+}
+
+/// Makes a parked call or a dead letter the last of its lane, which is due now if it has no owner.
+pub(super) fn requeue(
+    connection: &Connection,
+    queue: Option<&str>,
+    id: CallId,
+    now: WallTime,
+) -> rusqlite::Result<bool> {
+    let Some(idle) = find_idle(connection, queue, id)? else {
+        return Ok(false);
+    };
+    let reason = ParkReason::Requeued;
+    connection.prepare_cached(RENEW)?.execute([id.to_bytes()])?;
+    let extended = lanes::append(connection, (&idle.queue, &idle.home), id, now, reason)?;
+    if !extended.is_owned {
+        let release = Release {
+            now,
+            reason: Some(reason),
+            ..Release::default()
+        };
+        lanes::release(connection, extended.lane, &release)?;
+    }
+    if let Some(former) = idle.lane {
+        lanes::remove_if_empty(connection, former)?;
+    }
+    Ok(true)
+}
+
+/// Deletes a parked call or a dead letter.
+pub(super) fn discard(connection: &Connection, queue: Option<&str>, id: CallId) -> rusqlite::Result<bool> {
+    let Some(idle) = find_idle(connection, queue, id)? else {
+        return Ok(false);
+    };
+    connection.prepare_cached(DISCARD)?.execute([id.to_bytes()])?;
+    if let Some(lane) = idle.lane {
+        lanes::remove_if_empty(connection, lane)?;
+    }
+    Ok(true)
+}

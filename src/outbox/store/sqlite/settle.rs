@@ -1,0 +1,204 @@
+//! Settling the calls of a message, and giving lanes back.
+
+use rusqlite::{Connection, params};
+
+use super::super::{Change, Failure, LaneClaim, Settled, Settlement, Then, WallTime, isolated_lane};
+use super::{
+    lanes::{self, Release},
+    owners::Owner,
+    rows::milliseconds,
+};
+use crate::{call_id::CallId, error::ParkReason};
+
+pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1 AND lane = ?2";
+pub(super) const RECORD: &str = "
+    UPDATE calls SET attempts = ?3, parks = ?4, faults = ?5, takeovers = ?6, age = ?7, status_code = ?8, last_error = ?9,
+        worker_id = coalesce(worker_id, ?10), rejections = ?11
+    WHERE id = ?1 AND lane = ?2";
+pub(super) const BURY: &str = "
+    UPDATE calls SET state = 'dead', lane = NULL, seq = NULL, dead_at = NULL WHERE id = ?1 AND lane = ?2";
+pub(super) const HAS_CALL: &str = "SELECT 1 FROM calls WHERE id = ?1 AND lane = ?2";
+pub(super) const SET_WORKER: &str = "UPDATE calls SET worker_id = ?2 WHERE id = ?1 AND worker_id IS NULL";
+pub(super) const RELEASE_ALL: &str = "
+    UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = 0, parked_by = NULL, reason = ?3 WHERE owner = ?1";
+pub(super) const STAMP: &str = "UPDATE calls SET dead_at = ?1 WHERE state = 'dead' AND dead_at IS NULL";
+pub(super) const PURGE: &str = "
+    DELETE FROM calls WHERE rowid IN (SELECT rowid FROM calls WHERE state = 'dead' AND dead_at <= ?1 LIMIT ?2)";
+
+/// Writes what became of calls, if the lane is this owner's under the claim.
+pub(super) fn settle(
+    connection: &Connection,
+    owner: &Owner,
+    queue: &str,
+    settlement: &Settlement,
+) -> rusqlite::Result<Settled> {
+    let Settlement {
+        lane,
+        changes,
+        then,
+        now,
+    } = settlement;
+    let (name, claim) = (lane.lane.as_str(), lane.claim);
+    let Some(current) = lanes::find_current(connection, queue, name, owner.id, claim)? else {
+        return Ok(Settled::NotCurrent);
+    };
+    for (id, change) in changes {
+        apply(connection, current.id, *id, change)?;
+    }
+    match then {
+        Then::Continue => {}
+        Then::Park { wait, reason } => {
+            let release = Release {
+                now: *now,
+                wait: milliseconds(*wait),
+                by: Some(owner.id),
+                reason: Some(*reason),
+            };
+            lanes::release(connection, current.id, &release)?;
+            let is_removed = lanes::remove_if_empty(connection, current.id)?;
+            return Ok(Settled::Done {
+                is_released: !is_removed,
+            });
+        }
+        Then::Isolate { wait, reason } => {
+            let release = Release {
+                now: *now,
+                wait: milliseconds(*wait),
+                by: Some(owner.id),
+                reason: Some(*reason),
+            };
+            isolate(connection, (queue, name), changes, *reason, &release)?;
+        }
+    }
+    let is_released = go_on(connection, current.id, current.taken, *now)?;
+    Ok(Settled::Done { is_released })
+}
+
+fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::Delete => {
+            connection
+                .prepare_cached(DELETE)?
+                .execute(params![id.to_bytes(), lane])?;
+        }
+        Change::Keep(failure) => record(connection, lane, id, failure)?,
+        Change::DeadLetter(failure) => {
+            record(connection, lane, id, failure)?;
+            connection.prepare_cached(BURY)?.execute(params![id.to_bytes(), lane])?;
+        }
+    }
+    Ok(())
+}
+
+fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> rusqlite::Result<()> {
+    let history = &failure.history;
+    connection.prepare_cached(RECORD)?.execute(params![
+        id.to_bytes(),
+        lane,
+        history.attempts,
+        history.parks,
+        history.faults,
+        history.takeovers,
+        milliseconds(history.age),
+        failure.status_code,
+        failure.error,
+        failure.worker_id,
+        history.rejections,
+    ])?;
+    Ok(())
+}
+
+/// Moves the calls that were kept to a lane of their own, which is parked unless it has an owner.
+fn isolate(
+    connection: &Connection,
+    (queue, name): (&str, &str),
+    changes: &[(CallId, Change)],
+    reason: ParkReason,
+    release: &Release,
+) -> rusqlite::Result<()> {
+    let mut kept = changes
+        .iter()
+        .filter(|(_, change)| matches!(change, Change::Keep(_)))
+        .map(|(id, _)| *id)
+        .peekable();
+    let Some(own) = kept.peek().map(|first| isolated_lane(name, *first)) else {
+        return Ok(());
+    };
+    for id in kept {
+        let extended = lanes::append(connection, (queue, &own), id, release.now, reason)?;
+        if !extended.is_owned {
+            lanes::release(connection, extended.lane, release)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the lane if it has no calls left, and releases it if the owner has taken none of those left. Returns whether it
+/// was released.
+fn go_on(connection: &Connection, lane: i64, taken: i64, now: WallTime) -> rusqlite::Result<bool> {
+    match lanes::first_seq(connection, lane)? {
+        None => {
+            lanes::remove_if_empty(connection, lane)?;
+            Ok(false)
+        }
+        Some(first) if first <= taken => Ok(false),
+        Some(_) => {
+            lanes::release(
+                connection,
+                lane,
+                &Release {
+                    now,
+                    ..Release::default()
+                },
+            )?;
+            Ok(true)
+        }
+    }
+}
+
+/// Whether the lane is this owner's under the claim, and has these calls.
+pub(super) fn is_current(
+    connection: &Connection,
+    owner: i64,
+    queue: &str,
+    lane: &LaneClaim,
+    ids: &[CallId],
+) -> rusqlite::Result<bool> {
+    let Some(lane) = lanes::find_current(connection, queue, &lane.lane, owner, lane.claim)? else {
+        return Ok(false);
+    };
+    let mut has_call = connection.prepare_cached(HAS_CALL)?;
+    for id in ids {
+        if !has_call.exists(params![id.to_bytes(), lane.id])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn set_worker(connection: &Connection, ids: &[CallId], worker_id: &str) -> rusqlite::Result<()> {
+    let mut set_worker = connection.prepare_cached(SET_WORKER)?;
+    for id in ids {
+        set_worker.execute(params![id.to_bytes(), worker_id])?;
+    }
+    Ok(())
+}
+
+pub(super) fn release_all(connection: &Connection, owner: i64, now: WallTime) -> rusqlite::Result<()> {
+    let reason = ParkReason::Shutdown.as_str();
+    connection
+        .prepare_cached(RELEASE_ALL)?
+        .execute(params![owner, now, reason])?;
+    Ok(())
+}
+
+/// Deletes at most `limit` dead letters that died before `until`. Returns how many. One that was not dated is dated now.
+pub(super) fn purge(
+    connection: &Connection,
+    platform_now: WallTime,
+    until: WallTime,
+    limit: u32,
+) -> rusqlite::Result<usize> {
+    connection.prepare_cached(STAMP)?.execute([platform_now])?;
+    connection.prepare_cached(PURGE)?.execute(params![until, limit])
+}

@@ -1,0 +1,134 @@
+//! The behaviour of the file, its thread and its owners. The contract suite tests the operations.
+
+#![expect(clippy::arithmetic_side_effects, reason = "the numbers of a test are small")]
+
+mod commit;
+mod damage;
+mod file;
+mod owners;
+mod plans;
+mod replaced;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::super::{
+    Change, ClaimRequest, Claimed, Inserted, LaneClaim, NewCall, NewMessage, Settled, Settlement, Store as _, Then,
+};
+use super::{SqliteStore, prepare};
+use crate::{call::CallKind, call_id::CallId, clock::Clock, error::OutboxError};
+
+/// An outbox in a folder of its own.
+struct Outbox {
+    folder: TempDir,
+    path: PathBuf,
+}
+
+impl Outbox {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = prepare(&folder.path().join("outbox.db")).unwrap();
+        Self { folder, path }
+    }
+
+    fn store(&self) -> Rc<SqliteStore> {
+        self.store_of(u64::MAX)
+    }
+
+    fn store_of(&self, max_bytes: u64) -> Rc<SqliteStore> {
+        SqliteStore::open(&self.path, "queue".into(), max_bytes)
+    }
+
+    /// A store as another process has it.
+    fn store_apart(&self) -> Rc<SqliteStore> {
+        SqliteStore::open_apart(&self.path, "queue".into(), u64::MAX)
+    }
+
+    /// An operator's connection.
+    fn connect(&self) -> Connection {
+        Connection::open(&self.path).unwrap()
+    }
+
+    fn count(&self, what: &str) -> i64 {
+        self.connect()
+            .query_row(&format!("SELECT count(*) FROM {what}"), (), |row| row.get(0))
+            .unwrap()
+    }
+
+    fn companion(&self, suffix: &str) -> PathBuf {
+        super::file::with_suffix(&self.path, suffix)
+    }
+
+    /// The names in the folder of the owners.
+    fn owner_files(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.companion("-owners")).into_iter().flatten();
+        files.map(|file| file.unwrap().path()).collect()
+    }
+}
+
+fn message(lane: &str, body: &str) -> NewMessage {
+    let id = CallId::new(&Clock::system());
+    NewMessage {
+        lane: lane.to_owned(),
+        calls: vec![NewCall {
+            id,
+            kind: CallKind::Status,
+            target_id: lane.to_owned(),
+            idempotency_key: id.to_string(),
+            body: body.to_owned(),
+        }],
+        worker_id: None,
+        park: None,
+        is_head: false,
+        withdrawn: None,
+        now: 1_800_000_000_000,
+    }
+}
+
+async fn insert(store: &SqliteStore, lane: &str) -> Result<Inserted, OutboxError> {
+    store.insert(message(lane, "{}")).await
+}
+
+async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
+    let all = ClaimRequest {
+        now: 1_900_000_000_000,
+        due: Vec::new(),
+        not_due: Vec::new(),
+        max_calls: 1_000,
+        max_bytes: usize::MAX,
+    };
+    store.claim(all).await
+}
+
+async fn deliver(store: &SqliteStore, lane: LaneClaim, id: CallId) -> Result<Settled, OutboxError> {
+    let settlement = Settlement {
+        lane,
+        changes: vec![(id, Change::Delete)],
+        then: Then::Continue,
+        now: 1_800_000_000_000,
+    };
+    store.settle(settlement).await
+}
+
+/// Repeats `attempt` until it succeeds.
+async fn eventually<T, F: Future<Output = Result<T, OutboxError>>>(attempt: impl Fn() -> F) -> T {
+    let limit = now() + Duration::from_secs(10);
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) if now() > limit => panic!("{error}"),
+            Err(_) => actix_rt::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn now() -> Instant {
+    Clock::system().instant()
+}

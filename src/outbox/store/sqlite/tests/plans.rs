@@ -1,0 +1,94 @@
+use super::super::{claim, due, insert, inspect, lanes, repair, settle, watch};
+use super::*;
+
+/// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
+const STATEMENTS: &[&str] = &[
+    lanes::FIND,
+    lanes::EXTEND,
+    lanes::PLACE,
+    lanes::RELEASE,
+    lanes::FIRST_SEQ,
+    lanes::LAST_SEQ,
+    lanes::REMOVE_IF_EMPTY,
+    insert::FIND_KEY,
+    insert::REPLACE_DEAD,
+    insert::EXTEND_LANE,
+    insert::INSERT,
+    due::NEXT_PARKER,
+    due::DUE,
+    due::AHEAD,
+    due::NOT_DUE,
+    due::PARKED_BY,
+    claim::OUTLINE,
+    claim::CALLS,
+    claim::TAKE,
+    settle::DELETE,
+    settle::RECORD,
+    settle::BURY,
+    settle::HAS_CALL,
+    settle::SET_WORKER,
+    settle::RELEASE_ALL,
+    settle::STAMP,
+    settle::PURGE,
+    watch::NEXT_OWNER,
+    watch::LANES_OF,
+    watch::COUNT,
+    watch::FIRST,
+    watch::COUNT_TAKEOVER,
+    watch::MOVE_LANES,
+    inspect::PAGE_END,
+    inspect::LIST,
+    inspect::COUNT,
+    inspect::GET,
+    repair::FIND,
+    repair::RENEW,
+    repair::DISCARD,
+];
+
+#[test]
+fn statements_search_by_an_index() {
+    let outbox = Outbox::new();
+    let connection = outbox.connect();
+    for statement in STATEMENTS {
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+        let mut steps = plan.raw_query();
+        while let Some(row) = steps.next().unwrap() {
+            let step: String = row.get("detail").unwrap();
+            // A subquery is bounded by its own steps.
+            let is_scan = step.contains("SCAN") && !step.contains("SCAN (subquery");
+            assert!(!is_scan && !step.contains("TEMP B-TREE"), "{step} in {statement}");
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_claim_reads_no_more_than_it_takes() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    let fill = store.write(|connection, _, _| {
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+            INSERT INTO lanes (queue, name, next_seq, parked_at, wait, parked_by)
+            SELECT 'queue', 'not due ' || i, 2, 1900000000000, 1000 + i, 7 FROM n;
+            INSERT INTO lanes (id, queue, name, next_seq, parked_at) VALUES (0, 'queue', 'deep', 20001, 0);
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+            INSERT INTO calls (id, state, queue, lane, seq, home, message, kind, target_id, idempotency_key, created_at, body)
+            SELECT randomblob(16), 'waiting', 'queue', 0, i, 'deep', randomblob(16), 'status', 't', i, 0, '{}' FROM n";
+        connection.execute_batch(fill).map_err(super::super::sqlite_error)
+    });
+    fill.await.unwrap();
+    let claimed = claim(&store).await.unwrap();
+    assert_eq!(claimed.messages.len(), 16);
+    assert_eq!(claimed.next_due, Some(Duration::from_millis(1_001)));
+    let steps = store.read(|connection, _, _| {
+        let mut steps = 0;
+        for statement in STATEMENTS {
+            let statement = connection
+                .prepare_cached(statement)
+                .map_err(super::super::sqlite_error)?;
+            steps += statement.get_status(rusqlite::StatementStatus::VmStep);
+        }
+        Ok(Some(steps))
+    });
+    let steps = steps.await.unwrap();
+    assert!(steps < 2_000, "{steps}");
+}

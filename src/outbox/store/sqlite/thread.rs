@@ -1,0 +1,189 @@
+//! The thread that has the file open. It does the jobs of all handles of this process, and commits for all (group commit).
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc::Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::TransactionBehavior;
+
+use super::{
+    error::sqlite_error,
+    file::FileId,
+    jobs::{Read, Reply, Write},
+    open_file::OpenFile,
+    owners::{Member, Owners},
+};
+use crate::{clock::Clock, error::OutboxError};
+
+/// How many jobs may share a transaction.
+const MAX_BATCH: usize = 1024;
+
+/// The longest pause between two transactions.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) enum Message {
+    Write(Box<dyn Write>),
+    Read(Box<dyn Read>),
+    Leave(Leave),
+}
+
+/// A handle is given up.
+pub(super) struct Leave {
+    pub(super) member: Member,
+    /// Whether no handle is left: the thread ends.
+    pub(super) is_last: bool,
+    pub(super) reply: Option<Reply<()>>,
+}
+
+pub(super) struct Worker {
+    file: OpenFile,
+    owners: Owners,
+    clock: Clock,
+    /// No transaction starts before this time, for the benefit of other processes.
+    paused_until: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn new(path: PathBuf, id: Arc<Mutex<Option<FileId>>>) -> Self {
+        Self {
+            owners: Owners::new(&path),
+            file: OpenFile::new(path, id),
+            clock: Clock::system(),
+            paused_until: None,
+        }
+    }
+
+    /// Does jobs until the last handle is given up. Then it closes the file, and only then answers.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        // An error is answered to the first job.
+        let _ = self.file.ready(&mut self.owners);
+        let mut reads = VecDeque::new();
+        let last = loop {
+            let first = if reads.is_empty() {
+                match messages.recv() {
+                    Ok(message) => Some(message),
+                    Err(_) => break None,
+                }
+            } else {
+                None
+            };
+            let mut leaves = Vec::new();
+            let mut sort = |messages: &mut dyn Iterator<Item = Message>| {
+                let mut writes = Vec::new();
+                for message in messages {
+                    match message {
+                        Message::Write(job) => writes.push(job),
+                        Message::Read(job) => reads.push_back(job),
+                        Message::Leave(leave) => leaves.push(leave),
+                    }
+                }
+                writes
+            };
+            let writes = sort(&mut first.into_iter().chain(messages.try_iter().take(MAX_BATCH)));
+            if self.commit(writes) == Err(OutboxError::Locked) {
+                // The jobs that came meanwhile have waited for the file, too.
+                for job in sort(&mut messages.try_iter()) {
+                    job.end(Err(OutboxError::Locked));
+                }
+            }
+            self.read(&mut reads);
+            if let Some(last) = self.leave(leaves) {
+                break Some(last);
+            }
+        };
+        drop(self);
+        if let Some(reply) = last.and_then(|last| last.reply) {
+            reply(Ok(()));
+        }
+    }
+
+    /// Does jobs in as few transactions as possible, and answers them.
+    fn commit(&mut self, mut jobs: Vec<Box<dyn Write>>) -> Result<(), OutboxError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = self.transact(&mut jobs);
+        if outcome.is_ok() || outcome == Err(OutboxError::Locked) || jobs.len() == 1 {
+            for job in jobs {
+                job.end(outcome.clone());
+            }
+            return outcome;
+        }
+        // The transaction may have failed because of one job. A locked file is waited for once.
+        for mut job in jobs {
+            if outcome != Err(OutboxError::Locked) {
+                outcome = self.transact(std::slice::from_mut(&mut job));
+            }
+            job.end(outcome.clone());
+        }
+        outcome
+    }
+
+    /// Does jobs in one transaction. A job that fails is rolled back alone.
+    fn transact(&mut self, jobs: &mut [Box<dyn Write>]) -> Result<(), OutboxError> {
+        if let Some(pause) = self.paused_until.take() {
+            thread::sleep(pause.saturating_duration_since(self.clock.instant()));
+        }
+        let connection = self.file.ready(&mut self.owners)?;
+        let immediate = TransactionBehavior::Immediate;
+        let mut transaction = connection.transaction_with_behavior(immediate).map_err(sqlite_error)?;
+        let began = self.clock.instant();
+        for job in jobs {
+            let changes = transaction.total_changes();
+            let savepoint = transaction.savepoint().map_err(sqlite_error)?;
+            match job.run(&savepoint, self.owners.member(job.member())) {
+                Ok(()) => savepoint.commit().map_err(sqlite_error)?,
+                Err(error) => {
+                    drop(savepoint);
+                    if transaction.is_autocommit() {
+                        // SQLite has rolled everything back.
+                        return Err(error);
+                    }
+                }
+            }
+            if transaction.total_changes() != changes {
+                self.owners.count_change(job.member());
+            }
+        }
+        let has_others = self.owners.has_others(&transaction).map_err(sqlite_error)?;
+        transaction.commit().map_err(sqlite_error)?;
+        // SQLite's lock is not fair: without a pause, a busy process starves a quiet one.
+        let now = self.clock.instant();
+        let took = now.saturating_duration_since(began).min(MAX_PAUSE);
+        self.paused_until = now.checked_add(took).filter(|_| has_others);
+        Ok(())
+    }
+
+    /// Does one step of each read.
+    fn read(&mut self, reads: &mut VecDeque<Box<dyn Read>>) {
+        for _ in 0..reads.len() {
+            let Some(mut job) = reads.pop_front() else { return };
+            match self.file.ready(&mut self.owners) {
+                Ok(connection) => {
+                    if !job.step(connection, &mut self.owners) {
+                        reads.push_back(job);
+                    }
+                }
+                Err(error) => job.fail(error),
+            }
+        }
+    }
+
+    /// Forgets handles, and answers all but the last one.
+    fn leave(&mut self, leaves: Vec<Leave>) -> Option<Leave> {
+        for mut leave in leaves {
+            self.owners.leave(leave.member, self.file.current());
+            if leave.is_last {
+                return Some(leave);
+            }
+            if let Some(reply) = leave.reply.take() {
+                reply(Ok(()));
+            }
+        }
+        None
+    }
+}
