@@ -44,7 +44,8 @@ pub fn transient_error(attempts: u32, last: AttemptError, retry_after: Option<Du
 /// ```
 /// use result_poster::{CallError, NextStep, ParkReason, testing::parked_error};
 ///
-/// let error = CallError::from(parked_error("7".parse()?, ParkReason::QueueFull));
+/// let id = "01932b4c-7d5e-7a10-8c3f-2b9d4e6f8a01".parse()?;
+/// let error = CallError::from(parked_error(id, ParkReason::QueueFull));
 /// assert_eq!(error.next_step(), NextStep::Nothing);
 /// # Ok::<_, result_poster::ParseCallIdError>(())
 /// ```

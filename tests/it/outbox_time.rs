@@ -18,6 +18,33 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[actix_rt::test]
+async fn a_call_whose_parking_is_written_after_its_delay_is_delivered() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [503]);
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::builder(fixture.path());
+    let poster = start(fixture.options_with(outbox).clock(clock.clone()));
+    // The file is open when the trigger is created.
+    stats(&poster).await;
+    // As a disk that fails.
+    let database = fixture.database();
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    fixture.script("issue-tracker-proxy", [503]);
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
+    // Longer than the delay of the call, in steps in which the poster may look at the file.
+    for _ in 0..30 {
+        clock.advance(SECOND);
+        messages_are_accepted(&poster).await;
+        stats(&poster).await;
+    }
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    advance_to_the_next_request(&clock, &fixture.platform).await;
+    fixture.emptied().await;
+}
+
+#[actix_rt::test]
 async fn an_expired_call_becomes_a_dead_letter() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
