@@ -1,4 +1,4 @@
-//! What becomes of a failed call in the store. Pure, but for the clock that it is given.
+//! The decision about a failed call: it is deleted, parked, or made a dead letter.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ pub(super) enum Disposition {
     Keep { reason: ParkReason, history: History },
 }
 
-/// What becomes of a call that failed like this.
+/// Decides about a call that failed with this error.
 pub(super) fn disposition(
     inner: &Inner,
     stored: &Stored,

@@ -9,7 +9,7 @@ use crate::{
     util::{chain, ignore_panic},
 };
 
-/// What a poster asks of its store.
+/// An operation of a store, as log lines name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Insert,

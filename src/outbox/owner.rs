@@ -176,7 +176,7 @@ impl Inner {
             delays.remove(&message.lane.lane);
         }
         if !claimed.is_limited {
-            // What was not claimed is not free, or no longer exists.
+            // The lanes that were not claimed are not free, or no longer exist.
             for lane in due {
                 delays.remove(&lane);
             }

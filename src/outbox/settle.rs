@@ -1,4 +1,4 @@
-//! What becomes of the calls of one stored message, and what their caller is told.
+//! The outcomes of the calls of one stored message: in the store, and for their caller.
 
 use std::{mem, rc::Rc, time::Duration};
 
@@ -23,7 +23,7 @@ struct Kept {
     reason: ParkReason,
     history: History,
     retry_after: Option<Duration>,
-    /// What its caller is told if the store has lost the call.
+    /// The error for the caller if the store has lost the call.
     error: CallError,
 }
 
@@ -199,7 +199,7 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// What becomes of the lane.
+    /// The state of the lane after the settlement.
     fn then(&self) -> Then {
         let options = &self.stored.outbox.0.options;
         let Some(reason) = self.kept.first().map(|kept| kept.reason) else {

@@ -50,7 +50,7 @@ use crate::{
 const MAX_IN_FLIGHT: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the platform does with requests at the moment.
+/// The platform's present treatment of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Up,
@@ -71,7 +71,7 @@ struct World {
     violations: RefCell<Vec<String>>,
 }
 
-/// What the platform has seen.
+/// The requests that the platform has received.
 #[derive(Default)]
 struct Requests {
     acknowledged: BTreeMap<String, u32>,

@@ -85,7 +85,7 @@ pub(super) struct NewCall {
     pub(super) body: String,
 }
 
-/// What became of a message that was to be stored.
+/// The result of storing a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Inserted {
     /// The message is live: this owner sends it, under this claim.
@@ -117,7 +117,7 @@ pub(super) struct StoredCall {
     pub(super) history: History,
 }
 
-/// What a call has been through.
+/// The counts and the age of a call, over all of its owners.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct History {
     pub(super) attempts: u32,
@@ -176,7 +176,7 @@ pub(super) struct Settlement {
     pub(super) now: WallTime,
 }
 
-/// What becomes of one call.
+/// The end of one call, or its place in the store from now on.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     /// The platform has acknowledged the call, or its caller has withdrawn it.
@@ -196,7 +196,7 @@ pub(super) struct Failure {
     pub(super) history: History,
 }
 
-/// What becomes of the lane.
+/// The state of the lane after a settlement.
 #[derive(Debug, Clone)]
 pub(super) enum Then {
     /// It stays the owner's as long as it has calls that the owner has taken; then it is released, due at once.
@@ -207,7 +207,7 @@ pub(super) enum Then {
     Isolate { wait: Duration, reason: ParkReason },
 }
 
-/// What a settlement has changed.
+/// The result of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
     /// The changes were made.
@@ -219,7 +219,7 @@ pub(super) enum Settled {
     NotCurrent,
 }
 
-/// What a look at the other owners has found.
+/// The result of a look at the other owners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Watched {
     /// Calls that were freed because their owner had died.

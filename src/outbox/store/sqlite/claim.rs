@@ -51,7 +51,7 @@ pub(super) fn claim(
     Ok(claimed)
 }
 
-/// What may still be claimed.
+/// The calls and bytes that may still be claimed.
 struct Room {
     calls: usize,
     bytes: usize,

@@ -34,7 +34,7 @@ pub(super) struct Candidate {
     pub(super) lane: i64,
 }
 
-/// Who has parked lanes that are free now, without this owner. `None`: nobody.
+/// The other owners that have parked lanes which are free now. `None` stands for lanes that no owner has parked.
 pub(super) fn parkers(connection: &Connection, queue: &str, owner: i64) -> rusqlite::Result<Vec<Option<i64>>> {
     let mut parkers = vec![None];
     let mut next = connection.prepare_cached(NEXT_PARKER)?;
@@ -75,7 +75,7 @@ pub(super) fn candidates(
     };
     let not_due: HashSet<&str> = request.not_due.iter().map(String::as_str).collect();
     for parker in parkers {
-        // Nobody has parked a lane that was released, freed from a dead owner or requeued.
+        // A lane that was released, freed from a dead owner or requeued has `parked_by` NULL.
         let may_be_claimed = |name: &str| parker.is_none() || !not_due.contains(name);
         scan(DUE, *parker, &may_be_claimed)?;
         scan(AHEAD, *parker, &may_be_claimed)?;

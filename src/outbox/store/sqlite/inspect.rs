@@ -1,6 +1,6 @@
 //! Listing and counting calls.
 //!
-//! What may read many calls reads a page at a time, so that it does not hold up the commits of others.
+//! Operations that may read many calls read a page at a time, so that other jobs can commit in between.
 
 use std::{
     collections::HashMap,

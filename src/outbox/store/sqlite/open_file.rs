@@ -78,7 +78,7 @@ impl OpenFile {
                 self.log = log;
                 return;
             }
-            // What the log holds is saved below: this process has it open.
+            // The checkpoint below saves the content of the log, which this process still has open.
             Ok(id) if id == database.id() => "separated from its log, which was removed or replaced",
             Ok(_) => "replaced",
             Err(error) if error.kind() == io::ErrorKind::NotFound => "removed",

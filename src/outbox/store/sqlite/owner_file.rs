@@ -30,7 +30,7 @@ pub(super) struct OwnerFile {
     lock: File,
 }
 
-/// What the file of an owner says.
+/// The state of an owner, by the lock on its file.
 #[derive(Debug)]
 pub(super) enum Probe {
     /// The owner is alive.

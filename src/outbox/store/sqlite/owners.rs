@@ -43,7 +43,7 @@ pub(super) struct Owner {
     pub(super) looked_at: Option<Instant>,
     /// How many jobs of this owner have changed the database.
     pub(super) changes: u64,
-    /// What the owner has seen of the changes of others.
+    /// The changes of other owners that this owner has noticed.
     pub(super) seen: Option<(i64, u64)>,
 }
 
