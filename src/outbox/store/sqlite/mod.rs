@@ -1,6 +1,6 @@
 //! The store in an SQLite database, which the processes of one host share.
 //!
-//! - [`file`] opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced.
+//! - [`file`](mod@file) opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced.
 //! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file.
 //! - [`owners`] are alive while they hold the lock on an [`owner_file`]; [`watch`] frees the lanes of dead ones.
 //! - [`insert`], [`claim`] (of what is [`due`]), [`settle`], [`inspect`] and [`repair`] are the operations, on [`lanes`]
