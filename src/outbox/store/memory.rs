@@ -16,7 +16,10 @@ use super::{
 use crate::{
     call_id::CallId,
     error::{OutboxError, ParkReason},
-    outbox::entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
+    outbox::{
+        entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
+        faults::MAX_TAKEOVERS,
+    },
 };
 
 /// One owner's handle.
@@ -201,7 +204,7 @@ impl Tables {
                     .filter(|row| row.message == message && is_taken(row))
                 {
                     row.call.history.takeovers += 1;
-                    if row.call.history.takeovers >= 3 {
+                    if row.call.history.takeovers >= MAX_TAKEOVERS {
                         wait = delay;
                     }
                 }

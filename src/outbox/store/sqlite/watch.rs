@@ -13,7 +13,7 @@ use super::{
     owners::{Member, Owners, random_id},
     rows,
 };
-use crate::{error::OutboxError, util::ignore_panic};
+use crate::{error::OutboxError, outbox::faults::MAX_TAKEOVERS, util::ignore_panic};
 
 /// How long the file of an owner must be missing until the owner counts as dead.
 const MISSING_FOR: Duration = Duration::from_secs(10);
@@ -23,9 +23,6 @@ const OWN_FILE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often owners that have died without lanes are removed.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
-
-/// How many deaths make a lane wait.
-const MAX_TAKEOVERS: i64 = 3;
 
 pub(super) const NEXT_OWNER: &str = "
     SELECT lanes.owner, owners.file FROM lanes LEFT JOIN owners ON owners.id = lanes.owner
@@ -221,7 +218,7 @@ fn free_lane(connection: &Connection, lane: i64, taken: i64, now: WallTime, dela
             .max()
             .unwrap_or_default();
     }
-    let wait = if deaths >= MAX_TAKEOVERS { delay } else { 0 };
+    let wait = if deaths >= i64::from(MAX_TAKEOVERS) { delay } else { 0 };
     lanes::release(
         connection,
         lane,
