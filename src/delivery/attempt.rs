@@ -4,7 +4,7 @@ use std::{rc::Rc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{CallState, Dispatcher};
+use super::dispatcher::{CallState, Dispatcher};
 use crate::{
     call::{Call, Endpoint},
     credentials::{GetCredentials, IssuedCredentials},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CallState, Dispatcher};
+use super::dispatcher::{CallState, Dispatcher};
 use crate::{
     backoff::RetryPolicy,
     call::Call,

@@ -1,0 +1,69 @@
+//! The types of a delivery: the dispatcher, the job of a message, and the state of one call.
+
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::cancel::Cancellation;
+use crate::{
+    backoff::RetryPolicy,
+    call::{Call, Platform},
+    clock::Clock,
+    credentials::Credentials,
+    error::{AttemptPhase, CallError, CancelledBy},
+    queue::{Permit, Ticket},
+    telemetry::Telemetry,
+    transport::Transport,
+};
+
+/// The dependencies of a delivery. The dispatcher and the running calls survive a restart of the actor.
+pub(crate) struct Dispatcher {
+    pub(crate) platform: Platform,
+    pub(crate) credentials: Credentials,
+    /// Whether a request needs a token: `false` for a platform on loopback.
+    pub(crate) token_required: bool,
+    pub(crate) transport: Rc<dyn Transport>,
+    pub(crate) retry_policy: RetryPolicy,
+    pub(crate) clock: Clock,
+    pub(crate) telemetry: Telemetry,
+    /// Cancelled when the time limit of a shutdown expires.
+    pub(crate) shutdown: CancellationToken,
+    /// The `Date` of the platform's last response, in milliseconds since 1970.
+    pub(crate) platform_time: Cell<Option<i64>>,
+}
+
+/// The worker id of a message: set once, before its first request, and unchanged by its attempts and replays.
+pub(crate) type Worker = OnceCell<Rc<str>>;
+
+/// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
+pub(crate) struct Job {
+    pub(crate) calls: Vec<Call>,
+    pub(crate) worker: Worker,
+    pub(crate) cancellation: Cancellation,
+    // Released before the ticket wakes the next message of the lane.
+    pub(crate) permit: Permit,
+    pub(crate) ticket: Ticket,
+}
+
+/// The state of one call that a cancellation has to report.
+pub(super) struct CallState<'a> {
+    pub(super) cancellation: &'a Cancellation,
+    pub(super) worker: &'a Worker,
+    /// Whether the platform may have processed one of the attempts that have ended.
+    pub(super) may_have_been_delivered: Cell<bool>,
+    /// The phase of the attempt that is running.
+    pub(super) phase: Rc<Cell<AttemptPhase>>,
+    pub(super) reauthenticated: Cell<bool>,
+}
+
+impl CallState<'_> {
+    pub(super) fn cancelled(&self, by: CancelledBy) -> CallError {
+        CallError::Cancelled {
+            by,
+            may_have_been_delivered: self.may_have_been_delivered.get() || self.phase.get() != AttemptPhase::Connecting,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The run of a message: its turn, then its calls in order, each guarded against cancellation and panics.
+
+use std::{
+    cell::Cell,
+    pin::{Pin, pin},
+    rc::Rc,
+};
+
+use futures_util::future::{Either, select};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cancel::Cancellation,
+    dispatcher::{CallState, Dispatcher, Job, Worker},
+};
+use crate::{
+    backoff::RetryPolicy,
+    call::{Call, CallRef},
+    error::{AttemptPhase, CallError, CancelledBy},
+    queue::Permit,
+    receipt::Outcome,
+    util::catch_panic,
+};
+
+impl Dispatcher {
+    /// The cancellation of a message with this token.
+    pub(crate) fn cancellation(&self, token: Option<CancellationToken>) -> Cancellation {
+        Cancellation::new(token, self.shutdown.clone())
+    }
+
+    /// Runs a message: waits for its turn, then runs its calls.
+    pub(crate) async fn run(&self, mut job: Box<Job>) -> Vec<Outcome> {
+        self.accept(&job.calls);
+        // The wait is here, since the future that runs the calls is larger.
+        select(
+            pin!(async {
+                job.ticket.wait_turn().await;
+                job.permit.acquire().await;
+            }),
+            pin!(job.cancellation.cancelled()),
+        )
+        .await;
+        let keep = async |_, outcome| outcome;
+        Box::pin(self.run_calls(&mut job, &self.retry_policy, keep)).await
+    }
+
+    pub(crate) fn accept(&self, calls: &[Call]) {
+        for call in calls {
+            self.telemetry.call_accepted(call.as_ref());
+        }
+    }
+
+    /// Runs the calls of a message in order, once the message has its turn. `settle` receives each outcome, and returns
+    /// the outcome to report.
+    pub(crate) async fn run_calls(
+        &self,
+        job: &mut Job,
+        retry_policy: &RetryPolicy,
+        mut settle: impl AsyncFnMut(usize, Outcome) -> Outcome,
+    ) -> Vec<Outcome> {
+        let Job {
+            calls,
+            worker,
+            cancellation,
+            permit,
+            ..
+        } = job;
+        let mut cancelled = pin!(cancellation.cancelled());
+        let mut outcomes = Vec::with_capacity(calls.len());
+        for (index, call) in calls.iter().enumerate() {
+            let outcome = self
+                .guarded(call, worker, permit, cancellation, cancelled.as_mut(), retry_policy)
+                .await;
+            let outcome = settle(index, outcome).await;
+            self.telemetry.call_ended(call.as_ref(), &outcome);
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// Runs one call to its outcome. A cancellation ends the call at any point. A panic becomes `CallError::Internal`.
+    async fn guarded(
+        &self,
+        call: &Call,
+        worker: &Worker,
+        permit: &mut Permit,
+        cancellation: &Cancellation,
+        cancelled: Pin<&mut impl Future>,
+        retry_policy: &RetryPolicy,
+    ) -> Outcome {
+        let state = CallState {
+            cancellation,
+            worker,
+            may_have_been_delivered: Cell::new(false),
+            phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
+            reauthenticated: Cell::new(false),
+        };
+        // The calls after a cancelled one are not sent, and `cancelled` must not be polled again once it is ready.
+        if let Some(by) = cancellation.by() {
+            return Err(state.cancelled(by));
+        }
+        // Pinned first, since passing a future on copies it.
+        let work = pin!(self.retry(call, permit, retry_policy, &state));
+        // A response that arrives together with a cancellation counts.
+        match select(pin!(catch_panic(work)), cancelled).await {
+            Either::Left((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),
+            Either::Right(_) => Err(state.cancelled(cancellation.by().unwrap_or(CancelledBy::Shutdown))),
+        }
+    }
+
+    /// Reports a call that was refused without being accepted.
+    pub(crate) fn refuse(&self, call: CallRef<'_>, error: CallError) -> Outcome {
+        let outcome = Err(error);
+        self.telemetry.call_ended(call, &outcome);
+        outcome
+    }
+}
