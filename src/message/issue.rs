@@ -3,7 +3,7 @@
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryOptions, not_blank};
+use super::delivery_options::{DeliveryOptions, delivery_setters, not_blank};
 use crate::{
     error::{CallError, InvalidMessageError},
     receipt::CallReceipt,
@@ -155,6 +155,8 @@ impl CreateComment {
         check_idempotency_key(&self.idempotency_key)
     }
 }
+
+delivery_setters!(UpdateIssueStatus, CreateComment);
 
 fn new_idempotency_key() -> String {
     format!("{:032x}", rand::random::<u128>())

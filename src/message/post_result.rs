@@ -3,7 +3,7 @@
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryOptions, not_blank};
+use super::delivery_options::{DeliveryOptions, delivery_setters, not_blank};
 use crate::{
     error::{InvalidMessageError, PostError},
     receipt::PostReceipt,
@@ -100,6 +100,8 @@ impl PostResult {
         }
     }
 }
+
+delivery_setters!(PostResult);
 
 /// Whether `id`, percent-encoded, is one segment of a path. `.` and `..` are not: URL parsers resolve them even if they
 /// are encoded.
