@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CallKind;
+use super::kind::CallKind;
 use crate::result::{AgentResult, SessionStatus};
 
 /// The content of a call, in the form in which the outbox stores it.
