@@ -5,9 +5,9 @@ use std::{cell::RefCell, rc::Rc};
 use actix::Addr;
 
 use super::{
-    IssuedCredentials,
     actor::CredentialActor,
     cache::{CredentialCache, CredentialConfig},
+    issued_credentials::IssuedCredentials,
     messages::{GetCredentials, InvalidateCredentials},
     source::CredentialSource,
     state::CacheResult,

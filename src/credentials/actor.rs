@@ -6,10 +6,10 @@ use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture, Supervised};
 use secrecy::SecretString;
 
 use super::{
-    RuntimeCredentials,
     cache::{CredentialCache, CredentialConfig},
     messages::{GetCredentials, InvalidateCredentials},
     provider::CredentialProvider,
+    runtime_credentials::RuntimeCredentials,
     source::CredentialSource,
     state::CacheResult,
 };

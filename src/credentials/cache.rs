@@ -14,10 +14,11 @@ use futures_util::{
 use log::{debug, info, warn};
 
 use super::{
-    IssuedCredentials, RuntimeCredentials,
     decision::{Decision, Lookup},
+    issued_credentials::{FIXED_GENERATION, IssuedCredentials},
+    runtime_credentials::RuntimeCredentials,
     source::CredentialSource,
-    state::{CacheResult, CacheState, FIXED_GENERATION},
+    state::{CacheResult, CacheState},
     validate::validate,
 };
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    IssuedCredentials,
+    issued_credentials::IssuedCredentials,
     state::{CacheResult, CacheState, EndedFetch},
 };
 use crate::error::CredentialError;

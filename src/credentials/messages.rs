@@ -2,7 +2,7 @@
 
 use actix::Message;
 
-use super::IssuedCredentials;
+use super::issued_credentials::IssuedCredentials;
 use crate::error::CredentialError;
 
 /// Asks a [`CredentialActor`](super::CredentialActor) for credentials to use now.

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
 
-use super::RuntimeCredentials;
+use super::runtime_credentials::RuntimeCredentials;
 
 /// A boxed error: the reason why a [`CredentialProvider`] returned no credentials.
 ///

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{
-    RuntimeCredentials,
     parse::{parse_object, parse_timestamp},
     provider::BoxError,
+    runtime_credentials::RuntimeCredentials,
 };
 use crate::{
     error::{AttemptError, AttemptPhase},

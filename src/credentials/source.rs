@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{RuntimeCredentials, provider::CredentialProvider, refresh_endpoint::RefreshEndpoint};
+use super::{provider::CredentialProvider, refresh_endpoint::RefreshEndpoint, runtime_credentials::RuntimeCredentials};
 use crate::error::CredentialError;
 
 /// A provider, or the platform's own endpoint.

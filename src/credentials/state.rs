@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{IssuedCredentials, RuntimeCredentials};
+use super::{
+    issued_credentials::{FIXED_GENERATION, IssuedCredentials},
+    runtime_credentials::RuntimeCredentials,
+};
 use crate::error::CredentialError;
-
-/// The generation of the fixed pair. The generations of fetched credentials start at 1.
-pub(super) const FIXED_GENERATION: u64 = 0;
 
 /// The result of a fetch, or of a request to the cache.
 pub(super) type CacheResult = Result<IssuedCredentials, CredentialError>;

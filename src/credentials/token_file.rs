@@ -15,9 +15,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{
-    RuntimeCredentials,
     parse::{parse_object, parse_timestamp},
     provider::{BoxError, CredentialProvider},
+    runtime_credentials::RuntimeCredentials,
 };
 use crate::util::chain;
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{RuntimeCredentials, jwt};
+use super::{jwt, runtime_credentials::RuntimeCredentials};
 use crate::error::CredentialError;
 
 /// Fills empty fields from the fixed pair, sets the effective expiry, and refuses credentials that can't be used.
