@@ -1,0 +1,265 @@
+//! The contract of a store: what an owner may ask of it, and what every implementation promises.
+//!
+//! - A lane has at most one owner, and only its owner sends its calls. So the calls of a target go out in order, whatever
+//!   other processes do.
+//! - A lane exists while it has calls. A free lane has only parked calls. An owned lane has live calls, up to the last one
+//!   that its owner has taken; calls behind those are parked until the owner claims the lane again.
+//! - Everything an owner writes about a lane is guarded by its id and the lane's claim: the late word of a former owner
+//!   changes nothing.
+//! - An answer means that the change is durable. A change that was not awaited may or may not have happened.
+
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::super::entry::{EntryQuery, OutboxEntry, OutboxStats};
+use crate::{
+    call::CallKind,
+    call_id::CallId,
+    error::{OutboxError, ParkReason},
+};
+
+/// How many calls of a lane are claimed at once, so that a long lane does not take all permits.
+pub(in crate::outbox) const MAX_PER_LANE: usize = 16;
+
+/// Separates the name of a lane from the id of the message that was isolated from it.
+const ISOLATED: char = '\u{1f}';
+
+/// The name of the lane of a message that must not block its target's lane.
+pub(in crate::outbox) fn isolated_lane(lane: &str, first: CallId) -> String {
+    format!("{lane}{ISOLATED}{first}")
+}
+
+/// Whether a lane holds an isolated message.
+pub(in crate::outbox) fn is_isolated(lane: &str) -> bool {
+    lane.contains(ISOLATED)
+}
+
+/// The answer of a store.
+pub(in crate::outbox) type StoreFuture<T> = LocalBoxFuture<'static, Result<T, OutboxError>>;
+
+/// A point in time by the host's clock, in milliseconds since 1970.
+pub(in crate::outbox) type WallTime = i64;
+
+/// A message to be stored: its calls, in the order in which they are sent.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct NewMessage {
+    /// The name of its lane.
+    pub(in crate::outbox) lane: String,
+    pub(in crate::outbox) calls: Vec<NewCall>,
+    /// The worker on whose behalf the calls are made, if it is known.
+    pub(in crate::outbox) worker_id: Option<String>,
+    /// Why the message must not be sent now, if so.
+    pub(in crate::outbox) park: Option<ParkReason>,
+    /// Whether no earlier message of its lane is running in this process. If the lane is this owner's nevertheless, its calls
+    /// were just claimed and are about to be sent: then the message is parked behind them.
+    pub(in crate::outbox) is_head: bool,
+    /// If it is cancelled before the message is written, nothing is stored.
+    pub(in crate::outbox) withdrawn: Option<CancellationToken>,
+    pub(in crate::outbox) now: WallTime,
+}
+
+impl NewMessage {
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+}
+
+/// A call to be stored.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct NewCall {
+    pub(in crate::outbox) id: CallId,
+    pub(in crate::outbox) kind: CallKind,
+    pub(in crate::outbox) target_id: String,
+    pub(in crate::outbox) idempotency_key: String,
+    pub(in crate::outbox) body: String,
+}
+
+/// The result of storing a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::outbox) enum Inserted {
+    /// The message is live: this owner sends it, under this claim.
+    Live { claim: i64 },
+    /// The message is parked at the end of its lane.
+    Parked,
+    /// Nothing was stored, since calls with these keys are stored already: their ids, in the order of the message's calls. A
+    /// call that is not stored was delivered, and has the id of the other call of its message.
+    Known { ids: Vec<CallId> },
+    /// Nothing was stored, since the message was withdrawn.
+    Withdrawn,
+}
+
+/// A lane under one claim: what an owner's changes are guarded by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::outbox) struct LaneClaim {
+    pub(in crate::outbox) lane: String,
+    pub(in crate::outbox) claim: i64,
+}
+
+/// A stored call, and its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::outbox) struct StoredCall {
+    pub(in crate::outbox) id: CallId,
+    pub(in crate::outbox) target_id: String,
+    pub(in crate::outbox) idempotency_key: String,
+    pub(in crate::outbox) body: Vec<u8>,
+    pub(in crate::outbox) worker_id: Option<String>,
+    pub(in crate::outbox) history: History,
+}
+
+/// The counts and the age of a call, over all of its owners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct History {
+    pub(in crate::outbox) attempts: u32,
+    /// How often the call was parked after an attempt.
+    pub(in crate::outbox) parks: u32,
+    /// How many answers say that the fault is the call's own.
+    pub(in crate::outbox) faults: u32,
+    /// How often the platform has rejected the call of a worker that its sender has replaced.
+    pub(in crate::outbox) rejections: u32,
+    /// How often an owner died that had claimed the call first in its lane.
+    pub(in crate::outbox) takeovers: u32,
+    /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.
+    pub(in crate::outbox) age: Duration,
+}
+
+/// Which lanes to claim.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct ClaimRequest {
+    pub(in crate::outbox) now: WallTime,
+    /// Lanes that this owner has parked and that are due by its monotonic clock.
+    pub(in crate::outbox) due: Vec<String>,
+    /// Lanes that this owner has parked and that are not due by its monotonic clock, whatever the host's clock says. They are
+    /// not claimed even if another owner has parked them since (`parked_by` is another owner); a lane that was released,
+    /// freed from a dead owner or requeued (`parked_by` is nobody) is claimed nevertheless.
+    pub(in crate::outbox) not_due: Vec<String>,
+    /// About how many calls to claim.
+    pub(in crate::outbox) max_calls: usize,
+    /// After how many bytes of bodies to stop.
+    pub(in crate::outbox) max_bytes: usize,
+}
+
+/// The lanes that were claimed.
+#[derive(Debug, Default)]
+pub(in crate::outbox) struct Claimed {
+    /// Whole messages, those of one lane in order.
+    pub(in crate::outbox) messages: Vec<ClaimedMessage>,
+    /// Whether there may be more to claim now.
+    pub(in crate::outbox) is_limited: bool,
+    /// When a lane that another owner has parked becomes due.
+    pub(in crate::outbox) next_due: Option<Duration>,
+}
+
+/// The remaining calls of a message whose lane was claimed.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct ClaimedMessage {
+    pub(in crate::outbox) lane: LaneClaim,
+    pub(in crate::outbox) calls: Vec<StoredCall>,
+}
+
+/// The end of calls of one message, written in one transaction.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct Settlement {
+    pub(in crate::outbox) lane: LaneClaim,
+    pub(in crate::outbox) changes: Vec<(CallId, Change)>,
+    pub(in crate::outbox) then: Then,
+    pub(in crate::outbox) now: WallTime,
+}
+
+/// The end of one call, or its place in the store from now on.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) enum Change {
+    /// The platform has acknowledged the call, or its caller has withdrawn it.
+    Delete,
+    /// The call is not tried again.
+    DeadLetter(Failure),
+    /// The call stays in its lane.
+    Keep(Failure),
+}
+
+/// Why a call was not delivered, and its history from now on.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) struct Failure {
+    pub(in crate::outbox) status_code: Option<u16>,
+    pub(in crate::outbox) error: String,
+    pub(in crate::outbox) worker_id: Option<String>,
+    pub(in crate::outbox) history: History,
+}
+
+/// The state of the lane after a settlement.
+#[derive(Debug, Clone)]
+pub(in crate::outbox) enum Then {
+    /// It stays the owner's as long as it has calls that the owner has taken; then it is released, due at once.
+    Continue,
+    /// It is released, due after this time, and all of its calls with it.
+    Park { wait: Duration, reason: ParkReason },
+    /// The message moves to a lane of its own, which is parked. The lane goes on as with `Continue`.
+    Isolate { wait: Duration, reason: ParkReason },
+}
+
+/// The result of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::outbox) enum Settled {
+    /// The changes were made.
+    Done {
+        /// Whether the lane was released with calls left.
+        is_released: bool,
+    },
+    /// The lane is no longer this owner's under that claim: nothing was changed.
+    NotCurrent,
+}
+
+/// The result of a look at the other owners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct Watched {
+    /// Calls that were freed because their owner had died.
+    pub(in crate::outbox) freed: u64,
+    /// Whether another owner or an operator has changed the store since the last look.
+    pub(in crate::outbox) has_changed: bool,
+}
+
+/// A store, as one owner sees it.
+pub(in crate::outbox) trait Store {
+    /// Stores a message, live or parked, in one transaction. A dead letter with one of its keys is replaced.
+    fn insert(&self, message: NewMessage) -> StoreFuture<Inserted>;
+
+    /// Claims free lanes that are due, the longest due first, and takes the first calls of each.
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed>;
+
+    /// Whether the lane is this owner's under this claim, and has these calls.
+    fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool>;
+
+    /// Whether the lane has calls, of whatever owner.
+    fn has_calls(&self, lane: String) -> StoreFuture<bool>;
+
+    /// Sets the worker id of calls that have none.
+    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()>;
+
+    /// Writes what became of calls.
+    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled>;
+
+    /// Releases all lanes of this owner, due at once.
+    fn release_all(&self, now: WallTime) -> StoreFuture<()>;
+
+    /// Frees the lanes of dead owners, and makes sure that this owner counts as alive. `delay` is the wait of a lane whose
+    /// first call may have killed its owner.
+    fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched>;
+
+    /// Deletes dead letters that are older than `keep` by the platform's clock.
+    fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()>;
+
+    fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>>;
+
+    /// Makes a parked call or a dead letter due now, at the end of its lane, with a fresh history. Returns whether there is
+    /// one.
+    fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool>;
+
+    /// Deletes a parked call or a dead letter. Returns whether there was one.
+    fn discard(&self, id: CallId) -> StoreFuture<bool>;
+
+    fn stats(&self) -> StoreFuture<OutboxStats>;
+
+    /// Gives the store up. The last user of a process closes it.
+    fn close(&self) -> StoreFuture<()>;
+}
