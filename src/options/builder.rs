@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use actix::Addr;
 use secrecy::SecretString;
 
-use super::{CredentialChoice, outbox::ChosenOutbox};
+use super::{credential_choice::CredentialChoice, outbox::ChosenOutbox};
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     clock::Clock,
@@ -227,6 +227,14 @@ impl OptionsBuilder {
     /// [`credential_actor`](Self::credential_actor) has its own. Default: the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
+        self
+    }
+
+    /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) checks that the file is
+    /// an outbox, and creates it if there is none. Default: none; calls live in memory.
+    #[cfg(feature = "outbox")]
+    pub fn outbox(mut self, outbox: crate::outbox::OutboxOptions) -> Self {
+        self.outbox = Some(outbox);
         self
     }
 }

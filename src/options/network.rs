@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use awc::ClientBuilder;
 use secrecy::SecretString;
 
-use super::OptionsBuilder;
+use super::builder::OptionsBuilder;
 use crate::transport::{ClientCertificate, Dialer, ProxyChoice};
 
 impl OptionsBuilder {

@@ -12,7 +12,6 @@ mod feature {
         clock::Clock,
         credentials::CredentialConfig,
         error::OptionsError,
-        options::OptionsBuilder,
         outbox::{Config, Durable, Outbox, OutboxOptions},
         route::{Direct, Route},
     };
@@ -23,15 +22,6 @@ mod feature {
     pub(crate) type OpenOutbox = Option<Config>;
     /// The outbox of a poster.
     pub(crate) type Store = Option<Outbox>;
-
-    impl OptionsBuilder {
-        /// Stores each call on disk until the platform has acknowledged it. [`build`](Self::build) checks that the file is
-        /// an outbox, and creates it if there is none. Default: none; calls live in memory.
-        pub fn outbox(mut self, outbox: OutboxOptions) -> Self {
-            self.outbox = Some(outbox);
-            self
-        }
-    }
 
     pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
         outbox.map(Config::open).transpose()

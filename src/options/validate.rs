@@ -6,7 +6,7 @@ use awc::http::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::{CredentialChoice, Options, OptionsBuilder, outbox, platform_url};
+use super::{builder::OptionsBuilder, credential_choice::CredentialChoice, outbox, platform_url, validated::Options};
 use crate::{
     call::Platform,
     credentials::{CredentialConfig, RuntimeCredentials},

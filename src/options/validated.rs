@@ -1,26 +1,19 @@
-//! The options of a poster, validated once.
+//! The validated options, and the parts of a poster that are made of them.
 
-mod builder;
-mod network;
-mod outbox;
-mod platform_url;
-mod validate;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
-use std::{cell::Cell, fmt, rc::Rc, sync::Arc, time::Duration};
-
-use actix::Addr;
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-pub use self::builder::OptionsBuilder;
-use self::outbox::{OpenOutbox, Store};
+use super::{
+    builder::OptionsBuilder,
+    credential_choice::CredentialChoice,
+    outbox::{self, OpenOutbox, Store},
+};
 use crate::{
     backoff::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS, RetryPolicy},
     call::Platform,
     clock::Clock,
-    credentials::{
-        CredentialActor, CredentialConfig, CredentialProvider, CredentialSource, Credentials, RefreshEndpoint,
-    },
+    credentials::{CredentialConfig, CredentialSource, Credentials, RefreshEndpoint},
     delivery::Dispatcher,
     queue::{LaneQueue, Limits},
     route::Route,
@@ -44,15 +37,15 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct Options {
-    platform: Platform,
-    credentials: CredentialConfig,
-    source: CredentialChoice,
-    token_required: bool,
-    transport: TransportConfig,
-    retry_policy: RetryPolicy,
-    limits: Limits,
-    clock: Clock,
-    outbox: OpenOutbox,
+    pub(super) platform: Platform,
+    pub(super) credentials: CredentialConfig,
+    pub(super) source: CredentialChoice,
+    pub(super) token_required: bool,
+    pub(super) transport: TransportConfig,
+    pub(super) retry_policy: RetryPolicy,
+    pub(super) limits: Limits,
+    pub(super) clock: Clock,
+    pub(super) outbox: OpenOutbox,
 }
 
 /// The parts of a poster.
@@ -114,27 +107,5 @@ impl Options {
             route: outbox::route(&store),
             outbox: store,
         }
-    }
-}
-
-/// The source of the credentials.
-#[derive(Clone)]
-enum CredentialChoice {
-    /// The fixed pair.
-    Fixed,
-    Provider(Arc<dyn CredentialProvider>),
-    /// The platform's own endpoint, with this registration token.
-    Endpoint(SecretString),
-    Actor(Addr<CredentialActor>),
-}
-
-impl fmt::Debug for CredentialChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fixed => "Fixed",
-            Self::Provider(_) => "Provider",
-            Self::Endpoint(_) => "Endpoint",
-            Self::Actor(_) => "Actor",
-        })
     }
 }

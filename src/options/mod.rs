@@ -1,0 +1,12 @@
+//! The options of a poster, validated once.
+
+mod builder;
+mod credential_choice;
+mod network;
+mod outbox;
+mod platform_url;
+mod validate;
+mod validated;
+
+pub(crate) use self::validated::Parts;
+pub use self::{builder::OptionsBuilder, validated::Options};
