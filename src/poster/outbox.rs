@@ -3,7 +3,7 @@
 use actix::{Context, Handler, ResponseFuture};
 use futures_util::FutureExt as _;
 
-use super::ResultPoster;
+use super::actor::ResultPoster;
 use crate::{
     error::OutboxError,
     outbox::{Discard, GetOutboxStats, ListEntries, Outbox, OutboxEntry, OutboxStats, Requeue},

@@ -5,7 +5,7 @@ use std::{pin::pin, rc::Rc};
 use actix::{AsyncContext as _, Context, Handler, Message, ResponseFuture};
 use futures_util::future::{Either, select};
 
-use super::ResultPoster;
+use super::actor::ResultPoster;
 use crate::{message::Shutdown, receipt::ShutdownReport, telemetry::PosterStats};
 
 impl Handler<Shutdown> for ResultPoster {

@@ -1,0 +1,102 @@
+//! The handlers of the messages, but for the outbox's and the shutdown.
+
+use std::rc::Rc;
+
+use actix::{Addr, Context, Handler, MessageResult, ResponseFuture};
+
+use super::actor::ResultPoster;
+use crate::{
+    call::{CallKind, Platform, Target},
+    credentials::{CredentialActor, GetCredentialActor},
+    error::{CallError, PostError},
+    message::{CreateComment, PostResult, UpdateIssueStatus},
+    receipt::{CallReceipt, PostReceipt},
+    telemetry::{GetStats, PosterStats, Subscribe},
+};
+
+// A `ResponseFuture` is a task of its own: it outlives a restart of the actor, and thousands of them cost nothing while
+// they wait. Work that may panic is inside of it, never in the handler.
+impl Handler<PostResult> for ResultPoster {
+    type Result = ResponseFuture<Result<PostReceipt, PostError>>;
+
+    fn handle(&mut self, message: PostResult, _: &mut Context<Self>) -> Self::Result {
+        let checked = message.check();
+        let PostResult {
+            session_id,
+            result,
+            delivery,
+        } = message;
+        let kinds = &[CallKind::Completion, CallKind::Status];
+        let calls = |platform: &Platform, id: &Rc<str>| platform.session_calls(id, result);
+        let target = Target::Session(session_id.into());
+        Box::pin(Self::post_reply(self.submit(kinds, target, checked, delivery, calls)))
+    }
+}
+
+impl Handler<UpdateIssueStatus> for ResultPoster {
+    type Result = ResponseFuture<Result<CallReceipt, CallError>>;
+
+    fn handle(&mut self, message: UpdateIssueStatus, _: &mut Context<Self>) -> Self::Result {
+        let checked = message.check();
+        let UpdateIssueStatus {
+            issue_id,
+            status,
+            idempotency_key,
+            delivery,
+        } = message;
+        let kinds = &[CallKind::UpdateIssueStatus];
+        let calls = |platform: &Platform, id: &Rc<str>| vec![platform.update_issue_status(id, status, idempotency_key)];
+        let target = Target::Issue(issue_id.into());
+        Box::pin(Self::call_reply(self.submit(kinds, target, checked, delivery, calls)))
+    }
+}
+
+impl Handler<CreateComment> for ResultPoster {
+    type Result = ResponseFuture<Result<CallReceipt, CallError>>;
+
+    fn handle(&mut self, message: CreateComment, _: &mut Context<Self>) -> Self::Result {
+        let checked = message.check();
+        let CreateComment {
+            issue_id,
+            body,
+            idempotency_key,
+            delivery,
+        } = message;
+        let kinds = &[CallKind::CreateComment];
+        let calls = |platform: &Platform, id: &Rc<str>| vec![platform.create_comment(id, body, idempotency_key)];
+        let target = Target::Issue(issue_id.into());
+        Box::pin(Self::call_reply(self.submit(kinds, target, checked, delivery, calls)))
+    }
+}
+
+impl Handler<GetCredentialActor> for ResultPoster {
+    type Result = Addr<CredentialActor>;
+
+    fn handle(&mut self, _: GetCredentialActor, _: &mut Context<Self>) -> Self::Result {
+        self.parts.dispatcher.credentials.actor()
+    }
+}
+
+impl Handler<GetStats> for ResultPoster {
+    type Result = MessageResult<GetStats>;
+
+    fn handle(&mut self, _: GetStats, _: &mut Context<Self>) -> Self::Result {
+        let gauges = self.parts.queue.gauges();
+        let gauge = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        MessageResult(PosterStats {
+            credential_fetches: self.parts.dispatcher.credentials.fetches(),
+            in_flight: gauge(gauges.in_flight),
+            queued: gauge(gauges.queued),
+            active_lanes: gauge(gauges.active_lanes),
+            ..self.parts.dispatcher.telemetry.stats()
+        })
+    }
+}
+
+impl Handler<Subscribe> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, message: Subscribe, _: &mut Context<Self>) {
+        self.parts.dispatcher.telemetry.subscribe(message.subscriber);
+    }
+}

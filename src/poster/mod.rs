@@ -1,0 +1,10 @@
+//! The `ResultPoster` actor.
+
+mod actor;
+mod handlers;
+#[cfg(feature = "outbox")]
+mod outbox;
+mod shutdown;
+mod submit;
+
+pub use self::actor::ResultPoster;

@@ -1,0 +1,136 @@
+//! The way of a message into the queue, and the way of its outcomes into the reply.
+
+use std::rc::Rc;
+
+use super::actor::ResultPoster;
+use crate::{
+    call::{Call, CallKind, CallRef, Platform, Target},
+    delivery::{Job, Worker},
+    error::{CallError, InvalidMessageError, ParkReason, PostError},
+    message::DeliveryOptions,
+    queue::{AdmitError, Bound},
+    receipt::{CallReceipt, Outcome, PostReceipt},
+    route::{Overflow, ReplyWhen},
+    util::catch_panic,
+};
+
+impl ResultPoster {
+    /// Admits a message to the queue before it returns, so that the order of the mailbox is the order of the lane. The
+    /// returned future runs the calls, and catches panics.
+    pub(super) fn submit<F>(
+        &self,
+        kinds: &'static [CallKind],
+        target: Target,
+        checked: Result<(), InvalidMessageError>,
+        options: DeliveryOptions,
+        calls: F,
+    ) -> impl Future<Output = Result<Vec<Outcome>, String>> + use<F>
+    where
+        F: FnOnce(&Platform, &Rc<str>) -> Vec<Call> + 'static,
+    {
+        let place = checked
+            .and_then(|()| self.check_durability(&options))
+            .map_err(CallError::from)
+            .map(|()| self.parts.queue.admit(target.clone(), Bound::Queue));
+        let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
+        let cancellation = dispatcher.cancellation(options.cancellation);
+        let reply_when = if options.reply_when_durable {
+            ReplyWhen::Durable
+        } else {
+            ReplyWhen::Done
+        };
+        catch_panic(async move {
+            let error = match place {
+                Ok(Ok((ticket, permit))) => {
+                    let job = Box::new(Job {
+                        calls: calls(&dispatcher.platform, target.id()),
+                        worker: Worker::new(),
+                        cancellation,
+                        permit,
+                        ticket,
+                    });
+                    return route.run(dispatcher, job, reply_when).await;
+                }
+                // Without an outbox refused before its calls are built: an overload must not cost their encoding.
+                Ok(Err(refused)) if !route.is_durable() => match refused {
+                    AdmitError::Full => CallError::Overloaded,
+                    AdmitError::Closed => CallError::ShuttingDown,
+                },
+                Ok(Err(refused)) => {
+                    let overflow = Overflow {
+                        calls: calls(&dispatcher.platform, target.id()),
+                        cancellation,
+                        reason: match refused {
+                            AdmitError::Full => ParkReason::QueueFull,
+                            AdmitError::Closed => ParkReason::Shutdown,
+                        },
+                    };
+                    return route.overflow(dispatcher, overflow, reply_when).await;
+                }
+                Err(error) => error,
+            };
+            let call = |kind| CallRef {
+                kind,
+                target_id: target.id(),
+            };
+            kinds
+                .iter()
+                .map(|&kind| dispatcher.refuse(call(kind), error.clone()))
+                .collect()
+        })
+    }
+
+    fn check_durability(&self, options: &DeliveryOptions) -> Result<(), InvalidMessageError> {
+        if options.reply_when_durable && !self.parts.route.is_durable() {
+            return Err(InvalidMessageError::new(
+                "reply_when_durable",
+                "needs an outbox: set `OptionsBuilder::outbox`",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn post_reply(
+        outcomes: impl Future<Output = Result<Vec<Outcome>, String>>,
+    ) -> Result<PostReceipt, PostError> {
+        let outcomes = outcomes.await.map_err(PostError::internal)?;
+        let [completion, status] = outcomes
+            .try_into()
+            .map_err(|_| PostError::internal("a result with other than two outcomes".into()))?;
+        match (completion, status) {
+            (Ok(completion), Ok(status)) => Ok(PostReceipt { completion, status }),
+            (Err(CallError::Invalid(error)), _) => Err(PostError::Invalid(error)),
+            (Err(error), Ok(_)) => Err(PostError::Completion(error)),
+            (Ok(_), Err(error)) => Err(PostError::Status(error)),
+            (Err(completion), Err(status)) => Err(PostError::Both { completion, status }),
+        }
+    }
+
+    pub(super) async fn call_reply(
+        outcomes: impl Future<Output = Result<Vec<Outcome>, String>>,
+    ) -> Result<CallReceipt, CallError> {
+        let internal = |message| CallError::Internal { message };
+        let outcome = outcomes.await.map_err(internal)?.pop();
+        outcome.unwrap_or_else(|| Err(internal("a call without an outcome".into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[actix_rt::test]
+    async fn an_overloaded_message_is_refused_before_its_calls_are_built() {
+        let options = Options::builder("http://127.0.0.1:1").max_in_flight(1).max_queued(0);
+        let poster = ResultPoster::new(options.build().unwrap());
+        let target = Target::Issue("i".into());
+        let _place = poster.parts.queue.admit(target.clone(), Bound::Queue).unwrap();
+        let calls = |_: &Platform, _: &Rc<str>| panic!("the calls were built");
+        let kinds = &[CallKind::CreateComment];
+        let outcomes = poster
+            .submit(kinds, target, Ok(()), DeliveryOptions::default(), calls)
+            .await;
+        assert_eq!(outcomes, Ok(vec![Err(CallError::Overloaded)]));
+    }
+}
