@@ -1,4 +1,4 @@
-//! Rules for `src`: no module imports a later module, and no file is too long.
+//! Rules for `src`: no module imports a later module, no modules use each other, and no file is too long.
 
 #![cfg(test)]
 #![expect(
@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -107,83 +108,168 @@ fn code(path: &Path) -> String {
     code
 }
 
-/// The names at the root of the crate that the code of a module at this depth uses, in a `use` or in a path. Comments
-/// do not count.
-fn used_names(code: &str, depth: usize) -> Vec<String> {
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let mut code = lines.collect::<Vec<_>>().join("\n");
-    for (at, group) in code.match_indices("super::{") {
-        let names = top_level_names(&code[at + group.len()..]);
+/// A module in a file of its own, by its names from the root on. The root has none.
+type Module = Vec<String>;
+
+/// The product's modules, each with its code. Comments and attributes are left out.
+fn modules() -> BTreeMap<Module, String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let module = |file: PathBuf| {
+        let path = file.strip_prefix(&src).unwrap().with_extension("");
+        let names = path.iter().map(|name| name.to_str().unwrap().to_owned());
+        let module = names.filter(|name| name != "mod" && name != "lib").collect();
+        let code = code(&file);
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with(['/', '#']));
+        (module, lines.collect::<Vec<_>>().join("\n"))
+    };
+    product_sources(&src).into_iter().map(module).collect()
+}
+
+/// The paths within the crate that the code of a module names, in a `use` or elsewhere, each from the root on.
+fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    for first in ["crate::", "self::", "super::"] {
+        for (at, _) in code.match_indices(first) {
+            // Not in the middle of a path or of a name.
+            if !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+                paths.extend(expanded(&code[at..]));
+            }
+        }
+    }
+    for path in &mut paths {
+        let supers = path.iter().take_while(|name| *name == "super").count();
+        let base = match path[0].as_str() {
+            "crate" => &module[..0],
+            _ => &module[..module.len() - supers],
+        };
+        path.splice(..supers.max(1), base.iter().cloned());
         assert!(
-            !names.contains(&"super".to_owned()),
+            !path.contains(&"super".to_owned()),
             "`super` in a group is not followed"
         );
     }
-    // The root by another name.
-    if depth > 0 {
-        code = code.replace(&"super::".repeat(depth), "crate::");
-    }
-    let mut used = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        let names = match rest.strip_prefix('{') {
-            Some(group) => top_level_names(group),
-            None => vec![first_name(rest)],
-        };
-        used.extend(names);
-    }
-    used
+    paths
 }
 
-fn first_name(path: &str) -> String {
-    path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+/// The paths of a tree of paths, such as `a::{b, c::d}`, at the start of the text.
+fn expanded(text: &str) -> Vec<Vec<String>> {
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let rest = &text[name.len()..];
+    if let Some(group) = text.strip_prefix('{') {
+        return items(group).into_iter().flat_map(expanded).collect();
+    }
+    let mut paths = rest.strip_prefix("::").map(expanded).unwrap_or_default();
+    if paths.is_empty() {
+        paths.push(Vec::new());
+    }
+    if !name.is_empty() {
+        paths.iter_mut().for_each(|path| path.insert(0, name.clone()));
+    }
+    paths
 }
 
-/// The first name of each path in a group of imports, up to its closing brace.
-fn top_level_names(group: &str) -> Vec<String> {
-    let (mut names, mut depth, mut start) = (Vec::new(), 0, 0);
+/// The items of a group, up to its closing brace.
+fn items(group: &str) -> Vec<&str> {
+    let (mut items, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, c) in group.char_indices() {
         match c {
             '{' => depth += 1,
             '}' if depth > 0 => depth -= 1,
             ',' | '}' if depth == 0 => {
-                let path = group[start..at].trim();
-                // A comma may follow the last path.
-                if !path.is_empty() {
-                    names.push(first_name(path));
-                }
+                // A comma may follow the last item.
+                items.extend(Some(group[start..at].trim()).filter(|item| !item.is_empty()));
                 start = at + 1;
+                if c == '}' {
+                    break;
+                }
             }
             _ => {}
         }
-        if c == '}' && start == at + 1 {
-            break;
-        }
     }
-    names
+    items
+}
+
+/// Whether a module only declares modules and re-exports names.
+fn only_reexports(code: &str) -> bool {
+    code.split(';').map(str::trim).all(|item| {
+        let item = item
+            .strip_prefix("pub")
+            .map_or(item, |item| match item.strip_prefix('(') {
+                Some(item) => item.split_once(')').unwrap().1,
+                None => item,
+            });
+        item.is_empty() || item.trim_start().starts_with("use ") || item.trim_start().starts_with("mod ")
+    })
+}
+
+/// The module that a path leads to. Re-exports are followed where there is nothing else.
+fn target(modules: &BTreeMap<Module, String>, path: &[String]) -> Module {
+    let length = (0..=path.len())
+        .rev()
+        .find(|length| modules.contains_key(&path[..*length]));
+    let (module, rest) = path.split_at(length.unwrap());
+    let exports = match rest {
+        [name, ..] if !module.is_empty() && only_reexports(&modules[module]) => {
+            let mut exports = paths(&modules[module], module);
+            exports.retain(|export| export.last() == Some(name));
+            exports
+        }
+        _ => Vec::new(),
+    };
+    exports
+        .first()
+        .map_or(module.to_vec(), |export| target(modules, export))
+}
+
+/// The modules that a module uses. A module that does more than to declare its children uses them.
+fn used_modules(modules: &BTreeMap<Module, String>, module: &Module) -> BTreeSet<Module> {
+    let code = &modules[module];
+    if module.is_empty() || only_reexports(code) {
+        return BTreeSet::new();
+    }
+    let is_child = |other: &Module| other.split_last().is_some_and(|(_, parent)| parent == module);
+    let mut used: BTreeSet<Module> = modules.keys().filter(|other| is_child(other)).cloned().collect();
+    used.extend(paths(code, module).iter().map(|path| target(modules, path)));
+    used.remove(module);
+    used
 }
 
 #[test]
 fn no_module_imports_a_later_module() {
     let order: Vec<&str> = FLOORS.concat();
     let position = |module: &str| order.iter().position(|name| *name == module);
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut seen = 0;
-    for path in product_sources(&src) {
-        let modules = path.strip_prefix(&src).unwrap().with_extension("");
-        let mut modules: Vec<_> = modules.iter().map(|module| module.to_str().unwrap()).collect();
-        modules.retain(|module| *module != "mod");
-        let own = position(modules[0]).unwrap_or_else(|| panic!("{} is on no floor", modules[0]));
-        let depth = if modules == ["lib"] { 0 } else { modules.len() };
-        for used in used_names(&code(&path), depth) {
-            let file = path.display();
+    for (module, code) in modules() {
+        let floor = module.first().map_or("lib", String::as_str);
+        let own = position(floor).unwrap_or_else(|| panic!("{floor} is on no floor"));
+        for path in paths(&code, &module) {
             // The root's re-exports would hide the module that a name comes from.
-            let used_position = position(&used).unwrap_or_else(|| panic!("{file} uses {used:?}, which is no module"));
+            let used = &path[0];
+            let used_position =
+                position(used).unwrap_or_else(|| panic!("{module:?} uses {used:?}, which is no module"));
             seen += 1;
-            assert!(used_position <= own, "{file} uses {used}, which is above it");
+            assert!(used_position <= own, "{module:?} uses {used}, which is above it");
         }
     }
     assert!(seen > 100, "only {seen} imports were found");
+}
+
+#[test]
+fn no_modules_use_each_other() {
+    let modules = modules();
+    let mut uses: BTreeMap<&Module, BTreeSet<Module>> = modules
+        .keys()
+        .map(|module| (module, used_modules(&modules, module)))
+        .collect();
+    // Without a cycle, there is always a module that uses none of the others that are left.
+    while let Some(module) = uses.iter().find(|(_, used)| used.is_empty()).map(|(module, _)| *module) {
+        uses.remove(module);
+        uses.values_mut().for_each(|used| used.retain(|other| other != module));
+    }
+    assert!(
+        uses.is_empty(),
+        "these modules, or some of them, use each other: {uses:#?}"
+    );
 }
 
 #[test]
@@ -195,10 +281,35 @@ fn only_test_modules_are_left_out() {
 }
 
 #[test]
-fn every_path_to_the_root_is_followed() {
-    let code = "use crate::{a::{b, c}, d};\nuse super::e;\n// crate::f\nlet g = super::super::h::i;";
-    assert_eq!(used_names(code, 2), ["a", "d", "h"]);
-    assert_eq!(used_names("use super::{a, b::c};", 1), ["a", "b"]);
+fn every_path_within_the_crate_is_found() {
+    let module = ["m", "n"].map(str::to_owned);
+    let found = |code| -> Vec<String> { paths(code, &module).iter().map(|path| path.join("::")).collect() };
+    assert_eq!(found("use crate::{a::{b, c}, d,};"), ["a::b", "a::c", "d"]);
+    assert_eq!(found("use super::e; let g = super::super::h::i;"), ["m::e", "h::i"]);
+    assert_eq!(found("use self::o::P; use std::super_::x; Self::q"), ["m::n::o::P"]);
+}
+
+#[test]
+fn a_parent_and_its_child_use_each_other_unless_the_parent_only_reexports() {
+    let of = |parent: &str, child: &str| {
+        let path = |path: &str| path.split_terminator("::").map(str::to_owned).collect::<Module>();
+        let modules = BTreeMap::from([
+            (path(""), String::new()),
+            (path("a"), parent.to_owned()),
+            (path("a::b"), child.to_owned()),
+            (path("a::c"), "struct C;".to_owned()),
+        ]);
+        ["a", "a::b"].map(|module| {
+            used_modules(&modules, &path(module))
+                .iter()
+                .map(|used| used.join("::"))
+                .collect::<Vec<_>>()
+        })
+    };
+    let both = of("mod b;\nmod c;\nstruct A;", "use super::A; struct B;");
+    assert_eq!(both, [vec!["a::b", "a::c"], vec!["a"]]);
+    let through_the_parent = of("mod b;\nmod c;\npub(crate) use self::c::C;", "use super::C; struct B;");
+    assert_eq!(through_the_parent, [vec![], vec!["a::c"]]);
 }
 
 #[test]
