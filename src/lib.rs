@@ -170,6 +170,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     let _ = (
         queue::LaneQueue::max_in_flight,
         queue::Ticket::is_waiting,
+        queue::Ticket::round,
         queue::Permit::make_exclusive,
     );
     let _ = (CallId::new, CallId::from_bytes, CallId::to_bytes, CallId::previous);

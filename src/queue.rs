@@ -36,6 +36,8 @@ pub struct LaneQueue {
     /// The admitted messages.
     admitted: TaskTracker,
     next_number: Cell<u64>,
+    /// How often a batch of replayed messages was admitted.
+    round: Cell<i64>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl LaneQueue {
             lanes: RefCell::default(),
             admitted: TaskTracker::new(),
             next_number: Cell::new(0),
+            round: Cell::new(0),
         })
     }
 
@@ -115,6 +118,7 @@ impl LaneQueue {
             queue: Rc::clone(self),
             target,
             position,
+            round: self.round.get(),
             _admitted: self.admitted.token(),
         };
         Ok((ticket, permit))
@@ -152,6 +156,16 @@ impl LaneQueue {
 
     pub fn is_closed(&self) -> bool {
         self.admitted.is_closed()
+    }
+
+    /// The number of the last batch of replayed messages that was admitted.
+    pub(crate) fn round(&self) -> i64 {
+        self.round.get()
+    }
+
+    /// Notes that a batch of replayed messages was admitted as a whole.
+    pub(crate) fn end_round(&self, round: i64) {
+        self.round.set(round);
     }
 
     pub(crate) fn max_in_flight(&self) -> usize {
@@ -196,6 +210,7 @@ pub struct Ticket {
     queue: Rc<LaneQueue>,
     target: Target,
     position: Position,
+    round: i64,
     _admitted: TaskTrackerToken,
 }
 
@@ -209,6 +224,11 @@ impl Ticket {
     /// Whether an earlier message of the lane may still be running.
     pub fn is_waiting(&self) -> bool {
         matches!(self.position, Position::Waiting { .. })
+    }
+
+    /// The last batch of replayed messages before this one: their tickets are older.
+    pub(crate) fn round(&self) -> i64 {
+        self.round
     }
 
     /// Waits until all earlier messages of the lane are done.

@@ -33,6 +33,7 @@ impl Outbox {
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
             must_look |= matches!(select(cancelled, turn).await, Either::Right(_));
         }
+        must_look |= self.0.is_about_to_release(&stored.lane);
         let mut may_send = !must_look || self.may_send(dispatcher, &stored).await;
         if may_send && !must_look && !job.permit.is_held() {
             let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));

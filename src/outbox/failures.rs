@@ -29,30 +29,135 @@ impl Operation {
     }
 }
 
-/// The operations whose last use has failed, and why.
+/// Which operations fail, and why.
 #[derive(Debug, Default)]
-pub(super) struct Failures(RefCell<Vec<(Operation, OutboxError)>>);
+pub(super) struct Failures(RefCell<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many operations have started.
+    started: u64,
+    /// Each operation that has succeeded, and how many had started by then.
+    succeeded: Vec<(Operation, u64)>,
+    /// The operations whose last use has failed.
+    failed: Vec<(Operation, OutboxError)>,
+}
+
+/// An operation that was started.
+pub(super) struct Started<'a> {
+    failures: &'a Failures,
+    operation: Operation,
+    number: u64,
+}
 
 impl Failures {
-    /// Notes a failure. It is logged unless another one with this cause has not ended yet.
-    pub(super) fn begin(&self, operation: Operation, error: &OutboxError) {
-        let mut failures = self.0.borrow_mut();
-        let is_known = failures.iter().any(|(_, known)| known == error);
-        failures.retain(|(failed, _)| *failed != operation);
-        failures.push((operation, error.clone()));
-        if !is_known {
-            ignore_panic(|| warn!("the outbox failed to {}: {}", operation.as_str(), chain(error)));
+    pub(super) fn start(&self, operation: Operation) -> Started<'_> {
+        let state = &mut *self.0.borrow_mut();
+        state.started = state.started.saturating_add(1);
+        Started {
+            failures: self,
+            operation,
+            number: state.started,
+        }
+    }
+}
+
+impl Started<'_> {
+    /// Notes the answer, and logs where a trouble begins or ends.
+    pub(super) fn end<T>(self, answer: &Result<T, OutboxError>) {
+        match answer {
+            Ok(_) => self.succeed(),
+            Err(error) => self.fail(error),
         }
     }
 
-    /// Notes a success. It is logged if it ends the last failure. A file that is full for one operation may have room for
-    /// another; other causes end for all operations.
-    pub(super) fn end(&self, operation: Operation) {
-        let mut failures = self.0.borrow_mut();
-        let before = failures.len();
-        failures.retain(|(failed, cause)| *failed != operation && *cause == OutboxError::Full);
-        if before > 0 && failures.is_empty() {
+    /// Logs a failure unless another one with this cause has not ended yet.
+    fn fail(self, error: &OutboxError) {
+        let mut state = self.failures.0.borrow_mut();
+        // It waited while the store failed, and others have succeeded since.
+        let is_past = |(operation, started): &(Operation, u64)| {
+            (*operation == self.operation || *error != OutboxError::Full) && self.number <= *started
+        };
+        if state.succeeded.iter().any(is_past) {
+            return;
+        }
+        let is_known = state.failed.iter().any(|(_, known)| known == error);
+        state.failed.retain(|(failed, _)| *failed != self.operation);
+        state.failed.push((self.operation, error.clone()));
+        drop(state);
+        if !is_known {
+            let operation = self.operation.as_str();
+            ignore_panic(|| warn!("the outbox failed to {operation}: {}", chain(error)));
+        }
+    }
+
+    /// Logs a success that ends the last failure. A file that is full for one operation may have room for another; other
+    /// causes end for all operations.
+    fn succeed(self) {
+        let mut state = self.failures.0.borrow_mut();
+        let started = state.started;
+        state.succeeded.retain(|(operation, _)| *operation != self.operation);
+        state.succeeded.push((self.operation, started));
+        let before = state.failed.len();
+        state
+            .failed
+            .retain(|(failed, cause)| *failed != self.operation && *cause == OutboxError::Full);
+        let is_last = before > 0 && state.failed.is_empty();
+        drop(state);
+        if is_last {
             ignore_panic(|| info!("the outbox works again"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(failures: &Failures) -> Vec<Operation> {
+        failures
+            .0
+            .borrow()
+            .failed
+            .iter()
+            .map(|(operation, _)| *operation)
+            .collect()
+    }
+
+    fn fails(failures: &Failures, operation: Operation, error: OutboxError) {
+        failures.start(operation).end::<()>(&Err(error));
+    }
+
+    #[test]
+    fn a_failure_lasts_until_an_operation_succeeds() {
+        let failures = Failures::default();
+        fails(&failures, Operation::Insert, OutboxError::Locked);
+        fails(&failures, Operation::Claim, OutboxError::Locked);
+        assert_eq!(failed(&failures), [Operation::Insert, Operation::Claim]);
+        failures.start(Operation::Watch).end(&Ok(()));
+        assert_eq!(failed(&failures), []);
+    }
+
+    #[test]
+    fn a_failure_that_was_overtaken_by_a_success_is_past() {
+        let failures = Failures::default();
+        let waiting = failures.start(Operation::Insert);
+        failures.start(Operation::Settle).end(&Ok(()));
+        waiting.end::<()>(&Err(OutboxError::Locked));
+        assert_eq!(failed(&failures), []);
+        fails(&failures, Operation::Insert, OutboxError::Locked);
+        assert_eq!(failed(&failures), [Operation::Insert]);
+    }
+
+    #[test]
+    fn a_full_file_is_full_for_inserts_whatever_else_succeeds() {
+        let failures = Failures::default();
+        let insert = failures.start(Operation::Insert);
+        failures.start(Operation::Settle).end(&Ok(()));
+        insert.end::<()>(&Err(OutboxError::Full));
+        failures.start(Operation::Settle).end(&Ok(()));
+        assert_eq!(failed(&failures), [Operation::Insert]);
+        failures.start(Operation::Insert).end(&Ok(()));
+        assert_eq!(failed(&failures), []);
     }
 }

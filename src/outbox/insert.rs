@@ -41,7 +41,7 @@ impl Outbox {
             calls: stored,
             worker_id: seen.or_else(|| self.0.fixed_worker.clone()),
             park,
-            is_head: false,
+            round: 0,
             withdrawn: None,
             now: self.0.now(),
         };
@@ -57,13 +57,12 @@ impl Outbox {
         cancellation: &Cancellation,
     ) -> Result<Result<Inserted, OutboxError>, CancelledBy> {
         message.withdrawn = cancellation.token();
+        let started = self.0.failures.start(Operation::Insert);
         let insert = spawn(self.0.writes.track_future(self.0.store.insert(message)));
         match select(insert, pin!(cancellation.cancelled())).await {
             Either::Left((inserted, _)) => {
                 let inserted = inserted.unwrap_or(Err(OutboxError::Stopped));
-                if inserted.is_ok() {
-                    self.0.failures.end(Operation::Insert);
-                }
+                started.end(&inserted);
                 Ok(inserted)
             }
             Either::Right((_, insert)) => {

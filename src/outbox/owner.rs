@@ -150,27 +150,26 @@ impl Inner {
 
     /// Claims lanes that are due, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
     /// nothing.
-    pub(super) async fn claim(&self, max_calls: usize, max_bytes: usize) -> Claimed {
+    pub(super) async fn claim(&self, round: i64, max_calls: usize, max_bytes: usize) -> Claimed {
         let now = self.clock.instant();
         let (due, not_due) = {
             let delays = self.delays.borrow();
             (delays.due(now, MAX_DUE), delays.not_due(now))
         };
         let request = ClaimRequest {
+            round,
             now: self.now(),
             due: due.clone(),
             not_due,
             max_calls,
             max_bytes,
         };
-        let claimed = match self.store.claim(request).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                self.failures.begin(Operation::Claim, &error);
-                return Claimed::default();
-            }
+        let started = self.failures.start(Operation::Claim);
+        let claimed = self.store.claim(request).await;
+        started.end(&claimed);
+        let Ok(claimed) = claimed else {
+            return Claimed::default();
         };
-        self.failures.end(Operation::Claim);
         let mut delays = self.delays.borrow_mut();
         for message in &claimed.messages {
             delays.remove(&message.lane.lane);
@@ -191,19 +190,14 @@ impl Inner {
         self.last_look.set(self.clock.instant());
         self.retry_unwritten().await;
         let delay = self.options.wait(0, None, 0.0);
-        match self.store.watch(self.now(), delay).await {
-            Ok(Watched { freed, has_changed }) => {
-                self.failures.end(Operation::Watch);
-                if freed > 0 {
-                    ignore_panic(|| info!("took over {freed} calls of a dead process"));
-                }
-                freed > 0 || has_changed
-            }
-            Err(error) => {
-                self.failures.begin(Operation::Watch, &error);
-                false
-            }
+        let started = self.failures.start(Operation::Watch);
+        let watched = self.store.watch(self.now(), delay).await;
+        started.end(&watched);
+        let Watched { freed, has_changed } = watched.unwrap_or_default();
+        if freed > 0 {
+            ignore_panic(|| info!("took over {freed} calls of a dead process"));
         }
+        freed > 0 || has_changed
     }
 
     /// Whether this process was stopped for a while after `since`: then the store has to be asked before a call is sent.
@@ -222,9 +216,11 @@ impl Inner {
 
     /// Writes a settlement; one that fails is retried.
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
-        match self.store.settle(settlement.clone()).await {
+        let started = self.failures.start(Operation::Settle);
+        let settled = self.store.settle(settlement.clone()).await;
+        started.end(&settled);
+        match settled {
             Ok(settled) => {
-                self.failures.end(Operation::Settle);
                 if settled == (Settled::Done { is_released: true }) {
                     self.wake_replay.notify_one();
                 }
@@ -234,7 +230,6 @@ impl Inner {
                 Ok(settled)
             }
             Err(error) => {
-                self.failures.begin(Operation::Settle, &error);
                 self.unwritten.borrow_mut().push(settlement);
                 Err(error)
             }

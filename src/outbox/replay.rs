@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     faults::MAX_TAKEOVERS,
     owner::Outbox,
-    store::{Change, ClaimedMessage, Failure, Settlement, StoredCall, Then, is_isolated},
+    store::{Change, ClaimedMessage, Failure, LaneClaim, Settlement, StoredCall, Then, is_isolated},
     stored::{Origin, Stored, StoredRow},
 };
 use crate::{
@@ -62,7 +62,8 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         let room = max_at_once.saturating_sub(calls);
         // Not one by one, since each claim is a transaction.
         if may_have_due && room > max_at_once / 2 && bytes < MAX_BYTES {
-            let claimed = inner.claim(room, MAX_BYTES.saturating_sub(bytes)).await;
+            let round = queue.round().saturating_add(1);
+            let claimed = inner.claim(round, room, MAX_BYTES.saturating_sub(bytes)).await;
             may_have_due = claimed.is_limited;
             next_of_others = claimed.next_due;
             for message in claimed.messages {
@@ -70,18 +71,14 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
                 calls = calls.saturating_add(message.calls.len());
                 bytes = bytes.saturating_add(size);
                 let count = message.calls.len();
-                let sent = spawn(resend(
-                    outbox.clone(),
-                    Rc::clone(&dispatcher),
-                    Rc::clone(&queue),
-                    message,
-                ));
+                let sent = spawn(Replayed::admit(&outbox, &dispatcher, &queue, message).run());
                 running.push(async move {
                     // A panic is caught within; a cancelled task belongs to a system that is stopping.
                     let _ = sent.await;
                     (count, size)
                 });
             }
+            queue.end_round(round);
         }
         let due_in = inner.delays.borrow().next(inner.clock.instant());
         let waits = [
@@ -118,82 +115,113 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
     running.for_each(async |_| {}).await;
 }
 
-/// Tries each call of a claimed message once.
-async fn resend(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc<LaneQueue>, message: ClaimedMessage) {
-    let ClaimedMessage { lane, calls } = message;
-    let mut rows: Vec<StoredCall> = Vec::new();
-    let mut restored: Vec<Call> = Vec::new();
-    let mut unreadable = Vec::new();
-    for row in calls {
-        match dispatcher
-            .platform
-            .restore(&row.target_id, row.idempotency_key.clone(), &row.body)
-        {
-            Ok(call) => {
-                restored.push(call);
-                rows.push(row);
-            }
-            Err(error) => {
-                let (id, error) = (row.id, format!("the stored body can't be read: {error}"));
-                ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
-                let failure = Failure {
-                    status_code: None,
-                    error,
-                    worker_id: None,
-                    history: row.history,
-                };
-                unreadable.push((id, Change::DeadLetter(failure)));
+/// A claimed message, with its place in this process's queue.
+struct Replayed {
+    outbox: Outbox,
+    dispatcher: Rc<Dispatcher>,
+    /// Deletes the calls that can't be read.
+    unreadable: Option<Settlement>,
+    /// `None` if no call can be read, or the poster is shutting down and releases its lanes.
+    sendable: Option<(Box<Job>, Stored)>,
+}
+
+impl Replayed {
+    /// Gives the message its place before anything is awaited, so that the order of the claim is the order of the lane.
+    fn admit(outbox: &Outbox, dispatcher: &Rc<Dispatcher>, queue: &Rc<LaneQueue>, message: ClaimedMessage) -> Self {
+        let ClaimedMessage { lane, calls } = message;
+        let mut rows: Vec<StoredCall> = Vec::new();
+        let mut restored: Vec<Call> = Vec::new();
+        let mut unreadable = Vec::new();
+        for row in calls {
+            match dispatcher
+                .platform
+                .restore(&row.target_id, row.idempotency_key.clone(), &row.body)
+            {
+                Ok(call) => {
+                    restored.push(call);
+                    rows.push(row);
+                }
+                Err(error) => {
+                    let (id, error) = (row.id, format!("the stored body can't be read: {error}"));
+                    ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
+                    let failure = Failure {
+                        status_code: None,
+                        error,
+                        worker_id: None,
+                        history: row.history,
+                    };
+                    unreadable.push((id, Change::DeadLetter(failure)));
+                }
             }
         }
-    }
-    if !unreadable.is_empty() {
         let settlement = Settlement {
             lane: lane.clone(),
             changes: unreadable,
             then: Then::Continue,
             now: outbox.0.now(),
         };
-        let _ = outbox.0.settle(settlement).await;
+        Self {
+            outbox: outbox.clone(),
+            dispatcher: Rc::clone(dispatcher),
+            unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
+            sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored),
+        }
     }
-    let Some(target) = restored.first().map(|call| call.target.clone()) else {
-        return;
-    };
-    let worker_id = rows.iter().find_map(|row| row.worker_id.clone());
-    let present = dispatcher
-        .credentials
-        .last_worker_id()
-        .or_else(|| outbox.0.fixed_worker.clone());
-    let is_own_worker = worker_id.is_none() || present.is_none() || worker_id == present;
-    let is_alone = rows.iter().any(|row| row.history.takeovers >= MAX_TAKEOVERS);
-    let stored = Stored {
-        outbox: outbox.clone(),
-        target: target.clone(),
-        calls: rows.iter().map(StoredRow::from).collect(),
-        worker_id,
-        since: outbox.0.clock.instant(),
-        origin: Origin::Replay { is_own_worker },
-        lane,
-    };
-    // An isolated message does not hold up its target's lane in this process either.
-    let ticket_target = if is_isolated(&stored.lane.lane) {
-        Target::Session(stored.lane.lane.as_str().into())
-    } else {
-        target
-    };
-    let Ok((ticket, mut permit)) = queue.admit(ticket_target, Bound::None) else {
-        // The poster is shutting down, and releases its lanes.
-        return;
-    };
-    if is_alone {
-        permit.make_exclusive();
+
+    fn sendable(
+        outbox: &Outbox,
+        dispatcher: &Dispatcher,
+        queue: &Rc<LaneQueue>,
+        lane: LaneClaim,
+        rows: &[StoredCall],
+        calls: Vec<Call>,
+    ) -> Option<(Box<Job>, Stored)> {
+        let target = calls.first()?.target.clone();
+        // An isolated message does not hold up its target's lane in this process either.
+        let place = if is_isolated(&lane.lane) {
+            Target::Session(lane.lane.as_str().into())
+        } else {
+            target.clone()
+        };
+        let (ticket, mut permit) = queue.admit(place, Bound::None).ok()?;
+        if rows.iter().any(|row| row.history.takeovers >= MAX_TAKEOVERS) {
+            permit.make_exclusive();
+        }
+        let worker_id = rows.iter().find_map(|row| row.worker_id.clone());
+        let present = dispatcher
+            .credentials
+            .last_worker_id()
+            .or_else(|| outbox.0.fixed_worker.clone());
+        let is_own_worker = worker_id.is_none() || present.is_none() || worker_id == present;
+        let stored = Stored {
+            outbox: outbox.clone(),
+            target,
+            calls: rows.iter().map(StoredRow::from).collect(),
+            worker_id,
+            since: outbox.0.clock.instant(),
+            origin: Origin::Replay { is_own_worker },
+            lane,
+        };
+        let job = Box::new(Job {
+            calls,
+            worker: Worker::new(),
+            cancellation: dispatcher.cancellation(None),
+            permit,
+            ticket,
+        });
+        Some((job, stored))
     }
-    dispatcher.accept(&restored);
-    let job = Box::new(Job {
-        calls: restored,
-        worker: Worker::new(),
-        cancellation: dispatcher.cancellation(None),
-        permit,
-        ticket,
-    });
-    outbox.drive(&dispatcher, job, stored, &RetryPolicy::once()).await;
+
+    /// Tries each call once.
+    async fn run(self) {
+        if let Some(settlement) = self.unreadable {
+            let _ = self.outbox.0.settle(settlement).await;
+        }
+        if let Some((job, stored)) = self.sendable {
+            self.dispatcher.accept(&job.calls);
+            self.outbox
+                .drive(&self.dispatcher, job, stored, &RetryPolicy::once())
+                .await;
+        }
+    }
 }

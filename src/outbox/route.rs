@@ -9,7 +9,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     drive::cancelled,
-    failures::Operation,
     owner::Outbox,
     replay,
     store::Inserted,
@@ -51,7 +50,7 @@ impl Durable {
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
         let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, None);
-        message.is_head = !job.ticket.is_waiting();
+        message.round = job.ticket.round();
         let worker_id = message.worker_id.clone();
         let inserted = match self
             .outbox
@@ -91,7 +90,6 @@ impl Durable {
                 end_stored(&dispatcher, &job.calls, ids, ParkReason::AlreadyStored, reply_when)
             }
             Err(error) => {
-                self.outbox.0.failures.begin(Operation::Insert, &error);
                 // Earlier messages of the lane may be parked until then.
                 {
                     let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
@@ -144,10 +142,7 @@ impl Durable {
             Ok(Ok(Inserted::Known { ids })) => {
                 end_stored(&dispatcher, &calls, ids, ParkReason::AlreadyStored, reply_when)
             }
-            Ok(Err(error)) => {
-                self.outbox.0.failures.begin(Operation::Insert, &error);
-                end(&dispatcher, &calls, |_| refused())
-            }
+            Ok(Err(_)) => end(&dispatcher, &calls, |_| refused()),
             Err(by) => end(&dispatcher, &calls, |_| cancelled(by)),
         }
     }

@@ -52,9 +52,9 @@ pub(in crate::outbox) struct NewMessage {
     pub(in crate::outbox) worker_id: Option<String>,
     /// Why the message must not be sent now, if so.
     pub(in crate::outbox) park: Option<ParkReason>,
-    /// Whether no earlier message of its lane is running in this process. If the lane is this owner's nevertheless, its calls
-    /// were just claimed and are about to be sent: then the message is parked behind them.
-    pub(in crate::outbox) is_head: bool,
+    /// The last round whose calls were given their places in this process before the message. If the lane was claimed in a
+    /// later round, the claimed calls go first: then the message is parked behind them.
+    pub(in crate::outbox) round: i64,
     /// If it is cancelled before the message is written, nothing is stored.
     pub(in crate::outbox) withdrawn: Option<CancellationToken>,
     pub(in crate::outbox) now: WallTime,
@@ -127,6 +127,8 @@ pub(in crate::outbox) struct History {
 /// Which lanes to claim.
 #[derive(Debug, Clone)]
 pub(in crate::outbox) struct ClaimRequest {
+    /// Counts the claims of this owner, from 1.
+    pub(in crate::outbox) round: i64,
     pub(in crate::outbox) now: WallTime,
     /// Lanes that this owner has parked and that are due by its monotonic clock.
     pub(in crate::outbox) due: Vec<String>,

@@ -45,6 +45,8 @@ pub(in crate::outbox) struct Tables {
 struct Lane {
     owner: Option<u64>,
     claim: i64,
+    /// The round in which it was claimed.
+    round: i64,
     /// The last call that the owner has taken.
     taken: u64,
     last_seq: u64,
@@ -257,7 +259,9 @@ impl Store for MemoryStore {
             let lane = tables.lanes.get(&message.lane);
             let is_live = message.park.is_none()
                 && lane.is_none_or(|lane| {
-                    !message.is_head && lane.owner == Some(owner) && tables.last_seq(&message.lane) <= lane.taken
+                    lane.owner == Some(owner)
+                        && lane.round <= message.round
+                        && tables.last_seq(&message.lane) <= lane.taken
                 });
             let Some(first) = message.calls.first().map(|call| call.id) else {
                 return Inserted::Parked;
@@ -295,6 +299,7 @@ impl Store for MemoryStore {
             if lane.owner.is_none() {
                 lane.owner = Some(owner);
                 lane.claim = fresh;
+                lane.round = 0;
                 tables.last_claim = fresh;
             }
             lane.taken = lane.last_seq;
@@ -349,6 +354,7 @@ impl Store for MemoryStore {
                 if let Some(lane) = tables.lanes.get_mut(&name) {
                     lane.owner = Some(owner);
                     lane.claim = claim;
+                    lane.round = request.round;
                     lane.taken = taken;
                 }
                 claimed

@@ -19,7 +19,7 @@ pub(super) const CALLS: &str = concat!(
     rows::stored_call_columns!(),
     " FROM calls WHERE lane = ?1 AND state = 'waiting' AND seq <= ?2 ORDER BY seq"
 );
-pub(super) const TAKE: &str = "UPDATE lanes SET owner = ?2, claim = ?3, taken = ?4 WHERE id = ?1";
+pub(super) const TAKE: &str = "UPDATE lanes SET owner = ?2, claim = ?3, round = ?4, taken = ?5 WHERE id = ?1";
 
 /// Claims lanes that are due, the longest due first.
 pub(super) fn claim(
@@ -44,7 +44,7 @@ pub(super) fn claim(
             claimed.is_limited = true;
             break;
         }
-        let messages = take(connection, owner, candidate, &mut room).map_err(sqlite_error)?;
+        let messages = take(connection, owner, request.round, candidate, &mut room).map_err(sqlite_error)?;
         claimed.messages.extend(messages);
     }
     claimed.next_due = due::next_due(connection, queue, &parkers, request.now).map_err(sqlite_error)?;
@@ -61,6 +61,7 @@ struct Room {
 fn take(
     connection: &Connection,
     owner: &mut Owner,
+    round: i64,
     candidate: Candidate,
     room: &mut Room,
 ) -> rusqlite::Result<Vec<ClaimedMessage>> {
@@ -78,7 +79,7 @@ fn take(
     };
     connection
         .prepare_cached(TAKE)?
-        .execute([candidate.lane, owner.id, lane.claim, taken])?;
+        .execute([candidate.lane, owner.id, lane.claim, round, taken])?;
     let mut messages: Vec<ClaimedMessage> = Vec::new();
     let mut last_message = None;
     let mut calls = connection.prepare_cached(CALLS)?;

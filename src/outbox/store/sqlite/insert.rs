@@ -52,7 +52,9 @@ pub(super) fn insert(
     let lane = lanes::find(connection, queue, &message.lane).map_err(sqlite_error)?;
     let may_be_live = match &lane {
         None => true,
-        Some(lane) => !message.is_head && is_all_taken_by(connection, lane, owner.id).map_err(sqlite_error)?,
+        Some(lane) => {
+            lane.round <= message.round && is_all_taken_by(connection, lane, owner.id).map_err(sqlite_error)?
+        }
     };
     let is_live = message.park.is_none() && may_be_live;
     if is_live {

@@ -6,7 +6,8 @@ use super::super::WallTime;
 use super::rows;
 use crate::{call_id::CallId, error::ParkReason};
 
-pub(super) const FIND: &str = "SELECT id, owner, claim, taken, next_seq FROM lanes WHERE queue = ?1 AND name = ?2";
+pub(super) const FIND: &str =
+    "SELECT id, owner, claim, round, taken, next_seq FROM lanes WHERE queue = ?1 AND name = ?2";
 pub(super) const EXTEND: &str = "
     INSERT INTO lanes (queue, name, next_seq, parked_at, reason) VALUES (?1, ?2, 2, ?3, ?4)
     ON CONFLICT (queue, name) DO UPDATE SET next_seq = next_seq + 1
@@ -25,6 +26,7 @@ pub(super) struct Lane {
     pub(super) id: i64,
     pub(super) owner: Option<i64>,
     pub(super) claim: i64,
+    pub(super) round: i64,
     pub(super) taken: i64,
     pub(super) next_seq: i64,
 }
@@ -36,6 +38,7 @@ pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite
             id: rows::number(row, "id"),
             owner: rows::optional_number(row, "owner"),
             claim: rows::number(row, "claim"),
+            round: rows::number(row, "round"),
             taken: rows::number(row, "taken"),
             next_seq: rows::number(row, "next_seq"),
         })

@@ -26,6 +26,7 @@ const MIGRATIONS: [&str; 1] = ["
         name TEXT NOT NULL,
         owner INTEGER,                    -- NULL: free
         claim INTEGER NOT NULL DEFAULT 0, -- of the owner; never used again
+        round INTEGER NOT NULL DEFAULT 0, -- of the owner's claims; 0 if the lane was not claimed but created
         taken INTEGER NOT NULL DEFAULT 0, -- the last call that the owner has taken
         next_seq INTEGER NOT NULL,
         parked_at INTEGER NOT NULL,       -- the lane is not due while parked_at <= now < parked_at + wait

@@ -27,27 +27,45 @@ pub(super) async fn a_message_behind_taken_calls_of_mine_is_live_under_their_cla
     assert!(owner.may_send(&behind).await);
 }
 
-pub(super) async fn a_head_message_in_a_new_lane_is_live(fixture: &impl Fixture) {
+pub(super) async fn a_message_from_before_the_last_round_is_live_in_a_lane_that_was_not_claimed(
+    fixture: &impl Fixture,
+) {
     let owner = fixture.owner().await;
-    let head = NewMessage {
-        is_head: true,
-        ..message("lane", &["a"])
-    };
-    assert!(matches!(owner.insert(head).await, Ok(Inserted::Live { .. })));
+    for (lane, key) in [("new", "a"), ("new", "b")] {
+        let early = NewMessage {
+            round: ROUND - 1,
+            ..message(lane, &[key])
+        };
+        assert!(matches!(owner.insert(early).await, Ok(Inserted::Live { .. })));
+    }
 }
 
-pub(super) async fn a_head_message_behind_claimed_calls_is_parked(fixture: &impl Fixture) {
+pub(super) async fn a_message_from_before_the_last_round_is_live_in_a_lane_that_was_created_anew(
+    fixture: &impl Fixture,
+) {
+    let owner = fixture.owner().await;
+    owner.park_new("lane", &["a"]).await;
+    let claimed = owner.claim_at(NOW).await;
+    owner.deliver(&claimed[0]).await;
+    let early = NewMessage {
+        round: ROUND - 1,
+        ..message("lane", &["b"])
+    };
+    assert!(matches!(owner.insert(early).await, Ok(Inserted::Live { .. })));
+}
+
+pub(super) async fn a_message_from_before_the_round_of_claimed_calls_is_parked(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let before = owner.park_new("lane", &["a"]).await;
     let claimed = owner.claim_at(NOW).await;
     assert_eq!(claimed[0].ids, before);
-    let head = NewMessage {
-        is_head: true,
+    let early = NewMessage {
+        round: ROUND - 1,
         ..message("lane", &["b"])
     };
-    assert_eq!(owner.insert(head.clone()).await, Ok(Inserted::Parked));
+    assert_eq!(owner.insert(early.clone()).await, Ok(Inserted::Parked));
     assert!(owner.deliver(&claimed[0]).await);
-    assert_eq!(owner.claim_ids_at(NOW).await, ids(&head));
+    assert_eq!(owner.claim_ids_at(NOW).await, ids(&early));
 }
 
 pub(super) async fn a_withdrawn_message_is_not_stored(fixture: &impl Fixture) {

@@ -101,8 +101,9 @@ macro_rules! contract_suite {
                 insert {
                     a_message_in_a_new_lane_is_live,
                     a_message_behind_taken_calls_of_mine_is_live_under_their_claim,
-                    a_head_message_in_a_new_lane_is_live,
-                    a_head_message_behind_claimed_calls_is_parked,
+                    a_message_from_before_the_last_round_is_live_in_a_lane_that_was_not_claimed,
+                    a_message_from_before_the_last_round_is_live_in_a_lane_that_was_created_anew,
+                    a_message_from_before_the_round_of_claimed_calls_is_parked,
                     a_withdrawn_message_is_not_stored,
                     a_message_in_a_lane_of_another_owner_is_parked,
                     a_message_behind_a_parked_call_is_parked,

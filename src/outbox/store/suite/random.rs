@@ -35,18 +35,18 @@ fn end() -> impl Strategy<Value = End> {
 
 fn step() -> impl Strategy<Value = Step> {
     let keys = btree_set(select(&KEYS), 1..=2);
-    let (is_parked, is_head) = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
-    let insert = (0..OWNERS, select(&LANES), keys, is_parked, is_head);
+    let (is_parked, is_overtaken) = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    let insert = (0..OWNERS, select(&LANES), keys, is_parked, is_overtaken);
     let targets = || vec(select(&LANES).prop_map(str::to_owned), 0..=2);
     let claim = (0..OWNERS, targets(), targets(), select(&[0, 30, 60, 90, -60]));
     let settle = (key(), select(&[0, 0, 0, 1]), end(), select(&[0, 0, 30, -30]));
     prop_oneof![
-        6 => insert.prop_map(|(owner, lane, keys, is_parked, is_head)| Step::Insert {
+        6 => insert.prop_map(|(owner, lane, keys, is_parked, is_overtaken)| Step::Insert {
             owner,
             lane: lane.to_owned(),
             keys: keys.into_iter().map(str::to_owned).collect(),
             park: is_parked.then_some(ParkReason::QueueFull),
-            is_head,
+            is_overtaken,
         }),
         4 => claim.prop_map(|(owner, due, mut not_due, at)| {
             not_due.retain(|target| !due.contains(target));

@@ -13,7 +13,7 @@ fn insert(owner: usize, lane: &str, keys: &[&str]) -> Step {
         lane: lane.into(),
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
         park: None,
-        is_head: false,
+        is_overtaken: false,
     }
 }
 
@@ -23,7 +23,7 @@ fn park_new(owner: usize, lane: &str, keys: &[&str]) -> Step {
         lane: lane.into(),
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
         park: Some(ParkReason::QueueFull),
-        is_head: false,
+        is_overtaken: false,
     }
 }
 

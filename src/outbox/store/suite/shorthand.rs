@@ -17,6 +17,9 @@ use crate::{
 /// The time of all operations that do not name another.
 pub(super) const NOW: WallTime = 1_800_000_000_000;
 
+/// The round of all claims.
+pub(super) const ROUND: i64 = 7;
+
 /// A second of wall time.
 pub(super) const SECOND: WallTime = 1_000;
 
@@ -45,7 +48,7 @@ impl From<ClaimedMessage> for LiveMessage {
     }
 }
 
-/// A message with one call for each key, behind another message of its process.
+/// A message with one call for each key, behind all calls that its process has claimed.
 pub(super) fn message(lane: &str, keys: &[&str]) -> NewMessage {
     let call = |key: &&str| NewCall {
         id: CallId::new(&Clock::system()),
@@ -59,7 +62,7 @@ pub(super) fn message(lane: &str, keys: &[&str]) -> NewMessage {
         calls: keys.iter().map(call).collect(),
         worker_id: None,
         park: None,
-        is_head: false,
+        round: ROUND,
         withdrawn: None,
         now: NOW,
     }
@@ -73,6 +76,7 @@ pub(super) fn ids(message: &NewMessage) -> Vec<CallId> {
 /// A claim without limits by an owner that has parked nothing.
 pub(super) fn request(now: WallTime) -> ClaimRequest {
     ClaimRequest {
+        round: ROUND,
         now,
         due: Vec::new(),
         not_due: Vec::new(),

@@ -17,7 +17,8 @@ pub(super) enum Step {
         lane: String,
         keys: Vec<String>,
         park: Option<ParkReason>,
-        is_head: bool,
+        /// Whether the claimed calls of its lane go first.
+        is_overtaken: bool,
     },
     Claim {
         owner: usize,

@@ -75,12 +75,12 @@ impl<'a, F: Fixture> World<'a, F> {
                 lane,
                 keys,
                 park,
-                is_head,
+                is_overtaken,
             } => {
                 let keys: Vec<_> = keys.iter().map(String::as_str).collect();
                 let message = NewMessage {
                     park: *park,
-                    is_head: *is_head,
+                    round: if *is_overtaken { ROUND - 1 } else { ROUND },
                     ..message(lane, &keys)
                 };
                 self.insert(*owner, message, &keys).await

@@ -86,7 +86,7 @@ fn message(lane: &str, body: &str) -> NewMessage {
         }],
         worker_id: None,
         park: None,
-        is_head: false,
+        round: 0,
         withdrawn: None,
         now: 1_800_000_000_000,
     }
@@ -98,6 +98,7 @@ async fn insert(store: &SqliteStore, lane: &str) -> Result<Inserted, OutboxError
 
 async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
     let all = ClaimRequest {
+        round: 1,
         now: 1_900_000_000_000,
         due: Vec::new(),
         not_due: Vec::new(),
