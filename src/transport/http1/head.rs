@@ -93,7 +93,7 @@ impl FinalHead {
         let switches_protocol = status == SWITCHING_PROTOCOLS;
         let is_http11 = head.version == Some(1);
         let keeps_alive = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
-        let upgrade_at = find_header(bytes.get(..length).unwrap_or_default(), "upgrade");
+        let upgrade_at = find_upgrade(bytes.get(..length).unwrap_or_default(), head);
         Self {
             framing: Framing::of(length, body),
             reusable: !ends_with_connection && !switches_protocol && (is_http11 || keeps_alive),
@@ -138,18 +138,16 @@ fn header<'a>(head: &'a Response<'_, '_>, name: &str) -> Option<&'a str> {
     str::from_utf8(header.value).ok().map(str::trim)
 }
 
-/// The offset of the first header of this name in a head that was parsed, and so has a header in each line but the
-/// first.
-fn find_header(head: &[u8], name: &str) -> Option<usize> {
-    let has_name = |line: &[u8]| {
-        let mut parts = line.split(|&byte| byte == b':');
-        parts
-            .next()
-            .is_some_and(|start| start.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes()))
-    };
-    let lines = head.split_inclusive(|&byte| byte == b'\n');
+/// The offset of the first `Upgrade` header in the bytes of a head. A head that was parsed has a header in each line but
+/// the first.
+fn find_upgrade(bytes: &[u8], head: &Response<'_, '_>) -> Option<usize> {
+    // Nearly all responses have none, so the lines are not searched for it.
+    let is_upgrade = |name: &[u8]| name.trim_ascii_end().eq_ignore_ascii_case(b"upgrade");
+    head.headers.iter().find(|header| is_upgrade(header.name.as_bytes()))?;
+    let has_name = |line: &[u8]| line.split(|&byte| byte == b':').next().is_some_and(is_upgrade);
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let offset = lines.take_while(|line| !has_name(line)).map(<[u8]>::len).sum();
-    (offset < head.len()).then_some(offset)
+    (offset < bytes.len()).then_some(offset)
 }
 
 #[cfg(test)]
