@@ -30,7 +30,7 @@ pub fn is_valid_token(credentials: &RuntimeCredentials) -> bool {
 
 /// The `exp` claim of a token.
 pub fn jwt_expiry(token: &str) -> Option<SystemTime> {
-    jwt::expiry(token)
+    jwt::validity(token).map(|validity| validity.expires_at)
 }
 
 /// The credentials in the content of a token file.

@@ -173,6 +173,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         queue::Ticket::round,
         queue::Permit::make_exclusive,
     );
+    let _ = CallError::stored_text;
     let _ = (CallId::new, CallId::from_bytes, CallId::to_bytes, CallId::previous);
 }
 

@@ -90,7 +90,7 @@ pub fn classify(endpoint: Endpoint, answer: &Answer<'_>, now: SystemTime) -> Ver
     }
 }
 
-fn is_html(answer: &Answer<'_>) -> bool {
+pub(crate) fn is_html(answer: &Answer<'_>) -> bool {
     let content_type = answer.content_type.as_deref().unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default();
     media_type.trim().eq_ignore_ascii_case("text/html")

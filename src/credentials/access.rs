@@ -8,7 +8,7 @@ use super::{
     actor::CredentialActor,
     cache::{CredentialCache, CredentialConfig},
     issued_credentials::IssuedCredentials,
-    messages::{GetCredentials, InvalidateCredentials},
+    messages::{GetCredentials, InvalidateCredentials, RefreshCredentials},
     source::CredentialSource,
     state::CacheResult,
 };
@@ -56,6 +56,19 @@ impl Credentials {
         let issued = match &self.access {
             Access::Own { cache, .. } => cache.get(request.rejected).await?,
             Access::Shared(actor) => actor.send(request).await.unwrap_or(Err(CredentialError::Stopped))?,
+        };
+        self.last_issued.replace(Some(issued.clone()));
+        Ok(issued)
+    }
+
+    /// Returns the result of a fetch that begins now.
+    pub(crate) async fn refresh(&self) -> CacheResult {
+        let issued = match &self.access {
+            Access::Own { cache, .. } => cache.refresh().await?,
+            Access::Shared(actor) => actor
+                .send(RefreshCredentials)
+                .await
+                .unwrap_or(Err(CredentialError::Stopped))?,
         };
         self.last_issued.replace(Some(issued.clone()));
         Ok(issued)
@@ -116,6 +129,15 @@ mod tests {
         for credentials in [own(provider()), Credentials::shared(shared)] {
             assert_eq!(credentials.last_worker_id(), None);
             credentials.get(GetCredentials::default()).await.unwrap();
+            assert_eq!(credentials.last_worker_id().as_deref(), Some("w"));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_refresh_sets_the_last_worker_id() {
+        let shared = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
+        for credentials in [own(RuntimeCredentials::new("w", "t")), Credentials::shared(shared)] {
+            credentials.refresh().await.unwrap();
             assert_eq!(credentials.last_worker_id().as_deref(), Some("w"));
         }
     }

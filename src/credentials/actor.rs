@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{
     cache::{CredentialCache, CredentialConfig},
-    messages::{GetCredentials, InvalidateCredentials},
+    messages::{GetCredentials, InvalidateCredentials, RefreshCredentials},
     provider::CredentialProvider,
     runtime_credentials::RuntimeCredentials,
     source::CredentialSource,
@@ -26,8 +26,9 @@ use crate::{
 /// start it under a [`Supervisor`](crate::Supervisor) and pass its address to
 /// [`OptionsBuilder::credential_actor`](crate::OptionsBuilder::credential_actor).
 ///
-/// It handles [`GetCredentials`] and [`InvalidateCredentials`]. Credentials without a known expiry are fetched for each
-/// request; others are cached until 60 s before they expire (`refresh_margin`). The cache and a running fetch survive a
+/// It handles [`GetCredentials`], [`RefreshCredentials`] and [`InvalidateCredentials`]. Credentials without a known
+/// expiry are fetched for each request; others are cached until 60 s before the end of their life (`refresh_margin`), or
+/// until half of their life is over if that is later. The cache and a running fetch survive a
 /// restart. The actor stops when its last address is dropped; a running fetch ends on its own.
 ///
 /// ```
@@ -93,6 +94,18 @@ impl Handler<GetCredentials> for CredentialActor {
     }
 }
 
+impl Handler<RefreshCredentials> for CredentialActor {
+    type Result = ResponseFuture<CacheResult>;
+
+    fn handle(&mut self, _: RefreshCredentials, _: &mut Context<Self>) -> Self::Result {
+        let cache = Rc::clone(&self.0);
+        Box::pin(async move {
+            let result = catch_panic(cache.refresh()).await;
+            result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
+        })
+    }
+}
+
 impl Handler<InvalidateCredentials> for CredentialActor {
     type Result = ();
 
@@ -140,7 +153,7 @@ impl CredentialActorBuilder {
         self
     }
 
-    /// Sets how long before its expiry a token is renewed. Default: 60 s.
+    /// Sets how long before the end of its life a token is renewed, at most half of its life. Default: 60 s.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.config.refresh_margin = margin;
         self
@@ -152,7 +165,7 @@ impl CredentialActorBuilder {
         self
     }
 
-    /// Sets the clock that expiries are compared with. Default: the host's clock.
+    /// Sets the clock that tells how long a token lives. Default: the host's clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.config.clock = clock.into();
         self

@@ -16,9 +16,11 @@ use log::{debug, info, warn};
 use super::{
     decision::{Decision, Lookup},
     issued_credentials::{FIXED_GENERATION, IssuedCredentials},
+    lifetime::Lifetime,
     runtime_credentials::RuntimeCredentials,
+    seen_tokens::SeenTokens,
     source::CredentialSource,
-    state::{CacheResult, CacheState},
+    state::{CacheResult, CacheState, Fetched},
     validate::validate,
 };
 use crate::{
@@ -56,14 +58,18 @@ pub(super) struct CredentialCache {
     /// `None` if there is only the fixed pair.
     source: Option<CredentialSource>,
     state: RefCell<CacheState>,
+    seen_tokens: RefCell<SeenTokens>,
     running_fetch: RefCell<Option<FetchHandle>>,
     fetches: Cell<u64>,
 }
 
 impl CredentialCache {
     pub(super) fn new(config: CredentialConfig, source: Option<CredentialSource>) -> Self {
+        let mut seen_tokens = SeenTokens::default();
+        seen_tokens.add(&config.fixed.auth_token);
         Self {
             state: RefCell::new(CacheState::new(config.fixed.clone())),
+            seen_tokens: RefCell::new(seen_tokens),
             config,
             source,
             running_fetch: RefCell::default(),
@@ -95,6 +101,23 @@ impl CredentialCache {
         result.or_else(|error| self.fallback().ok_or(error))
     }
 
+    /// Returns the result of a fetch that begins now, for credentials that are known to have changed.
+    pub(super) async fn refresh(self: &Rc<Self>) -> CacheResult {
+        let Some(source) = &self.source else {
+            return Ok(self.state.borrow().fixed().clone());
+        };
+        // A fetch that is running may have begun before the change.
+        let running = self.running_fetch.borrow().clone();
+        if let Some(running) = running {
+            let _before_the_change = running.result().await;
+        }
+        let pause = self.state.borrow().pause(self.config.clock.instant()).cloned();
+        match pause {
+            Some(error) => Err(error),
+            None => self.submit_fetch(source).result().await,
+        }
+    }
+
     /// Takes the credentials of this generation out of use. Does nothing if they are out of use already.
     pub(super) fn reject(&self, generation: u64) {
         self.state.borrow_mut().reject(generation);
@@ -110,14 +133,13 @@ impl CredentialCache {
             rejected,
             may_be_cached: source.may_be_cached(),
             refresh_margin: self.config.refresh_margin,
-            now: self.config.clock.now(),
-            instant: self.config.clock.instant(),
+            now: self.config.clock.instant(),
         };
         self.state.borrow().decide(&lookup)
     }
 
     fn fallback(&self) -> Option<IssuedCredentials> {
-        let now = self.config.clock.now();
+        let now = self.config.clock.instant();
         self.state.borrow().fallback(now).cloned()
     }
 
@@ -153,23 +175,36 @@ impl CredentialCache {
 
     async fn ask(&self, source: &CredentialSource) -> Result<RuntimeCredentials, CredentialError> {
         let limit = self.config.timeout;
-        // The time limit is inside, so that a panic while the provider's future is dropped is caught too.
-        match catch_panic(async { timeout(limit, source.credentials()).await }).await {
-            Ok(Ok(fetched)) => fetched,
-            Ok(Err(_)) => Err(CredentialError::Timeout(limit)),
-            Err(message) => Err(CredentialError::Panicked(message)),
-        }
+        // The time limit is inside, so that a panic while the provider's future is dropped is caught too; and so is the
+        // scrubbing, since the provider's error may panic when it is formatted.
+        let asking = async {
+            let fetched = timeout(limit, source.credentials()).await;
+            let fetched = fetched.unwrap_or(Err(CredentialError::Timeout(limit)));
+            fetched.map_err(|error| self.seen_tokens.borrow().scrub_error(error))
+        };
+        let panicked = |message| {
+            Err(self
+                .seen_tokens
+                .borrow()
+                .scrub_error(CredentialError::Panicked(message)))
+        };
+        catch_panic(asking).await.unwrap_or_else(panicked)
     }
 
     fn store_fetched(&self, fetched: Result<RuntimeCredentials, CredentialError>) -> CacheResult {
         // First, so that no panic below can leave a dead fetch that later requests would join.
         self.running_fetch.take();
-        let validated = fetched.and_then(|fetched| validate(fetched, &self.config.fixed, self.config.clock.now()));
+        if let Ok(fetched) = &fetched {
+            self.seen_tokens.borrow_mut().add(&fetched.auth_token);
+        }
+        let clock = &self.config.clock;
+        let validated = fetched.and_then(|fetched| validate(fetched, &self.config.fixed));
+        let validated = validated.map(|credentials| Fetched {
+            lifetime: Lifetime::of(&credentials, clock.now()),
+            credentials,
+        });
         let failed_before = self.state.borrow().last_error().is_some();
-        let result = self
-            .state
-            .borrow_mut()
-            .fetch_ended(validated, self.config.clock.instant());
+        let result = self.state.borrow_mut().fetch_ended(validated, clock.instant());
         // A panicking logger, or error message, must not fail a call.
         ignore_panic(|| self.log_change(&result, failed_before));
         result
@@ -250,6 +285,16 @@ mod tests {
         gate.send_replace(true);
         assert!(cache.get(None).await.is_ok());
         assert_eq!(cache.fetches(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_refresh_begins_after_a_running_fetch() {
+        let (cache, gate) = gated();
+        assert!(cache.get(None).now_or_never().is_none());
+        let open = async { gate.send_replace(true) };
+        let (first, second, _) = tokio::join!(cache.refresh(), cache.refresh(), open);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(cache.fetches(), 2);
     }
 
     #[actix_rt::test]

@@ -1,6 +1,6 @@
 //! The decision how a request for credentials is answered. Pure: the time is passed in, and nothing waits.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::{
     issued_credentials::IssuedCredentials,
@@ -32,10 +32,7 @@ pub(super) struct Lookup {
     /// Whether the source allows credentials to be cached.
     pub(super) may_be_cached: bool,
     pub(super) refresh_margin: Duration,
-    /// The time that expiries are compared with.
-    pub(super) now: SystemTime,
-    /// The same moment on the monotonic clock.
-    pub(super) instant: Instant,
+    pub(super) now: Instant,
 }
 
 impl CacheState {
@@ -44,7 +41,10 @@ impl CacheState {
         if let Some(issued) = self.cached(lookup, lookup.refresh_margin) {
             return Decision::Use(issued.clone());
         }
-        let recent = self.recent_fetch(lookup.instant);
+        if let Some(error) = self.pause(lookup.now) {
+            return Decision::Reuse(Err(error.clone()));
+        }
+        let recent = self.recent_fetch(lookup.now);
         if self.is_current_rejected() {
             // The last fetch failed or brought the rejected credentials again. Fetching again at once would not help.
             return recent.map_or(Decision::Fetch, |fetch| Decision::Reuse(fetch.result.clone()));
@@ -60,9 +60,9 @@ impl CacheState {
         }
     }
 
-    fn recent_fetch(&self, instant: Instant) -> Option<&EndedFetch> {
+    fn recent_fetch(&self, now: Instant) -> Option<&EndedFetch> {
         let fetch = self.last_fetch()?;
-        (instant.saturating_duration_since(fetch.ended_at) < MIN_REFRESH_INTERVAL).then_some(fetch)
+        (now.saturating_duration_since(fetch.ended_at) < MIN_REFRESH_INTERVAL).then_some(fetch)
     }
 
     /// The credentials that make another fetch unnecessary so soon after the last one.
@@ -82,15 +82,15 @@ impl CacheState {
     }
 
     /// The credentials to use without waiting for a fetch, if the last fetch failed.
-    fn usable_despite_error(&self, now: SystemTime) -> Option<&IssuedCredentials> {
+    fn usable_despite_error(&self, now: Instant) -> Option<&IssuedCredentials> {
         match self.last_error()? {
             // A hanging provider would block each call for the whole time limit: even the fixed pair is better.
             CredentialError::Timeout(_) => self.fallback(now),
             CredentialError::Provider(_)
             | CredentialError::Panicked(_)
             | CredentialError::NoToken
-            | CredentialError::Expired
             | CredentialError::Unusable(_)
+            | CredentialError::WorkerGone { .. }
             | CredentialError::Stopped => self.valid(now, Duration::ZERO),
         }
     }
@@ -104,7 +104,10 @@ impl CacheState {
 #[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
 mod tests {
     use super::*;
-    use crate::{clock::Clock, credentials::RuntimeCredentials};
+    use crate::{
+        clock::Clock,
+        credentials::{RuntimeCredentials, lifetime::Lifetime, state::Fetched},
+    };
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MARGIN: Duration = Duration::from_secs(60);
@@ -113,8 +116,7 @@ mod tests {
     /// A state and its clock. The methods are the events that have led to the state.
     struct History {
         state: CacheState,
-        now: SystemTime,
-        instant: Instant,
+        now: Instant,
     }
 
     impl History {
@@ -125,19 +127,17 @@ mod tests {
         fn with_fixed_token(token: &str) -> Self {
             Self {
                 state: CacheState::new(RuntimeCredentials::new("w", token)),
-                now: SystemTime::UNIX_EPOCH + HOUR,
-                instant: Clock::default().instant(),
+                now: Clock::default().instant(),
             }
         }
 
         /// A fetch returns a token with this lifetime.
         fn fetch(self, token: &str, life: Duration) -> Self {
-            let expires_at = self.now + life;
-            self.ended(Ok(RuntimeCredentials::new("w", token).with_expires_at(expires_at)))
+            self.ended(Ok(fetched(token, Some(Lifetime::Rest(life)))))
         }
 
         fn fetch_without_expiry(self, token: &str) -> Self {
-            self.ended(Ok(RuntimeCredentials::new("w", token)))
+            self.ended(Ok(fetched(token, None)))
         }
 
         fn fail(self) -> Self {
@@ -148,15 +148,14 @@ mod tests {
             self.ended(Err(CredentialError::Timeout(SECOND)))
         }
 
-        fn ended(mut self, fetched: Result<RuntimeCredentials, CredentialError>) -> Self {
+        fn ended(mut self, fetched: Result<Fetched, CredentialError>) -> Self {
             self.state.fetch_started();
-            let _ = self.state.fetch_ended(fetched, self.instant);
+            let _ = self.state.fetch_ended(fetched, self.now);
             self
         }
 
         fn wait(mut self, duration: Duration) -> Self {
             self.now += duration;
-            self.instant += duration;
             self
         }
 
@@ -171,7 +170,6 @@ mod tests {
                 may_be_cached: true,
                 refresh_margin: MARGIN,
                 now: self.now,
-                instant: self.instant,
             }
         }
 
@@ -184,6 +182,13 @@ mod tests {
                 Decision::Reuse(Err(_)) => "reuse error".into(),
                 Decision::Fetch => "fetch".into(),
             }
+        }
+    }
+
+    fn fetched(token: &str, lifetime: Option<Lifetime>) -> Fetched {
+        Fetched {
+            credentials: RuntimeCredentials::new("w", token),
+            lifetime,
         }
     }
 
@@ -218,9 +223,10 @@ mod tests {
 
     #[test]
     fn an_expiring_token_is_fetched_again_at_most_once_a_second() {
-        let unchanged = || History::new().fetch("a", MARGIN).wait(SECOND).fetch("a", MARGIN);
+        let expiring = || History::new().fetch("a", 2 * MARGIN).wait(MARGIN);
+        let unchanged = || expiring().fetch("a", MARGIN);
         assert_decisions([
-            ("first fetch", History::new().fetch("a", MARGIN), "fetch"),
+            ("at the margin", expiring(), "fetch"),
             ("unchanged by a recent fetch", unchanged(), "use 1"),
             ("unchanged by an older fetch", unchanged().wait(SECOND), "fetch"),
         ]);
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_failing_provider_is_asked_in_the_background_while_a_token_is_valid() {
-        let expiring = || History::new().fetch("a", MARGIN).wait(SECOND);
+        let expiring = || History::new().fetch("a", 2 * MARGIN).wait(MARGIN);
         assert_decisions([
             ("failed", expiring().fail(), "use 1"),
             (
@@ -311,6 +317,35 @@ mod tests {
                 "fetch",
             ),
             ("timed out, without a fixed token", History::new().time_out(), "fetch"),
+        ]);
+    }
+
+    #[test]
+    fn an_endpoint_without_the_worker_is_asked_again_after_a_minute() {
+        let gone = |history: History| history.ended(Err(CredentialError::WorkerGone { status_code: 404 }));
+        assert_decisions([
+            ("gone", gone(History::new()), "reuse error"),
+            (
+                "gone, almost a minute ago",
+                gone(History::new()).wait(59 * SECOND),
+                "reuse error",
+            ),
+            ("gone, a minute ago", gone(History::new()).wait(60 * SECOND), "fetch"),
+            (
+                "gone, and the fixed pair is rejected",
+                gone(History::with_fixed_token("fixed")).reject(0).wait(2 * SECOND),
+                "reuse error",
+            ),
+            (
+                "gone after a rejection",
+                gone(History::new().fetch("a", HOUR).reject(1)).wait(2 * SECOND),
+                "reuse error",
+            ),
+            (
+                "gone, with a cached token",
+                gone(History::new().fetch("a", HOUR)),
+                "use 1",
+            ),
         ]);
     }
 }

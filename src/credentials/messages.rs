@@ -98,3 +98,42 @@ impl InvalidateCredentials {
 impl Message for InvalidateCredentials {
     type Result = ();
 }
+
+/// Tells a [`ResultPoster`](crate::ResultPoster) or a [`CredentialActor`](super::CredentialActor) that the credentials
+/// have changed, such as after a registration: the provider is asked at once.
+///
+/// The reply contains the credentials that are in use from then on. Without a provider, these are the fixed pair. A
+/// message that is sent to the poster after the reply is delivered, and stored in the outbox, with the new worker id,
+/// unless the message names its own.
+///
+/// Dropping the reply's future does not cancel the fetch.
+///
+/// ```
+/// use result_poster::{Options, ResultPoster, credentials::{RefreshCredentials, RuntimeTokenFile}};
+///
+/// # actix_rt::System::new().block_on(async {
+/// # let file = tempfile::NamedTempFile::new()?;
+/// # std::fs::write(&file, r#"{"workerId":"wkr_2","runtimeToken":"token"}"#)?;
+/// # let path = file.path();
+/// let options = Options::builder("https://app.example.com")
+///     .credential_provider(RuntimeTokenFile::new(path))
+///     .build()?;
+/// let poster = ResultPoster::start_supervised(options);
+///
+/// // The daemon has registered a new worker, and has written its file.
+/// let issued = poster.send(RefreshCredentials).await??;
+/// assert_eq!(issued.worker_id(), Some("wkr_2"));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// [`CredentialError`] says why the fetch failed. The credentials in use stay the same. Within a minute of a
+/// [`CredentialError::WorkerGone`], the same error is returned without a fetch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct RefreshCredentials;
+
+impl Message for RefreshCredentials {
+    type Result = Result<IssuedCredentials, CredentialError>;
+}

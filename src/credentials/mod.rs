@@ -5,18 +5,20 @@
 
 // poster ─▶ access ─┐
 //                   ├─▶ cache ─▶ source ─▶ provider, token_file, refresh_endpoint
-// others ─▶ actor ──┘     └────▶ decision, state, validate (pure)
+// others ─▶ actor ──┘     └────▶ decision, state, lifetime, validate (pure)
 mod access;
 mod actor;
 mod cache;
 mod decision;
 mod issued_credentials;
 pub(crate) mod jwt;
+mod lifetime;
 mod messages;
 mod parse;
 mod provider;
 mod refresh_endpoint;
 mod runtime_credentials;
+mod seen_tokens;
 mod source;
 mod state;
 pub(crate) mod token_file;
@@ -34,7 +36,7 @@ pub(crate) use self::{
 pub use self::{
     actor::{CredentialActor, CredentialActorBuilder, GetCredentialActor},
     issued_credentials::IssuedCredentials,
-    messages::{GetCredentials, InvalidateCredentials},
+    messages::{GetCredentials, InvalidateCredentials, RefreshCredentials},
     provider::{BoxError, CredentialProvider, provider_fn},
     runtime_credentials::RuntimeCredentials,
     token_file::RuntimeTokenFile,

@@ -1,56 +1,140 @@
-//! Parsing of JSON objects and timestamps that come from a provider.
+//! Parsing of the JSON that comes from a provider. Pure.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
+use serde_json::{Value, value::RawValue};
 
-/// Parses a struct from a JSON object, and from nothing else.
+/// The start of the year 2000, in seconds since 1970. Programs that have no expiry write an earlier time, such as Go's
+/// zero time.
+const YEAR_2000: Duration = Duration::from_secs(946_684_800);
+
+/// The end of the year 9999, in seconds since 1970. A larger number is in milliseconds.
+const YEAR_9999: f64 = 253_402_300_799.0;
+
+/// Parses a struct from a JSON object, and from nothing else. A byte order mark before the object is skipped.
 ///
 /// Serde alone also accepts a JSON array, whose elements it assigns to the fields by position.
 pub(super) fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    let json = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
     let is_object = json.trim_ascii_start().starts_with(b"{");
     is_object.then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
-/// Parses an RFC 3339 timestamp such as `2026-01-31T12:00:00Z`.
-pub(super) fn parse_timestamp(text: &str) -> Option<SystemTime> {
-    Some(text.parse::<jiff::Timestamp>().ok()?.into())
+/// Reads a time of any JSON type: RFC 3339 text such as `2026-01-31T12:00:00Z`, or a Unix time in seconds or
+/// milliseconds. `None` if it can't be read, or is not a plausible expiry.
+///
+/// The value is raw, so that a number out of range does not make the rest of its object unreadable.
+pub(super) fn parse_time(value: &RawValue) -> Option<SystemTime> {
+    let time = match serde_json::from_str(value.get()).ok()? {
+        Value::String(text) => text.trim().parse::<jiff::Timestamp>().ok()?.into(),
+        Value::Number(number) => unix_time(number.as_f64()?)?,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    Some(time).filter(|time| is_set(*time))
+}
+
+/// Whether a time is one that was set on purpose: from the year 2000 on.
+pub(super) fn is_set(time: SystemTime) -> bool {
+    time.duration_since(UNIX_EPOCH).is_ok_and(|since| since >= YEAR_2000)
+}
+
+fn unix_time(number: f64) -> Option<SystemTime> {
+    let seconds = if number > YEAR_9999 { number / 1000.0 } else { number };
+    if seconds > YEAR_9999 {
+        return None;
+    }
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
+    fn parse(json: &str) -> Option<SystemTime> {
+        parse_time(&RawValue::from_string(json.into()).unwrap())
+    }
+
     #[test]
-    fn timestamps_are_parsed_with_any_offset() {
-        let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+    fn a_timestamp_is_read_with_any_offset() {
+        let expected = UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
         for text in [
-            "2023-11-14T22:13:20.5Z",
-            "2023-11-14T23:13:20.500+01:00",
-            "2023-11-14t22:13:20.5z",
+            r#""2023-11-14T22:13:20.5Z""#,
+            r#""2023-11-14T23:13:20.500+01:00""#,
+            r#""2023-11-14t22:13:20.5z""#,
+            r#"" 2023-11-14T22:13:20.5Z\n""#,
         ] {
-            assert_eq!(parse_timestamp(text), Some(expected), "{text}");
+            assert_eq!(parse(text), Some(expected), "{text}");
         }
     }
 
     #[test]
-    fn malformed_timestamps_are_rejected() {
-        for text in [
-            "",
-            "tomorrow",
-            "2023-11-14",
-            "1700000000",
-            "2023-13-14T22:13:20Z",
-            "99999-01-01T00:00:00Z",
+    fn a_number_is_a_unix_time_in_seconds_or_milliseconds() {
+        for (number, millis) in [
+            ("1700000000", 1_700_000_000_000),
+            ("1700000000.5", 1_700_000_000_500),
+            ("1.7e9", 1_700_000_000_000),
+            ("1700000000500", 1_700_000_000_500),
+            ("946684800", 946_684_800_000),
+            ("253402300799", 253_402_300_799_000),
+            ("253402300799000", 253_402_300_799_000),
         ] {
-            assert_eq!(parse_timestamp(text), None, "{text}");
+            assert_eq!(
+                parse(number),
+                Some(UNIX_EPOCH + Duration::from_millis(millis)),
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unset_time_is_unknown() {
+        for value in [
+            r#""0001-01-01T00:00:00Z""#,
+            r#""1970-01-01T00:00:00Z""#,
+            r#""1999-12-31T23:59:59Z""#,
+            "0",
+            "-62135596800",
+            "-1",
+            "946684799",
+            "null",
+            r#""""#,
+        ] {
+            assert_eq!(parse(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_time_is_unknown() {
+        for value in [
+            r#""tomorrow""#,
+            r#""2023-11-14""#,
+            r#""1700000000""#,
+            r#""2023-13-14T22:13:20Z""#,
+            r#""99999-01-01T00:00:00Z""#,
+            r#""cut \ud83d""#,
+            "true",
+            "[1700000000]",
+            r#"{"seconds":1700000000}"#,
+            "18446744073709551616",
+            "1e30",
+            "1e999",
+        ] {
+            assert_eq!(parse(value), None, "{value}");
         }
     }
 
     #[test]
     fn a_json_array_is_not_an_object() {
         assert_eq!(parse_object::<(u8,)>(b"[1]"), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(
+            parse_object("\u{feff} {\"a\":1}".as_bytes()),
+            Some(serde_json::json!({"a": 1}))
+        );
+        assert_eq!(parse_object::<Value>("\u{feff}\u{feff}{}".as_bytes()), None);
     }
 }

@@ -8,7 +8,8 @@ use super::runtime_credentials::RuntimeCredentials;
 
 /// A boxed error: the reason why a [`CredentialProvider`] returned no credentials.
 ///
-/// The error's message is logged, so it must not contain a token.
+/// The error's message is logged and kept in the errors of calls, without the tokens that the cache has seen. It must not
+/// contain any other secret. It is not written into the outbox.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A source of credentials for a [`CredentialActor`](super::CredentialActor) or a poster.
@@ -30,7 +31,8 @@ pub trait CredentialProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any error; it becomes the source of [`CredentialError::Provider`](crate::CredentialError::Provider).
+    /// Any error; it becomes the source of [`CredentialError::Provider`](crate::CredentialError::Provider). A
+    /// [`CredentialError::WorkerGone`](crate::CredentialError::WorkerGone) stays what it is.
     fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, BoxError>>;
 
     /// Whether credentials with a known expiry may be cached until shortly before they expire. Default: `true`.
@@ -60,7 +62,8 @@ impl CredentialProvider for RuntimeCredentials {
 
 /// Creates a provider from an async closure.
 ///
-/// The closure's future may be `!Send`. Any error converts into [`BoxError`] with `?` or `into()`.
+/// The closure must be `Send + Sync`; its future may be `!Send`, so it can use an awc client. Any error converts into
+/// [`BoxError`] with `?` or `into()`.
 ///
 /// ```
 /// use result_poster::{Options, credentials::{RuntimeCredentials, provider_fn}};
@@ -72,6 +75,29 @@ impl CredentialProvider for RuntimeCredentials {
 /// });
 /// let options = Options::builder("https://app.example.com").credential_provider(provider).build()?;
 /// # Ok::<_, result_poster::OptionsError>(())
+/// ```
+///
+/// An awc client is itself `!Send`, so the closure can't own one. It creates one for each fetch, or, to keep connections,
+/// uses one in a thread-local variable:
+///
+/// ```
+/// use result_poster::credentials::{RuntimeCredentials, provider_fn};
+///
+/// thread_local! {
+///     static CLIENT: awc::Client = awc::Client::default();
+/// }
+///
+/// let provider = provider_fn(async || {
+///     let request = CLIENT.with(|client| client.get("http://127.0.0.1:8181/token"));
+///     // awc's errors are `!Send`, too: pass their text on.
+///     let mut response = request.send().await.map_err(|error| error.to_string())?;
+///     if !response.status().is_success() {
+///         return Err(format!("the daemon answered {}", response.status()).into());
+///     }
+///     let token = String::from_utf8(response.body().await?.to_vec())?;
+///     Ok(RuntimeCredentials::new("wkr_1", token.trim()))
+/// });
+/// # let _ = provider;
 /// ```
 pub fn provider_fn<F>(fetch: F) -> impl CredentialProvider
 where

@@ -5,16 +5,18 @@ use std::{cell::Cell, fmt, rc::Rc};
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    parse::{parse_object, parse_timestamp},
+    parse::{parse_object, parse_time},
     provider::BoxError,
     runtime_credentials::RuntimeCredentials,
 };
 use crate::{
-    error::{AttemptError, AttemptPhase},
+    error::{AttemptError, AttemptPhase, CredentialError},
     transport::{HttpRequest, Transport},
+    verdict::is_html,
 };
 
 /// Gets a runtime token from `POST {base}/api/workers/{worker_id}/refresh-token`, through the poster's HTTP client.
@@ -28,7 +30,7 @@ pub(crate) struct RefreshEndpoint {
 #[serde(rename_all = "camelCase")]
 struct RefreshResponse {
     runtime_token: SecretString,
-    runtime_token_expires_at: Option<String>,
+    runtime_token_expires_at: Option<Box<RawValue>>,
 }
 
 /// The response's body is never part of the error, since it may contain a token.
@@ -36,8 +38,6 @@ struct RefreshResponse {
 enum RefreshError {
     #[error("no response from the refresh endpoint")]
     NoResponse(#[source] AttemptError),
-    #[error("the refresh endpoint answered {0}: the worker no longer exists, or the platform has no such endpoint")]
-    WorkerGone(u16),
     #[error("the refresh endpoint rejected the registration token with status {0}")]
     Unauthorized(u16),
     #[error("the refresh endpoint answered {0}")]
@@ -62,10 +62,13 @@ impl RefreshEndpoint {
             200..=299 => {
                 let response: RefreshResponse = parse_object(&answer.body).ok_or(RefreshError::Malformed)?;
                 let mut credentials = RuntimeCredentials::new("", response.runtime_token);
-                credentials.expires_at = response.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
+                credentials.expires_at = response.runtime_token_expires_at.as_deref().and_then(parse_time);
                 Ok(credentials)
             }
-            status @ (404 | 405) => Err(RefreshError::WorkerGone(status).into()),
+            // A page comes from something in between, such as a router that has lost its backend.
+            status_code @ (404 | 405 | 410) if !is_html(&answer) => {
+                Err(CredentialError::WorkerGone { status_code }.into())
+            }
             status @ (300..=399 | 401 | 403) => Err(RefreshError::Unauthorized(status).into()),
             status => Err(RefreshError::Refused(status).into()),
         }

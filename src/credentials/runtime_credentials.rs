@@ -25,7 +25,12 @@ pub struct RuntimeCredentials {
     pub worker_id: String,
     /// The bearer token. If it is empty, the fixed pair's is used.
     pub auth_token: SecretString,
-    /// When the token expires; `None` if unknown. If the token is a JWT with an earlier `exp` claim, the claim applies.
+    /// When the token expires, by this host's clock. `None` if unknown; so is a time before the year 2000. If the token is
+    /// a JWT with an earlier `exp` claim, the claim applies; with an `iat` claim as well, the two claims alone apply.
+    ///
+    /// A token that was just fetched is always sent, whatever its expiry. The cache counts its life from the fetch, by
+    /// the monotonic clock: `exp` minus `iat` if the token is a JWT with both claims, else the time until it expires, and
+    /// 30 s if that time is over.
     pub expires_at: Option<SystemTime>,
 }
 

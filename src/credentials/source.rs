@@ -28,6 +28,9 @@ impl CredentialSource {
             Self::Provider(provider) => provider.credentials().await,
             Self::Endpoint(endpoint) => endpoint.credentials().await,
         };
-        credentials.map_err(|error| CredentialError::Provider(error.into()))
+        credentials.map_err(|error| match error.downcast_ref() {
+            Some(gone @ CredentialError::WorkerGone { .. }) => gone.clone(),
+            Some(_) | None => CredentialError::Provider(error.into()),
+        })
     }
 }

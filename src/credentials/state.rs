@@ -2,14 +2,18 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
     issued_credentials::{FIXED_GENERATION, IssuedCredentials},
+    lifetime::Lifetime,
     runtime_credentials::RuntimeCredentials,
 };
 use crate::error::CredentialError;
+
+/// How long a refresh endpoint is not asked after it has answered that the worker no longer exists.
+const PAUSE_IF_WORKER_GONE: Duration = Duration::from_secs(60);
 
 /// The result of a fetch, or of a request to the cache.
 pub(super) type CacheResult = Result<IssuedCredentials, CredentialError>;
@@ -23,14 +27,36 @@ pub(super) struct CacheState {
     current: Option<CurrentCredentials>,
     last_fetch: Option<EndedFetch>,
     last_error: Option<CredentialError>,
+    /// The last fetch, if it ended with `CredentialError::WorkerGone`.
+    worker_gone: Option<(CredentialError, Instant)>,
     rejected_during_fetch: bool,
 }
 
 #[derive(Debug)]
 struct CurrentCredentials {
     issued: IssuedCredentials,
-    expires_at: Option<SystemTime>,
+    /// When these credentials were fetched first.
+    fetched_at: Instant,
+    /// The end of the token's life. `None` if it is unknown.
+    ends_at: Option<Instant>,
     rejected: bool,
+}
+
+impl CurrentCredentials {
+    /// The latest time at which the token is used without another fetch: `margin` before the end of its life, or half
+    /// of its life before it if that is later.
+    fn fresh_until(&self, margin: Duration) -> Option<Instant> {
+        let ends_at = self.ends_at?;
+        let life = ends_at.saturating_duration_since(self.fetched_at);
+        ends_at.checked_sub(margin.min(life.checked_div(2).unwrap_or_default()))
+    }
+}
+
+/// Validated credentials, and the life of their token. `None` if it is unknown.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) credentials: RuntimeCredentials,
+    pub(super) lifetime: Option<Lifetime>,
 }
 
 #[derive(Debug)]
@@ -52,6 +78,7 @@ impl CacheState {
             current: None,
             last_fetch: None,
             last_error: None,
+            worker_gone: None,
             rejected_during_fetch: false,
         }
     }
@@ -79,16 +106,21 @@ impl CacheState {
         self.current.as_ref().is_some_and(|current| current.rejected)
     }
 
-    /// The current credentials if they are not rejected and are known to be valid for longer than `margin`.
-    pub(super) fn valid(&self, now: SystemTime, margin: Duration) -> Option<&IssuedCredentials> {
+    /// The current credentials if they are not rejected and are known to live for longer than `margin`.
+    pub(super) fn valid(&self, now: Instant, margin: Duration) -> Option<&IssuedCredentials> {
         let current = self.current.as_ref().filter(|current| !current.rejected)?;
-        let remaining = current.expires_at?.duration_since(now).ok()?;
-        (remaining > margin).then_some(&current.issued)
+        (now < current.fresh_until(margin)?).then_some(&current.issued)
+    }
+
+    /// Why the source must not be asked now: it has answered within the last minute that the worker no longer exists.
+    pub(super) fn pause(&self, now: Instant) -> Option<&CredentialError> {
+        let (error, since) = self.worker_gone.as_ref()?;
+        (now.saturating_duration_since(*since) < PAUSE_IF_WORKER_GONE).then_some(error)
     }
 
     /// The credentials to use when a fetch has failed: the last token while it is known to be valid, then the fixed
     /// pair. Rejected credentials are excluded.
-    pub(super) fn fallback(&self, now: SystemTime) -> Option<&IssuedCredentials> {
+    pub(super) fn fallback(&self, now: Instant) -> Option<&IssuedCredentials> {
         let fixed = (!self.fixed_rejected && self.fixed.token().is_some()).then_some(&self.fixed);
         self.valid(now, Duration::ZERO).or(fixed)
     }
@@ -114,13 +146,9 @@ impl CacheState {
     }
 
     /// Stores the result of a fetch.
-    pub(super) fn fetch_ended(
-        &mut self,
-        fetched: Result<RuntimeCredentials, CredentialError>,
-        ended_at: Instant,
-    ) -> CacheResult {
+    pub(super) fn fetch_ended(&mut self, fetched: Result<Fetched, CredentialError>, ended_at: Instant) -> CacheResult {
         let previous = self.current_generation();
-        let result = fetched.map(|credentials| self.publish(credentials));
+        let result = fetched.map(|fetched| self.publish(fetched, ended_at));
         // A fetch that was started before the rejection does not show that the provider has no replacement.
         let is_inconclusive = self.rejected_during_fetch && self.is_current_rejected();
         self.last_fetch = (!is_inconclusive).then(|| EndedFetch {
@@ -130,17 +158,27 @@ impl CacheState {
         });
         self.fixed_rejected &= result.is_err();
         self.last_error = result.as_ref().err().cloned();
+        let is_gone = matches!(self.last_error, Some(CredentialError::WorkerGone { .. }));
+        self.worker_gone = self
+            .last_error
+            .clone()
+            .filter(|_| is_gone)
+            .map(|error| (error, ended_at));
         result
     }
 
     /// Makes these the current credentials, under a new generation if the worker id or the token has changed.
-    fn publish(&mut self, credentials: RuntimeCredentials) -> IssuedCredentials {
-        let expires_at = credentials.expires_at;
+    fn publish(&mut self, fetched: Fetched, now: Instant) -> IssuedCredentials {
+        let Fetched { credentials, lifetime } = fetched;
         if let Some(current) = &mut self.current
             && current.issued.credentials.is_same_pair(&credentials)
         {
-            // A rejected token stays rejected; only its expiry is updated.
-            current.expires_at = expires_at;
+            // A rejected token stays rejected; only the end of its life is updated.
+            current.ends_at = match lifetime {
+                Some(Lifetime::Whole(life)) => current.fetched_at.checked_add(life),
+                Some(Lifetime::Rest(rest)) => now.checked_add(rest),
+                None => None,
+            };
             return current.issued.clone();
         }
         let issued = IssuedCredentials {
@@ -149,7 +187,11 @@ impl CacheState {
         };
         self.current = Some(CurrentCredentials {
             issued: issued.clone(),
-            expires_at,
+            fetched_at: now,
+            ends_at: match lifetime {
+                Some(Lifetime::Whole(life) | Lifetime::Rest(life)) => now.checked_add(life),
+                None => None,
+            },
             rejected: false,
         });
         issued
@@ -167,123 +209,222 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
 
-    fn state() -> CacheState {
-        CacheState::new(RuntimeCredentials::new("fixed", "fixed"))
+    /// A state, and the time.
+    struct Cache {
+        state: CacheState,
+        now: Instant,
     }
 
-    fn credentials(token: &str, life: Duration) -> RuntimeCredentials {
-        RuntimeCredentials::new("w", token).with_expires_at(NOW + life)
-    }
+    impl Cache {
+        fn new() -> Self {
+            Self {
+                state: CacheState::new(RuntimeCredentials::new("fixed", "fixed")),
+                now: Clock::default().instant(),
+            }
+        }
 
-    fn end_fetch(state: &mut CacheState, fetched: Result<RuntimeCredentials, CredentialError>) -> CacheResult {
-        state.fetch_ended(fetched, Clock::default().instant())
-    }
+        fn end_fetch(&mut self, fetched: Result<Fetched, CredentialError>) -> CacheResult {
+            self.state.fetch_ended(fetched, self.now)
+        }
 
-    fn fetch(state: &mut CacheState, token: &str) -> u64 {
-        state.fetch_started();
-        end_fetch(state, Ok(credentials(token, HOUR))).unwrap().generation
-    }
+        fn fetch_with(&mut self, token: &str, lifetime: Option<Lifetime>) -> u64 {
+            self.state.fetch_started();
+            let credentials = RuntimeCredentials::new("w", token);
+            self.end_fetch(Ok(Fetched { credentials, lifetime }))
+                .unwrap()
+                .generation
+        }
 
-    fn fail(state: &mut CacheState) {
-        state.fetch_started();
-        end_fetch(state, Err(CredentialError::NoToken)).unwrap_err();
-    }
+        fn fetch(&mut self, token: &str) -> u64 {
+            self.fetch_with(token, Some(Lifetime::Rest(HOUR)))
+        }
 
-    fn fallback(state: &CacheState) -> Option<&str> {
-        state.fallback(NOW).and_then(IssuedCredentials::token)
+        fn fail(&mut self, error: CredentialError) {
+            self.state.fetch_started();
+            self.end_fetch(Err(error)).unwrap_err();
+        }
+
+        fn fallback(&self) -> Option<&str> {
+            self.state.fallback(self.now).and_then(IssuedCredentials::token)
+        }
+
+        fn is_valid(&self, margin: Duration) -> bool {
+            self.state.valid(self.now, margin).is_some()
+        }
+
+        fn is_paused(&self) -> bool {
+            self.state.pause(self.now).is_some()
+        }
     }
 
     #[test]
     fn the_generation_grows_with_each_change() {
-        let mut state = state();
-        let generations = ["a", "a", "b", "a"].map(|token| fetch(&mut state, token));
+        let mut cache = Cache::new();
+        let generations = ["a", "a", "b", "a"].map(|token| cache.fetch(token));
         assert_eq!(generations, [1, 1, 2, 3]);
     }
 
     #[test]
     fn the_generation_grows_with_a_changed_worker_id() {
-        let mut state = state();
-        let first = end_fetch(&mut state, Ok(RuntimeCredentials::new("w1", "t"))).unwrap();
-        let second = end_fetch(&mut state, Ok(RuntimeCredentials::new("w2", "t"))).unwrap();
-        assert_eq!((first.generation, second.generation), (1, 2));
+        let mut cache = Cache::new();
+        let generations = ["w1", "w2"].map(|worker_id| {
+            let credentials = RuntimeCredentials::new(worker_id, "t");
+            let fetched = Fetched {
+                credentials,
+                lifetime: None,
+            };
+            cache.end_fetch(Ok(fetched)).unwrap().generation
+        });
+        assert_eq!(generations, [1, 2]);
     }
 
     #[test]
-    fn the_same_token_may_get_another_expiry() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        end_fetch(&mut state, Ok(credentials("a", 2 * HOUR))).unwrap();
-        assert!(state.valid(NOW + HOUR, Duration::ZERO).is_some());
+    fn a_token_is_fresh_until_the_margin_before_the_end_of_its_life() {
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.now += HOUR - MINUTE - Duration::from_nanos(1);
+        assert!(cache.is_valid(MINUTE));
+        cache.now += Duration::from_nanos(1);
+        assert!(!cache.is_valid(MINUTE) && cache.is_valid(Duration::ZERO));
+        cache.now += MINUTE;
+        assert!(!cache.is_valid(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_margin_is_at_most_half_of_the_tokens_life() {
+        for lifetime in [Lifetime::Rest, Lifetime::Whole] {
+            let mut cache = Cache::new();
+            cache.fetch_with("a", Some(lifetime(MINUTE)));
+            cache.now += MINUTE / 2 - Duration::from_nanos(1);
+            assert!(cache.is_valid(MINUTE));
+            cache.now += Duration::from_nanos(1);
+            assert!(!cache.is_valid(MINUTE));
+        }
+    }
+
+    #[test]
+    fn the_same_token_may_get_a_longer_life() {
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.now += HOUR / 2;
+        cache.fetch("a");
+        cache.now += HOUR / 2;
+        assert!(cache.is_valid(MINUTE));
+    }
+
+    #[test]
+    fn the_whole_life_of_a_token_begins_with_its_first_fetch() {
+        let mut cache = Cache::new();
+        cache.fetch_with("a", Some(Lifetime::Whole(HOUR)));
+        cache.now += HOUR / 2;
+        cache.fetch_with("a", Some(Lifetime::Whole(HOUR)));
+        cache.now += HOUR / 2;
+        assert!(!cache.is_valid(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_token_of_unknown_life_is_never_cached() {
+        let mut cache = Cache::new();
+        cache.fetch_with("a", None);
+        assert!(!cache.is_valid(Duration::ZERO));
+        cache.fetch_with("b", Some(Lifetime::Whole(Duration::MAX)));
+        assert!(!cache.is_valid(Duration::ZERO));
     }
 
     #[test]
     fn a_rejection_of_older_credentials_changes_nothing() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        fetch(&mut state, "b");
-        state.reject(1);
-        assert!(!state.is_current_rejected() && state.last_fetch().is_some());
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.fetch("b");
+        cache.state.reject(1);
+        assert!(!cache.state.is_current_rejected() && cache.state.last_fetch().is_some());
     }
 
     #[test]
     fn the_fallback_is_the_current_token_then_the_fixed_pair_then_nothing() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        assert_eq!(fallback(&state), Some("a"));
-        state.reject(1);
-        assert_eq!(fallback(&state), Some("fixed"));
-        state.reject(FIXED_GENERATION);
-        assert_eq!(fallback(&state), None);
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        assert_eq!(cache.fallback(), Some("a"));
+        cache.state.reject(1);
+        assert_eq!(cache.fallback(), Some("fixed"));
+        cache.state.reject(FIXED_GENERATION);
+        assert_eq!(cache.fallback(), None);
     }
 
     #[test]
-    fn an_expired_token_is_no_fallback() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        let fallback = state.fallback(NOW + HOUR).and_then(IssuedCredentials::token);
-        assert_eq!(fallback, Some("fixed"));
+    fn a_token_is_no_fallback_after_its_life() {
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.now += HOUR;
+        assert_eq!(cache.fallback(), Some("fixed"));
     }
 
     #[test]
     fn a_rejected_fixed_pair_is_a_fallback_again_after_a_successful_fetch() {
-        let mut state = state();
-        state.reject(FIXED_GENERATION);
-        fail(&mut state);
-        assert_eq!(fallback(&state), None);
-        fetch(&mut state, "a");
-        state.reject(1);
-        assert_eq!(fallback(&state), Some("fixed"));
+        let mut cache = Cache::new();
+        cache.state.reject(FIXED_GENERATION);
+        cache.fail(CredentialError::NoToken);
+        assert_eq!(cache.fallback(), None);
+        cache.fetch("a");
+        cache.state.reject(1);
+        assert_eq!(cache.fallback(), Some("fixed"));
     }
 
     #[test]
     fn a_fetch_that_started_before_a_rejection_is_inconclusive() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        state.fetch_started();
-        state.reject(1);
-        end_fetch(&mut state, Ok(credentials("a", HOUR))).unwrap();
-        assert!(state.last_fetch().is_none());
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.state.fetch_started();
+        cache.state.reject(1);
+        let credentials = RuntimeCredentials::new("w", "a");
+        cache
+            .end_fetch(Ok(Fetched {
+                credentials,
+                lifetime: None,
+            }))
+            .unwrap();
+        assert!(cache.state.last_fetch().is_none());
     }
 
     #[test]
     fn a_replacement_is_conclusive_even_if_its_fetch_started_before_the_rejection() {
-        let mut state = state();
-        fetch(&mut state, "a");
-        state.fetch_started();
-        state.reject(1);
-        end_fetch(&mut state, Ok(credentials("b", HOUR))).unwrap();
-        assert!(state.last_fetch().is_some_and(|fetch| !fetch.unchanged));
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.state.fetch_started();
+        cache.state.reject(1);
+        let credentials = RuntimeCredentials::new("w", "b");
+        cache
+            .end_fetch(Ok(Fetched {
+                credentials,
+                lifetime: None,
+            }))
+            .unwrap();
+        assert!(cache.state.last_fetch().is_some_and(|fetch| !fetch.unchanged));
     }
 
     #[test]
     fn the_last_error_is_cleared_by_a_successful_fetch() {
-        let mut state = state();
-        fail(&mut state);
-        assert!(state.last_error().is_some());
-        fetch(&mut state, "a");
-        assert!(state.last_error().is_none());
+        let mut cache = Cache::new();
+        cache.fail(CredentialError::NoToken);
+        assert!(cache.state.last_error().is_some());
+        cache.fetch("a");
+        assert!(cache.state.last_error().is_none());
+    }
+
+    #[test]
+    fn the_source_is_not_asked_for_a_minute_after_it_has_said_that_the_worker_is_gone() {
+        let gone = CredentialError::WorkerGone { status_code: 404 };
+        let mut cache = Cache::new();
+        cache.fail(CredentialError::NoToken);
+        assert!(!cache.is_paused());
+        cache.fail(gone.clone());
+        cache.state.reject(FIXED_GENERATION);
+        cache.now += MINUTE - Duration::from_nanos(1);
+        assert_eq!(cache.state.pause(cache.now), Some(&gone));
+        cache.now += Duration::from_nanos(1);
+        assert!(!cache.is_paused());
     }
 }

@@ -12,10 +12,11 @@ use futures_util::future::LocalBoxFuture;
 use log::{info, warn};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    parse::{parse_object, parse_timestamp},
+    parse::{parse_object, parse_time},
     provider::{BoxError, CredentialProvider},
     runtime_credentials::RuntimeCredentials,
 };
@@ -32,7 +33,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 /// |---|---|
 /// | `workerId` | the worker id; default: that of the fixed pair |
 /// | `runtimeToken`, or else `runtimeJwt` | the token |
-/// | `runtimeTokenExpiresAt` | when the token expires (RFC 3339); default: unknown |
+/// | `runtimeTokenExpiresAt` | when the token expires: RFC 3339, or a Unix time in seconds or milliseconds; default: unknown |
 ///
 /// - The file is read before each attempt, on a thread for blocking work. A new token or worker id is used from the
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
@@ -43,7 +44,8 @@ const MAX_SIZE: u64 = 1024 * 1024;
 /// # Errors
 ///
 /// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing or
-/// malformed and has not been valid before. An unreadable `runtimeTokenExpiresAt` is not an error.
+/// malformed and has not been valid before. A `runtimeTokenExpiresAt` of any type that can't be read, or that is before
+/// the year 2000, is unknown: the token is used.
 ///
 /// ```
 /// use result_poster::{Options, credentials::RuntimeTokenFile};
@@ -77,7 +79,7 @@ struct Content {
     worker_id: Option<String>,
     runtime_token: Option<SecretString>,
     runtime_jwt: Option<SecretString>,
-    runtime_token_expires_at: Option<String>,
+    runtime_token_expires_at: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Error)]
@@ -161,8 +163,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
         .flatten()
         .find(|token| !token.expose_secret().is_empty())?;
     let mut credentials = RuntimeCredentials::new(content.worker_id.unwrap_or_default(), token);
-    // An unreadable expiry is treated as unknown; the token's own `exp` claim still applies.
-    credentials.expires_at = content.runtime_token_expires_at.as_deref().and_then(parse_timestamp);
+    credentials.expires_at = content.runtime_token_expires_at.as_deref().and_then(parse_time);
     Some(credentials)
 }
 

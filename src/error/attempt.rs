@@ -109,6 +109,11 @@ impl AttemptError {
         }
     }
 
+    /// Whether there were no credentials because the platform no longer knows the worker.
+    pub(crate) fn is_worker_gone(&self) -> bool {
+        matches!(self, Self::Credentials(CredentialError::WorkerGone { .. }))
+    }
+
     /// The error and its sources in one line, without the body of a response: for log lines.
     pub(crate) fn without_body(&self) -> String {
         match self {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{FailureKind, InvalidMessageError, NextStep, ParkReason, ParkedError, PermanentError, TransientError};
+use super::{
+    AttemptError, FailureKind, InvalidMessageError, NextStep, ParkReason, ParkedError, PermanentError, TransientError,
+};
 use crate::{label::labels, util::chain};
 
 /// When to send a message again after a transient error without a `Retry-After`.
@@ -110,13 +112,18 @@ impl CallError {
     /// | `Overloaded` | `RetryLater` after 1 s |
     /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
     /// | `NoCredentials`, `Permanent` with 401, 302, 303 or 307 | `RenewCredentials` |
+    /// | `Transient` or `Parked` whose last error is [`CredentialError::WorkerGone`](crate::CredentialError::WorkerGone) | `RenewCredentials` |
     /// | any other `Permanent`, `Invalid`, `Internal` | `GiveUp` |
     /// | `Cancelled` by the message's token | `Nothing` |
     #[must_use]
     pub fn next_step(&self) -> NextStep {
         match self {
             Self::Parked(error) if error.reason == ParkReason::Unauthorized => NextStep::RenewCredentials,
+            Self::Parked(error) if error.last.as_ref().is_some_and(AttemptError::is_worker_gone) => {
+                NextStep::RenewCredentials
+            }
             Self::Parked(_) => NextStep::Nothing,
+            Self::Transient(error) if error.last.is_worker_gone() => NextStep::RenewCredentials,
             Self::Transient(error) => NextStep::RetryLater {
                 after: error.retry_after.unwrap_or(RETRY_LATER).min(LONGEST_RETRY),
             },
@@ -200,6 +207,28 @@ impl CallError {
             | Self::Internal { .. } => chain(self),
         }
     }
+
+    /// As [`without_body`](Self::without_body), and without the text of a credential provider, which may hold a secret
+    /// that only the provider knows: for the outbox's files.
+    pub(crate) fn stored_text(&self) -> String {
+        let last = match self {
+            Self::Transient(error) => Some(&error.last),
+            Self::Parked(error) => error.last.as_ref(),
+            Self::Permanent(_)
+            | Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Cancelled { .. }
+            | Self::Overloaded
+            | Self::ShuttingDown
+            | Self::Internal { .. } => None,
+        };
+        match last {
+            Some(last @ AttemptError::Credentials(cause)) => {
+                format!("{self}: {last}: {}", cause.without_provider_text())
+            }
+            Some(_) | None => self.without_body(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -207,7 +236,7 @@ mod tests {
     use super::*;
     use crate::{
         call_id::CallId,
-        error::{AttemptError, AttemptPhase},
+        error::{AttemptPhase, CredentialError},
     };
 
     fn rejected(status_code: u16) -> CallError {
@@ -286,6 +315,36 @@ mod tests {
             assert_eq!(error.parked().is_some(), error.kind() == FailureKind::Parked);
             assert!(!error.to_string().ends_with('.') && !error.without_body().is_empty());
         }
+    }
+
+    #[test]
+    fn a_call_without_its_worker_is_advised_to_renew_the_credentials() {
+        let gone = AttemptError::Credentials(CredentialError::WorkerGone { status_code: 404 });
+        let error = CallError::Transient(TransientError::new(3, gone, None, false));
+        assert_eq!(error.next_step(), NextStep::RenewCredentials);
+    }
+
+    #[test]
+    fn the_stored_text_has_no_text_of_a_credential_provider() {
+        let without_credentials = |cause| {
+            let last = AttemptError::Credentials(cause);
+            CallError::Transient(TransientError::new(3, last, None, false)).stored_text()
+        };
+        let begin = "gave up after 3 attempts: credentials unavailable; the request was not sent: ";
+        for (cause, expected) in [
+            (
+                CredentialError::Provider("s3cret".into()),
+                "the credential provider failed",
+            ),
+            (
+                CredentialError::Panicked("s3cret".into()),
+                "the credential provider panicked",
+            ),
+            (CredentialError::NoToken, "the credential provider returned no token"),
+        ] {
+            assert_eq!(without_credentials(cause), format!("{begin}{expected}"));
+        }
+        assert_eq!(spent(None, true).stored_text(), spent(None, true).without_body());
     }
 
     #[test]

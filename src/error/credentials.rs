@@ -22,13 +22,36 @@ pub enum CredentialError {
     /// The provider returned an empty token, and there is no fixed one.
     #[error("the credential provider returned no token")]
     NoToken,
-    /// The provider returned a token that had expired, by this host's clock.
-    #[error("the credential provider returned an expired token")]
-    Expired,
+    /// The refresh endpoint answered 404, 405 or 410: the platform no longer knows the worker, or has no such endpoint.
+    /// Register the worker again. The endpoint is asked again after a minute at the earliest.
+    ///
+    /// A provider may return this error too, as its own: it is then treated alike.
+    #[error(
+        "the refresh endpoint answered {status_code}: the worker no longer exists, or the platform has no such endpoint"
+    )]
+    WorkerGone {
+        /// The status of the answer.
+        status_code: u16,
+    },
     /// The provider returned a token that is not a valid header value.
     #[error("the credential provider returned a token that {0}")]
     Unusable(&'static str),
     /// The [`CredentialActor`](crate::credentials::CredentialActor) given to the options has stopped permanently.
     #[error("the credential actor has stopped")]
     Stopped,
+}
+
+impl CredentialError {
+    /// The text of this error alone, without that of a provider's panic.
+    pub(super) fn without_provider_text(&self) -> String {
+        match self {
+            Self::Panicked(_) => "the credential provider panicked".to_owned(),
+            Self::Provider(_)
+            | Self::Timeout(_)
+            | Self::NoToken
+            | Self::WorkerGone { .. }
+            | Self::Unusable(_)
+            | Self::Stopped => self.to_string(),
+        }
+    }
 }

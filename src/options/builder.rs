@@ -128,8 +128,9 @@ impl OptionsBuilder {
     /// `POST {base}/api/workers/{worker_id}/refresh-token`. It requires [`worker_id`](Self::worker_id).
     ///
     /// The request uses the poster's own client, is made once per fetch, and takes no permit. It never registers a new
-    /// worker: after a 404 or 405, which says that the worker no longer exists, register it again. After a 401, a 403
-    /// or a redirect, check the registration token. Default: none.
+    /// worker: after a 404, 405 or 410 that is not a page
+    /// ([`CredentialError::WorkerGone`](crate::CredentialError::WorkerGone)), register it again; until then, the endpoint
+    /// is asked at most once a minute. After a 401, a 403 or a redirect, check the registration token. Default: none.
     pub fn refresh_endpoint(mut self, registration_token: impl Into<SecretString>) -> Self {
         self.source = CredentialChoice::Endpoint(registration_token.into());
         self
@@ -143,7 +144,7 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time before its expiry at which a token is renewed. Default: 60 s.
+    /// How long before the end of its life a token is renewed, at most half of its life. Default: 60 s.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.refresh_margin = margin;
         self

@@ -134,7 +134,7 @@ impl<'a> Settling<'a> {
         };
         Failure {
             status_code,
-            error: error.without_body(),
+            error: error.stored_text(),
             worker_id: self.worker_id.clone(),
             history,
         }

@@ -7,11 +7,12 @@ use actix::{Addr, Context, Handler, MessageResult, ResponseFuture};
 use super::actor::ResultPoster;
 use crate::{
     call::{CallKind, Platform, Target},
-    credentials::{CredentialActor, GetCredentialActor},
+    credentials::{CredentialActor, CredentialError, GetCredentialActor, IssuedCredentials, RefreshCredentials},
     error::{CallError, PostError},
     message::{CreateComment, PostResult, UpdateIssueStatus},
     receipt::{CallReceipt, PostReceipt},
     telemetry::{GetStats, PosterStats, Subscribe},
+    util::catch_panic,
 };
 
 // A `ResponseFuture` is a task of its own: it outlives a restart of the actor, and thousands of them cost nothing while
@@ -74,6 +75,18 @@ impl Handler<GetCredentialActor> for ResultPoster {
 
     fn handle(&mut self, _: GetCredentialActor, _: &mut Context<Self>) -> Self::Result {
         self.parts.dispatcher.credentials.actor()
+    }
+}
+
+impl Handler<RefreshCredentials> for ResultPoster {
+    type Result = ResponseFuture<Result<IssuedCredentials, CredentialError>>;
+
+    fn handle(&mut self, _: RefreshCredentials, _: &mut Context<Self>) -> Self::Result {
+        let dispatcher = Rc::clone(&self.parts.dispatcher);
+        Box::pin(async move {
+            let result = catch_panic(dispatcher.credentials.refresh()).await;
+            result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
+        })
     }
 }
 

@@ -16,6 +16,7 @@ mod api;
 mod cancellation;
 mod conformance;
 mod credentials;
+mod credentials_in_the_field;
 mod events;
 mod fake_platform;
 mod faults;

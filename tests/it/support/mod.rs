@@ -11,6 +11,7 @@ use result_poster::{
     testing::FakePlatform,
 };
 
+pub(crate) mod cases;
 pub(crate) mod errors;
 pub(crate) mod http2;
 pub(crate) mod log;

@@ -22,6 +22,8 @@ pub(crate) enum ProviderStep {
     FailWith(&'static str),
     Hang,
     Panic,
+    /// Panics with this message.
+    PanicWith(&'static str),
 }
 
 /// A provider that follows a script, whose last step repeats, and counts the fetches.
@@ -74,6 +76,7 @@ impl CredentialProvider for ScriptedProvider {
                 ProviderStep::FailWith(message) => Err(message.into()),
                 ProviderStep::Hang => std::future::pending().await,
                 ProviderStep::Panic => panic!("the vault is on fire"),
+                ProviderStep::PanicWith(message) => panic!("{message}"),
             }
         })
     }
