@@ -172,9 +172,7 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     }
     // A commit is on the disk when it returns; on macOS, `fsync` alone does not do that.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "fullfsync", true)?;
-    // Savepoints.
-    connection.pragma_update(None, "temp_store", "MEMORY")
+    connection.pragma_update(None, "fullfsync", true)
 }
 
 fn is_within(since: Instant, clock: &Clock) -> bool {

@@ -1,6 +1,6 @@
 //! Inserting a message.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::super::{Inserted, NewMessage};
 use super::{
@@ -14,10 +14,8 @@ use crate::{
     error::{OutboxError, ParkReason},
 };
 
-pub(super) const FIND_KEY: &str = "
-    SELECT id FROM calls WHERE queue = ?1 AND idempotency_key = ?2 AND state = 'waiting' LIMIT 1";
-pub(super) const REPLACE_DEAD: &str = "
-    DELETE FROM calls WHERE queue = ?1 AND idempotency_key = ?2 AND state = 'dead'";
+pub(super) const FIND_KEY: &str = "SELECT id, state FROM calls WHERE queue = ?1 AND idempotency_key = ?2";
+pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1";
 pub(super) const CREATE_LANE: &str = "
     INSERT INTO lanes (queue, name, owner, claim, taken, next_seq, parked_at, reason)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -38,7 +36,8 @@ pub(super) fn insert(
     if message.is_withdrawn() {
         return Ok(Inserted::Withdrawn);
     }
-    if let Some(ids) = known(connection, queue, message).map_err(sqlite_error)? {
+    let same = SameKeys::find(connection, queue, message).map_err(sqlite_error)?;
+    if let Some(ids) = same.known() {
         return Ok(Inserted::Known { ids });
     }
     let bodies = message.calls.iter().map(|call| call.body.len() as u64);
@@ -65,6 +64,9 @@ pub(super) fn insert(
         None => create(connection, owner, queue, message, is_live),
     };
     let place = place.map_err(sqlite_error)?;
+    for dead in same.dead {
+        delete(connection, dead).map_err(sqlite_error)?;
+    }
     insert_calls(connection, queue, message, first, &place).map_err(sqlite_error)?;
     Ok(place.claim.map_or(Inserted::Parked, |claim| Inserted::Live { claim }))
 }
@@ -74,16 +76,39 @@ fn is_all_taken_by(connection: &Connection, lane: &Lane, owner: i64) -> rusqlite
     Ok(lane.owner == Some(owner) && lanes::last_seq(connection, lane.id)?.is_none_or(|last| last <= lane.taken))
 }
 
-/// The ids of calls with the keys of this message that are stored and wait, if there is any.
-fn known(connection: &Connection, queue: &str, message: &NewMessage) -> rusqlite::Result<Option<Vec<CallId>>> {
-    let mut find = connection.prepare_cached(FIND_KEY)?;
-    let mut ids = Vec::with_capacity(message.calls.len());
-    for call in &message.calls {
-        let id = find.query_row([queue, &call.idempotency_key], |row| Ok(rows::call_id(row, "id")));
-        ids.push(id.optional()?);
+/// The stored calls with the keys of a message.
+#[derive(Default)]
+struct SameKeys {
+    /// For each call of the message, the one that waits.
+    waiting: Vec<Option<CallId>>,
+    dead: Vec<CallId>,
+}
+
+impl SameKeys {
+    fn find(connection: &Connection, queue: &str, message: &NewMessage) -> rusqlite::Result<Self> {
+        let mut find = connection.prepare_cached(FIND_KEY)?;
+        let mut same = Self::default();
+        for call in &message.calls {
+            let mut rows = find.query([queue, &call.idempotency_key])?;
+            let mut waiting = None;
+            while let Some(row) = rows.next()? {
+                let id = rows::call_id(row, "id");
+                if rows::text(row, "state") == "dead" {
+                    same.dead.push(id);
+                } else {
+                    waiting = Some(id);
+                }
+            }
+            same.waiting.push(waiting);
+        }
+        Ok(same)
     }
-    let any = ids.iter().copied().flatten().next();
-    Ok(any.map(|any| ids.into_iter().map(|id| id.unwrap_or(any)).collect()))
+
+    /// The ids to answer, if any call of the message waits already.
+    fn known(&self) -> Option<Vec<CallId>> {
+        let any = self.waiting.iter().copied().flatten().next()?;
+        Some(self.waiting.iter().map(|id| id.unwrap_or(any)).collect())
+    }
 }
 
 /// The size of the database, without free pages.
@@ -152,6 +177,11 @@ fn create(
     })
 }
 
+fn delete(connection: &Connection, id: CallId) -> rusqlite::Result<()> {
+    connection.prepare_cached(DELETE)?.execute([id.to_bytes()])?;
+    Ok(())
+}
+
 fn insert_calls(
     connection: &Connection,
     queue: &str,
@@ -159,11 +189,7 @@ fn insert_calls(
     first: CallId,
     place: &Place,
 ) -> rusqlite::Result<()> {
-    let mut replace_dead = connection.prepare_cached(REPLACE_DEAD)?;
     let mut insert = connection.prepare_cached(INSERT)?;
-    for call in &message.calls {
-        replace_dead.execute([queue, &call.idempotency_key])?;
-    }
     for (call, seq) in message.calls.iter().zip(place.first_seq..) {
         insert.execute(params![
             call.id.to_bytes(),

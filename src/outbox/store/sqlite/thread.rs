@@ -123,30 +123,24 @@ impl Worker {
         outcome
     }
 
-    /// Does jobs in one transaction. A job that fails is rolled back alone.
+    /// Does jobs in one transaction. A job that fails before it has changed anything does not concern the others.
     fn transact(&mut self, jobs: &mut [Box<dyn Write>]) -> Result<(), OutboxError> {
         if let Some(pause) = self.paused_until.take() {
             thread::sleep(pause.saturating_duration_since(self.clock.instant()));
         }
         let connection = self.file.ready(&mut self.owners)?;
         let immediate = TransactionBehavior::Immediate;
-        let mut transaction = connection.transaction_with_behavior(immediate).map_err(sqlite_error)?;
+        let transaction = connection.transaction_with_behavior(immediate).map_err(sqlite_error)?;
         let began = self.clock.instant();
         for job in jobs {
             let changes = transaction.total_changes();
-            let savepoint = transaction.savepoint().map_err(sqlite_error)?;
-            match job.run(&savepoint, self.owners.member(job.member())) {
-                Ok(()) => savepoint.commit().map_err(sqlite_error)?,
-                Err(error) => {
-                    drop(savepoint);
-                    if transaction.is_autocommit() {
-                        // SQLite has rolled everything back.
-                        return Err(error);
-                    }
-                }
-            }
+            let outcome = job.run(&transaction, self.owners.member(job.member()));
             if transaction.total_changes() != changes {
                 self.owners.count_change(job.member());
+                outcome?;
+            } else if transaction.is_autocommit() {
+                // SQLite has rolled everything back.
+                outcome?;
             }
         }
         let has_others = self.owners.has_others(&transaction).map_err(sqlite_error)?;

@@ -11,7 +11,7 @@ const STATEMENTS: &[&str] = &[
     lanes::LAST_SEQ,
     lanes::REMOVE_IF_EMPTY,
     insert::FIND_KEY,
-    insert::REPLACE_DEAD,
+    insert::DELETE,
     insert::EXTEND_LANE,
     insert::INSERT,
     due::NEXT_PARKER,
