@@ -96,6 +96,7 @@ mod receipt;
 mod result;
 mod supervisor;
 mod util;
+mod warning;
 
 mod backoff;
 mod call;
@@ -137,8 +138,9 @@ pub use self::{
     options::{Options, OptionsBuilder},
     poster::ResultPoster,
     receipt::{CallReceipt, PostReceipt, ShutdownReport},
-    result::{AgentResult, Cost, SessionStatus, WorkResult},
+    result::{AgentResult, Cost, ReadResultError, SessionStatus, WorkResult},
     supervisor::{StopHandle, Supervisor},
+    warning::Warning,
 };
 // The token that cancels a message.
 pub use tokio_util::sync::CancellationToken;

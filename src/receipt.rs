@@ -8,6 +8,7 @@ use crate::{
     call_id::CallId,
     error::{CallError, OutboxError},
     util::chain,
+    warning::Warning,
 };
 
 /// How one call ended.
@@ -31,6 +32,9 @@ pub enum CallReceipt {
         /// without an outbox, or if the call was stored.
         #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
         outbox_error: Option<OutboxError>,
+        /// What the call lost on its way, and what the platform said with its acknowledgement.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<Warning>,
     },
     /// The call is in the outbox, which will deliver it; see
     /// [`reply_when_durable`](crate::PostResult::reply_when_durable).
@@ -38,6 +42,9 @@ pub enum CallReceipt {
     Stored {
         /// The id of the call in the outbox.
         id: CallId,
+        /// What the call lost before it was stored.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<Warning>,
     },
 }
 
@@ -47,7 +54,22 @@ impl CallReceipt {
             attempts,
             elapsed,
             outbox_error: None,
+            warnings: Vec::new(),
         }
+    }
+
+    pub(crate) fn stored(id: CallId) -> Self {
+        Self::Stored {
+            id,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Puts warnings of the message before those of its delivery.
+    pub(crate) fn warn_first(&mut self, mut earlier: Vec<Warning>) {
+        let (Self::Delivered { warnings, .. } | Self::Stored { warnings, .. }) = self;
+        earlier.append(warnings);
+        *warnings = earlier;
     }
 
     /// How many attempts the delivery took; `None` for a call that was only stored.
@@ -73,7 +95,7 @@ impl CallReceipt {
     pub fn call_id(&self) -> Option<CallId> {
         match self {
             Self::Delivered { .. } => None,
-            Self::Stored { id } => Some(*id),
+            Self::Stored { id, .. } => Some(*id),
         }
     }
 
@@ -84,6 +106,13 @@ impl CallReceipt {
             Self::Delivered { outbox_error, .. } => outbox_error.as_ref(),
             Self::Stored { .. } => None,
         }
+    }
+
+    /// What the call lost on its way, such as a field of the runner's JSON that can't be sent.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        let (Self::Delivered { warnings, .. } | Self::Stored { warnings, .. }) = self;
+        warnings
     }
 }
 
@@ -96,6 +125,15 @@ pub struct PostReceipt {
     pub completion: CallReceipt,
     /// The receipt of the status.
     pub status: CallReceipt,
+}
+
+impl PostReceipt {
+    /// The warnings of the completion, then those of the status.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        [&self.completion, &self.status]
+            .into_iter()
+            .flat_map(CallReceipt::warnings)
+    }
 }
 
 /// The outcomes of the calls that were queued or in flight when [`Shutdown`](crate::Shutdown) arrived. A result has two

@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 8] = [
         "clock",
         "call_id",
         "error",
+        "warning",
         "result",
         "receipt",
         "message",

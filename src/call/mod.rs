@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::kind::CallRef;
 pub use self::kind::{CallKind, Endpoint, Target};
 use self::{body::Body, summary::summary};
-use crate::result::AgentResult;
+use crate::{result::AgentResult, warning::Warning};
 
 /// The characters that a path segment may hold unencoded (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -26,6 +26,8 @@ pub struct Call {
     /// The same on every attempt.
     pub(crate) idempotency_key: String,
     body: Body,
+    /// What the call has lost; for its receipt.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 impl Call {
@@ -124,6 +126,7 @@ impl Platform {
             url,
             idempotency_key,
             body,
+            warnings: Vec::new(),
         }
     }
 

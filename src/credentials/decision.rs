@@ -89,6 +89,7 @@ impl CacheState {
             CredentialError::Provider(_)
             | CredentialError::Panicked(_)
             | CredentialError::NoToken
+            | CredentialError::NoWorkerId
             | CredentialError::Unusable(_)
             | CredentialError::WorkerGone { .. }
             | CredentialError::Stopped => self.valid(now, Duration::ZERO),

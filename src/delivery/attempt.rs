@@ -8,7 +8,7 @@ use super::dispatcher::{CallState, Dispatcher};
 use crate::{
     call::{Call, Endpoint},
     credentials::{GetCredentials, IssuedCredentials},
-    error::{AttemptPhase, CallError, PermanentError},
+    error::{AttemptPhase, CallError, CredentialError, PermanentError},
     transport::HttpRequest,
     verdict::{Answer, Verdict, classify},
 };
@@ -66,13 +66,23 @@ impl Dispatcher {
         if self.token_required && token.is_none() {
             return Err(CallError::NoCredentials);
         }
-        let worker_id = state
-            .worker
-            .get_or_init(|| credentials.worker_id().unwrap_or_default().into());
-        let body = call.encode(worker_id).map_err(|error| CallError::Internal {
-            message: error.to_string(),
-        })?;
         let endpoint = call.kind.endpoint();
+        if let Some(worker_id) = credentials.worker_id() {
+            state.worker.set_from_credentials(worker_id);
+        }
+        let worker_id = state.worker.id();
+        if self.token_required && worker_id.is_none() && endpoint == Endpoint::Session {
+            // The platform would reject a result that no worker sends.
+            return Ok(Verdict::Transient {
+                error: CredentialError::NoWorkerId.into(),
+                retry_after: None,
+            });
+        }
+        let body = call
+            .encode(worker_id.as_deref().unwrap_or_default())
+            .map_err(|error| CallError::Internal {
+                message: error.to_string(),
+            })?;
         let request = HttpRequest {
             url: &call.url,
             token,

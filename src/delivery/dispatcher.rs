@@ -1,13 +1,10 @@
 //! The types of a delivery: the dispatcher, the job of a message, and the state of one call.
 
-use std::{
-    cell::{Cell, OnceCell},
-    rc::Rc,
-};
+use std::{cell::Cell, rc::Rc};
 
 use tokio_util::sync::CancellationToken;
 
-use super::cancel::Cancellation;
+use super::{cancel::Cancellation, worker::Worker};
 use crate::{
     backoff::RetryPolicy,
     call::{Call, Platform},
@@ -34,9 +31,6 @@ pub(crate) struct Dispatcher {
     /// The `Date` of the platform's last response, in milliseconds since 1970.
     pub(crate) platform_time: Cell<Option<i64>>,
 }
-
-/// The worker id of a message: set once, before its first request, and unchanged by its attempts and replays.
-pub(crate) type Worker = OnceCell<Rc<str>>;
 
 /// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
 pub(crate) struct Job {

@@ -8,8 +8,10 @@ mod cancel;
 mod dispatcher;
 mod retry;
 mod run;
+mod worker;
 
 pub(crate) use self::{
     cancel::Cancellation,
-    dispatcher::{Dispatcher, Job, Worker},
+    dispatcher::{Dispatcher, Job},
+    worker::Worker,
 };

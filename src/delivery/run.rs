@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cancel::Cancellation,
-    dispatcher::{CallState, Dispatcher, Job, Worker},
+    dispatcher::{CallState, Dispatcher, Job},
+    worker::Worker,
 };
 use crate::{
     backoff::RetryPolicy,

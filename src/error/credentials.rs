@@ -33,6 +33,9 @@ pub enum CredentialError {
         /// The status of the answer.
         status_code: u16,
     },
+    /// Neither the provider nor the fixed pair names a worker, and a result must name one.
+    #[error("there is no worker id")]
+    NoWorkerId,
     /// The provider returned a token that is not a valid header value.
     #[error("the credential provider returned a token that {0}")]
     Unusable(&'static str),

@@ -49,8 +49,10 @@ impl Outbox {
         let mut settling = Settling::new(&stored);
         let settle = async |index, outcome| settling.record(index, outcome);
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
-        let worker_id = job.worker.get().map(|id| &**id);
-        settling.finish(worker_id, &dispatcher.shutdown, &mut outcomes).await;
+        let worker_id = job.worker.id();
+        settling
+            .finish(worker_id.as_deref(), &dispatcher.shutdown, &mut outcomes)
+            .await;
         outcomes
     }
 
@@ -69,7 +71,7 @@ impl Outbox {
     /// Fixes the worker id of a message that was stored without one, before its first attempt.
     async fn commit_worker(&self, dispatcher: &Dispatcher, job: &Job, stored: &Stored) {
         if let Some(worker_id) = &stored.worker_id {
-            let _ = job.worker.set(worker_id.as_str().into());
+            job.worker.set_from_credentials(worker_id);
             return;
         }
         let credentials = dispatcher.credentials.get(GetCredentials::default());
@@ -79,7 +81,7 @@ impl Outbox {
             && let Some(worker_id) = credentials.worker_id()
             && let Ok(()) = self.0.store.set_worker(stored.ids(), worker_id.to_owned()).await
         {
-            let _ = job.worker.set(worker_id.into());
+            job.worker.set_from_credentials(worker_id);
         }
     }
 }

@@ -188,6 +188,7 @@ impl Replayed {
             permit.make_exclusive();
         }
         let worker_id = rows.iter().find_map(|row| row.worker_id.clone());
+        let worker = Worker::of_message(worker_id.as_deref());
         let present = dispatcher
             .credentials
             .last_worker_id()
@@ -204,7 +205,7 @@ impl Replayed {
         };
         let job = Box::new(Job {
             calls,
-            worker: Worker::new(),
+            worker,
             cancellation: dispatcher.cancellation(None),
             permit,
             ticket,

@@ -406,7 +406,7 @@ impl Life {
             Ok((ticket, permit)) => {
                 let job = Box::new(Job {
                     calls,
-                    worker: Worker::new(),
+                    worker: Worker::default(),
                     cancellation,
                     permit,
                     ticket,

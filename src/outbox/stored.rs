@@ -77,10 +77,16 @@ impl Stored {
 /// The outcome of a call that the outbox could not store, or has lost.
 pub(super) fn noted(outcome: Outcome, error: &OutboxError) -> Outcome {
     match outcome {
-        Ok(CallReceipt::Delivered { attempts, elapsed, .. }) => Ok(CallReceipt::Delivered {
+        Ok(CallReceipt::Delivered {
+            attempts,
+            elapsed,
+            warnings,
+            ..
+        }) => Ok(CallReceipt::Delivered {
             attempts,
             elapsed,
             outbox_error: Some(error.clone()),
+            warnings,
         }),
         Err(CallError::Transient(mut transient)) => {
             transient.outbox_error = Some(error.clone());
@@ -92,7 +98,7 @@ pub(super) fn noted(outcome: Outcome, error: &OutboxError) -> Outcome {
 
 /// The receipts of stored calls.
 pub(super) fn receipts(ids: impl IntoIterator<Item = CallId>) -> Vec<Outcome> {
-    ids.into_iter().map(|id| Ok(CallReceipt::Stored { id })).collect()
+    ids.into_iter().map(|id| Ok(CallReceipt::stored(id))).collect()
 }
 
 /// The error of a call that was parked without an attempt.

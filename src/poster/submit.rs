@@ -1,17 +1,18 @@
 //! The way of a message into the queue, and the way of its outcomes into the reply.
 
-use std::rc::Rc;
+use std::{mem, rc::Rc};
 
 use super::actor::ResultPoster;
 use crate::{
     call::{Call, CallKind, CallRef, Platform, Target},
-    delivery::{Job, Worker},
+    delivery::{Dispatcher, Job, Worker},
     error::{CallError, InvalidMessageError, ParkReason, PostError},
     message::DeliveryOptions,
     queue::{AdmitError, Bound},
     receipt::{CallReceipt, Outcome, PostReceipt},
     route::{Overflow, ReplyWhen},
     util::catch_panic,
+    warning::Warning,
 };
 
 impl ResultPoster {
@@ -40,43 +41,46 @@ impl ResultPoster {
             ReplyWhen::Done
         };
         catch_panic(async move {
-            let error = match place {
-                Ok(Ok((ticket, permit))) => {
+            let place = match place {
+                Ok(Ok(place)) => Ok(Ok(place)),
+                // Without an outbox refused before its calls are built: an overload must not cost their encoding.
+                Ok(Err(refused)) if !route.is_durable() => Err(match refused {
+                    AdmitError::Full => CallError::Overloaded,
+                    AdmitError::Closed => CallError::ShuttingDown,
+                }),
+                Ok(Err(refused)) => Ok(Err(match refused {
+                    AdmitError::Full => ParkReason::QueueFull,
+                    AdmitError::Closed => ParkReason::Shutdown,
+                })),
+                Err(error) => Err(error),
+            };
+            let place = match place {
+                Ok(place) => place,
+                Err(error) => return refuse(&dispatcher, kinds, target.id(), &error),
+            };
+            let mut calls = calls(&dispatcher.platform, target.id());
+            let warnings = take_warnings(&dispatcher, &mut calls);
+            let outcomes = match place {
+                Ok((ticket, permit)) => {
                     let job = Box::new(Job {
-                        calls: calls(&dispatcher.platform, target.id()),
-                        worker: Worker::new(),
+                        calls,
+                        worker: Worker::default(),
                         cancellation,
                         permit,
                         ticket,
                     });
-                    return route.run(dispatcher, job, reply_when).await;
+                    route.run(dispatcher, job, reply_when).await
                 }
-                // Without an outbox refused before its calls are built: an overload must not cost their encoding.
-                Ok(Err(refused)) if !route.is_durable() => match refused {
-                    AdmitError::Full => CallError::Overloaded,
-                    AdmitError::Closed => CallError::ShuttingDown,
-                },
-                Ok(Err(refused)) => {
+                Err(reason) => {
                     let overflow = Overflow {
-                        calls: calls(&dispatcher.platform, target.id()),
+                        calls,
                         cancellation,
-                        reason: match refused {
-                            AdmitError::Full => ParkReason::QueueFull,
-                            AdmitError::Closed => ParkReason::Shutdown,
-                        },
+                        reason,
                     };
-                    return route.overflow(dispatcher, overflow, reply_when).await;
+                    route.overflow(dispatcher, overflow, reply_when).await
                 }
-                Err(error) => error,
             };
-            let call = |kind| CallRef {
-                kind,
-                target_id: target.id(),
-            };
-            kinds
-                .iter()
-                .map(|&kind| dispatcher.refuse(call(kind), error.clone()))
-                .collect()
+            warned(outcomes, warnings)
         })
     }
 
@@ -113,6 +117,34 @@ impl ResultPoster {
         let outcome = outcomes.await.map_err(internal)?.pop();
         outcome.unwrap_or_else(|| Err(internal("a call without an outcome".into())))
     }
+}
+
+/// Refuses a message whose calls were not built.
+fn refuse(dispatcher: &Dispatcher, kinds: &[CallKind], target_id: &str, error: &CallError) -> Vec<Outcome> {
+    let refuse = |&kind| dispatcher.refuse(CallRef { kind, target_id }, error.clone());
+    kinds.iter().map(refuse).collect()
+}
+
+/// Logs the warnings of calls that were just built, and takes them for the receipts.
+fn take_warnings(dispatcher: &Dispatcher, calls: &mut [Call]) -> Vec<Vec<Warning>> {
+    let take = |call: &mut Call| {
+        let warnings = mem::take(&mut call.warnings);
+        for warning in &warnings {
+            dispatcher.telemetry.warned(call.as_ref(), warning);
+        }
+        warnings
+    };
+    calls.iter_mut().map(take).collect()
+}
+
+/// The outcomes of calls, with the warnings of each in its receipt.
+fn warned(mut outcomes: Vec<Outcome>, warnings: Vec<Vec<Warning>>) -> Vec<Outcome> {
+    for (outcome, warnings) in outcomes.iter_mut().zip(warnings) {
+        if let Ok(receipt) = outcome {
+            receipt.warn_first(warnings);
+        }
+    }
+    outcomes
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::{
     error::{AttemptError, CallError, FailureKind},
     receipt::{CallReceipt, Outcome},
     util::ignore_panic,
+    warning::Warning,
 };
 
 /// Keeps the counters, writes the log lines and sends the events.
@@ -45,6 +46,12 @@ impl Telemetry {
         let CallRef { kind, target_id } = call;
         ignore_panic(|| trace!(kind:%, target_id:?; "{call}: accepted"));
         self.emit(call, || DeliveryEventKind::Accepted);
+    }
+
+    /// Reports what a call has lost.
+    pub(crate) fn warned(&self, call: CallRef<'_>, warning: &Warning) {
+        let CallRef { kind, target_id } = call;
+        ignore_panic(|| warn!(kind:%, target_id:?; "{call}: {warning}"));
     }
 
     pub(crate) fn attempt_started(&self, attempt: u32) {

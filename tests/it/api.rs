@@ -152,7 +152,7 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
     /// The names of all labels of a type, which are given in their order.
     fn names<L>(labels: &[L]) -> Vec<String>
     where
-        L: Copy + Ord + Hash + Debug + Display + FromStr<Err: Debug> + Serialize + DeserializeOwned,
+        L: Clone + Ord + Hash + Debug + Display + FromStr<Err: Debug> + Serialize + DeserializeOwned,
     {
         assert!(labels.is_sorted_by(|one, next| one < next), "{labels:?}");
         let name = |label: &L| {
@@ -204,8 +204,14 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
         ["completed", "failed", "stopped"]
     );
     assert_eq!(
-        names(&[WorkResult::Passed, WorkResult::Failed, WorkResult::Unknown]),
-        ["passed", "failed", "unknown"]
+        names(&[
+            WorkResult::Passed,
+            WorkResult::Failed,
+            WorkResult::Blocked,
+            WorkResult::Unknown,
+            WorkResult::Other("flaky".into()),
+        ]),
+        ["passed", "failed", "blocked", "unknown", "flaky"]
     );
     let reasons = names(&[
         ParkReason::AttemptsFailed,
