@@ -20,8 +20,8 @@ use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput, criterio
 use result_poster::{
     AgentResult, Cost, Options, PostResult, SessionStatus,
     bridge::{
-        Answer, Bound, Endpoint, LaneQueue, Limits, Permit, Platform, Redactor, Target, Ticket, Verdict, classify,
-        start_without_network,
+        Answer, Bound, Endpoint, LaneQueue, Limits, Permit, Platform, Redactor, Target, Ticket, Verdict, WireFormat,
+        classify, start_without_network,
     },
     credentials::{RuntimeCredentials, provider_fn},
 };
@@ -37,14 +37,13 @@ fn bench_pure_steps(criterion: &mut Criterion) {
     let platform = Platform {
         base: "https://app.example.com".into(),
         organization_id: None,
-        max_summary_bytes: 1 << 20,
+        wire_format: WireFormat::default(),
+        max_text_bytes: 96 * 1024,
     };
     let encode = |result| {
-        let calls = platform.session_calls(&Rc::from("sess-1"), Box::new(result));
-        calls
-            .iter()
-            .map(|call| call.encode("wkr_1").unwrap().len())
-            .sum::<usize>()
+        let message = PostResult::new("sess-1", result);
+        let calls = platform.session_calls(&Rc::from("sess-1"), &message);
+        calls.iter().map(|call| call.encode("wkr_1").len()).sum::<usize>()
     };
     criterion.bench_function("encode a result", |bencher| {
         bencher.iter_batched(result, encode, BatchSize::SmallInput);

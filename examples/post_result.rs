@@ -95,7 +95,7 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
         session,
     } = arguments;
     let json = fs::read(&file).map_err(|error| Failure::new(2, format!("cannot read {file}: {error}")))?;
-    let result: AgentResult = serde_json::from_slice(&json)
+    let result = AgentResult::from_json(&json)
         .map_err(|error| Failure::new(2, format!("{file} is not a valid result: {error}")))?;
     say(format!("Read {file}: the session {}.", result.status));
 
@@ -107,20 +107,26 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
             (platform.url(), Some(platform))
         }
     };
-    let options = options(&url, embedded.is_some(), outbox)?;
+    let default_worker = embedded.is_some().then(|| "wkr_1".to_owned());
+    let worker_id = variable("RESULT_POSTER_WORKER_ID")?.or(default_worker);
+    let options = options(&url, outbox)?;
     say(format!(
         "Posting the result of session {session} to {url}; retries may take minutes."
     ));
 
     let poster = ResultPoster::start_supervised(options);
-    let reply = poster
-        .send(PostResult::new(session, result))
-        .await
-        .map_err(|error| Failure::new(1, error))?;
+    let mut message = PostResult::new(session, result);
+    if let Some(worker_id) = worker_id {
+        message = message.with_worker_id(worker_id);
+    }
+    let reply = poster.send(message).await.map_err(|error| Failure::new(1, error))?;
     match &reply {
         Ok(receipt) => {
             say(format!("1. Completion: {}.", delivered(&receipt.completion)));
             say(format!("2. Status: {}.", delivered(&receipt.status)));
+            for warning in receipt.warnings() {
+                say(format!("Warning: {warning}."));
+            }
         }
         Err(error @ PostError::Invalid(_)) => return Err(Failure::new(2, chain(error))),
         Err(error) => {
@@ -142,12 +148,8 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
     reply.map(|_| ()).map_err(|error| Failure::new(1, chain(&error)))
 }
 
-fn options(url: &str, is_embedded: bool, outbox: Option<String>) -> Result<Options, Failure> {
+fn options(url: &str, outbox: Option<String>) -> Result<Options, Failure> {
     let mut options = Options::builder(url);
-    let default_worker = is_embedded.then(|| "wkr_1".to_owned());
-    if let Some(worker_id) = variable("RESULT_POSTER_WORKER_ID")?.or(default_worker) {
-        options = options.worker_id(worker_id);
-    }
     if let Some(token) = variable("RESULT_POSTER_TOKEN")? {
         options = options.auth_token(token);
     }

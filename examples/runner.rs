@@ -24,6 +24,9 @@ Usage: runner
 Environment:
   RUST_LOG  The log filter, such as result_poster=debug";
 
+/// The worker that claims the sessions.
+const WORKER_ID: &str = "wkr_1";
+
 /// A session that has ended, with the messages that report it. Only clones of the messages are sent, so that a repeated
 /// message has the same idempotency key.
 struct Session {
@@ -43,7 +46,7 @@ impl Session {
             id,
             update: UpdateIssueStatus::new(issue, issue_status),
             comment: CreateComment::new(issue, format!("Session {id} {}.", result.status)),
-            result: PostResult::new(id, result),
+            result: PostResult::new(id, result).with_worker_id(WORKER_ID),
         }
     }
 }
@@ -203,7 +206,7 @@ async fn work(runner: Addr<Runner>) -> Result<(), MailboxError> {
 async fn run() -> Result<(), Box<dyn Error>> {
     let platform = platform()?;
     let options = Options::builder(platform.url())
-        .worker_id("wkr_1")
+        .worker_id(WORKER_ID)
         .auth_token("example-token")
         .base_delay(Duration::from_millis(100))
         .build()?;

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
 pub use crate::{
     backoff::{RetryPolicy, parse_retry_after},
-    call::{Call, Endpoint, Platform, Target},
+    call::{Call, Endpoint, Platform, StoredForm, Target, WireFormat},
     queue::{Bound, LaneQueue, Limits, Permit, Ticket},
     redact::Redactor,
     transport::http1,

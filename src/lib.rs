@@ -28,7 +28,9 @@
 //! let poster = ResultPoster::start_supervised(options);
 //!
 //! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
-//! match poster.send(PostResult::new("sess-1", result)).await? {
+//! // The worker that claimed the session.
+//! let message = PostResult::new("sess-1", result).with_worker_id("wkr_1");
+//! match poster.send(message).await? {
 //!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
 //!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
@@ -125,7 +127,7 @@ pub mod docs;
 pub mod testing;
 
 pub use self::{
-    call::CallKind,
+    call::{CallKind, WireFormat},
     call_id::{CallId, ParseCallIdError},
     clock::Clock,
     error::{
@@ -134,7 +136,7 @@ pub use self::{
         TransientError,
     },
     label::UnknownNameError,
-    message::{CreateComment, PostResult, Shutdown, UpdateIssueStatus},
+    message::{CreateComment, PostResult, Shutdown, TerminalWorkareaLease, UpdateIssueStatus},
     options::{Options, OptionsBuilder},
     poster::ResultPoster,
     receipt::{CallReceipt, PostReceipt, ShutdownReport},

@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
 use crate::{
     call::Call,
-    delivery::{Cancellation, Dispatcher, Job},
+    delivery::{Cancellation, Dispatcher, Job, Worker},
     error::{CallError, ParkReason},
     queue::LaneQueue,
     receipt::Outcome,
@@ -24,6 +24,7 @@ pub(crate) enum ReplyWhen {
 /// A message without a place in the queue.
 pub(crate) struct Overflow {
     pub(crate) calls: Vec<Call>,
+    pub(crate) worker: Worker,
     pub(crate) cancellation: Cancellation,
     /// `QueueFull` or `Shutdown`.
     pub(crate) reason: ParkReason,

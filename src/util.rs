@@ -40,12 +40,23 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     line
 }
 
+/// `text` without white space and byte order marks around it.
+pub(crate) fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
 /// The longest prefix of `text` that has at most `max` bytes and ends at a character boundary.
 pub(crate) fn prefix(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len()))
         .rev()
         .find(|&index| text.is_char_boundary(index))
         .unwrap_or_default();
+    text.get(..end).unwrap_or_default()
+}
+
+/// The first `max` characters of `text`.
+pub(crate) fn prefix_chars(text: &str, max: usize) -> &str {
+    let end = text.char_indices().nth(max).map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or_default()
 }
 

@@ -36,6 +36,8 @@ pub enum Warning {
         /// The length of the whole text in bytes.
         total: usize,
     },
+    /// The body was too long, even without its manifest and added fields: every text in it was cut to 4 KiB.
+    BodyReduced,
 }
 
 impl Warning {
@@ -53,6 +55,7 @@ impl fmt::Display for Warning {
             Self::FieldLeftOut { field, reason } => write!(f, "`{field}` was left out: {reason}"),
             Self::SentAsJsonText { field } => write!(f, "`{field}` is not a text: its JSON is sent"),
             Self::TextCut { field, cut, total } => write!(f, "`{field}` was cut by {cut} of {total} bytes"),
+            Self::BodyReduced => f.write_str("the body was longer than 512 KiB, and every text in it was cut to 4 KiB"),
         }
     }
 }

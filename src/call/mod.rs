@@ -1,18 +1,40 @@
 //! The calls of a message: URLs, bodies and idempotency keys. Pure.
 
-mod body;
 mod kind;
+mod proxy_body;
+mod reduce;
+mod session_body;
+mod structured;
 mod summary;
+mod text;
+mod wire_format;
 
 use std::{borrow::Cow, rc::Rc};
 
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 pub(crate) use self::kind::CallRef;
-pub use self::kind::{CallKind, Endpoint, Target};
-use self::{body::Body, summary::summary};
-use crate::{result::AgentResult, warning::Warning};
+pub use self::{
+    kind::{CallKind, Endpoint, Target},
+    wire_format::WireFormat,
+};
+use self::{
+    proxy_body::{Method, proxy_body},
+    reduce::reduced,
+    session_body::session_bodies,
+    text::limited,
+};
+use crate::{
+    error::InvalidMessageError,
+    label::UnknownNameError,
+    message::{Headers, PostResult, check_headers},
+    warning::Warning,
+};
 
 /// The characters that a path segment may hold unencoded (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -25,7 +47,10 @@ pub struct Call {
     pub(crate) url: String,
     /// The same on every attempt.
     pub(crate) idempotency_key: String,
-    body: Body,
+    /// The headers that the message adds.
+    pub(crate) headers: Rc<Headers>,
+    /// The JSON body without the worker id.
+    body: String,
     /// What the call has lost; for its receipt.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -38,16 +63,73 @@ impl Call {
         }
     }
 
-    /// The JSON body. `worker_id` belongs to the token in the header.
-    pub fn encode(&self, worker_id: &str) -> serde_json::Result<Vec<u8>> {
-        self.body.encode(worker_id)
+    /// The JSON body. A completion without a worker leaves the worker id out; a status has it always.
+    pub fn encode(&self, worker_id: &str) -> Bytes {
+        match self.kind {
+            CallKind::Completion if worker_id.is_empty() => self.body.clone().into(),
+            CallKind::Completion | CallKind::Status => with_worker(&self.body, worker_id).into(),
+            CallKind::UpdateIssueStatus | CallKind::CreateComment => self.body.clone().into(),
+        }
     }
 
-    /// The body as the outbox stores it.
-    pub fn stored_body(&self) -> String {
-        // Only a map with keys that are not strings could fail here, and there is none.
-        serde_json::to_string(&self.body).unwrap_or_default()
+    /// The call in reduced form: every string cut to 4 KiB, without the manifest and added fields, under a key of its
+    /// own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the re-send after a 413"))]
+    pub(crate) fn reduced(&self) -> Self {
+        Self {
+            kind: self.kind,
+            target: self.target.clone(),
+            url: self.url.clone(),
+            idempotency_key: [&self.idempotency_key, "-reduced"].concat(),
+            headers: Rc::clone(&self.headers),
+            body: reduced(&self.body),
+            warnings: Vec::new(),
+        }
     }
+
+    /// The body as the outbox stores it: as it is sent, without the worker id.
+    pub fn stored_body(&self) -> &str {
+        &self.body
+    }
+
+    /// The headers as the outbox stores them, if there are any.
+    pub fn stored_headers(&self) -> Option<String> {
+        // A map of texts can't fail.
+        (!self.headers.is_empty()).then(|| serde_json::to_string(&*self.headers).unwrap_or_default())
+    }
+}
+
+/// An object with the worker id as its first member.
+fn with_worker(object: &str, worker_id: &str) -> String {
+    let members = object.trim_start().strip_prefix('{').unwrap_or_default().trim_start();
+    let separator = if members.starts_with('}') { "" } else { "," };
+    let worker_id = Value::from(worker_id).to_string();
+    [r#"{"workerId":"#, &worker_id, separator, members].concat()
+}
+
+/// A call as the outbox stores it.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredForm<'a> {
+    pub kind: &'a str,
+    pub target_id: &'a str,
+    pub idempotency_key: &'a str,
+    pub headers: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+/// Why a stored call can't be read: its file was damaged.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Kind(#[from] UnknownNameError),
+    #[error("its headers are not an object of texts")]
+    Headers(#[source] serde_json::Error),
+    #[error(transparent)]
+    Header(#[from] InvalidMessageError),
+    #[error("its body is not JSON")]
+    Body(#[source] serde_json::Error),
+    #[error("its body is not an object")]
+    NotAnObject,
 }
 
 /// The platform as all calls see it.
@@ -56,59 +138,67 @@ pub struct Platform {
     /// The platform's URL, with its own path and without a trailing slash.
     pub base: String,
     pub organization_id: Option<String>,
-    pub max_summary_bytes: usize,
+    pub wire_format: WireFormat,
+    /// The longest summary, error or comment, as encoded in JSON.
+    pub max_text_bytes: usize,
 }
 
 impl Platform {
     /// The two calls of a result: completion, then status.
     ///
-    /// The idempotency keys are derived from the session id and the whole result, not from the credentials. The same
-    /// result has the same keys in every process.
-    pub fn session_calls(&self, session_id: &Rc<str>, mut result: Box<AgentResult>) -> Vec<Call> {
-        let digest = digest(session_id, &result);
-        let summary = summary(&result, self.max_summary_bytes);
-        // Fields that are not sent are not kept either, in memory or in the outbox.
-        *result = AgentResult {
-            provider_session_id: result.provider_session_id.take(),
-            worktree_path: result.worktree_path.take(),
-            error: result.error.take(),
-            cost: result.cost.take(),
-            ..AgentResult::new(result.status)
+    /// The idempotency keys are derived from the session id, the run and the content, not from the worker or the token.
+    /// The same result has the same keys in every process.
+    pub fn session_calls(&self, session_id: &Rc<str>, message: &PostResult) -> Vec<Call> {
+        let digest = digest(message);
+        let kinds = [CallKind::Completion, CallKind::Status];
+        let bodies = session_bodies(message, self.wire_format, self.max_text_bytes);
+        let call = |(kind, body): (CallKind, session_body::SessionBody)| {
+            let idempotency_key = [&digest, "-", kind.as_str()].concat();
+            let mut call = self.call(kind, Rc::clone(session_id), idempotency_key, body.json);
+            call.warnings = body.warnings;
+            call
         };
-        [Body::Completion { summary }, Body::Status(result)]
-            .map(|body| {
-                let idempotency_key = [&digest, "-", body.kind().as_str()].concat();
-                self.call(Rc::clone(session_id), idempotency_key, body)
-            })
-            .into()
+        kinds.into_iter().zip(bodies).map(call).collect()
     }
 
     /// The call that moves an issue to a status.
-    pub(crate) fn update_issue_status(&self, issue_id: &Rc<str>, status: String, idempotency_key: String) -> Call {
-        self.proxy_call(body::Method::UpdateIssueStatus, issue_id, status, idempotency_key)
+    pub(crate) fn update_issue_status(&self, issue_id: &Rc<str>, status: &str, idempotency_key: String) -> Call {
+        let body = proxy_body(
+            Method::UpdateIssueStatus,
+            issue_id,
+            status,
+            self.organization_id.as_deref(),
+        );
+        self.call(CallKind::UpdateIssueStatus, Rc::clone(issue_id), idempotency_key, body)
     }
 
     /// The call that writes a comment on an issue.
-    pub(crate) fn create_comment(&self, issue_id: &Rc<str>, text: String, idempotency_key: String) -> Call {
-        self.proxy_call(body::Method::CreateComment, issue_id, text, idempotency_key)
+    pub(crate) fn create_comment(&self, issue_id: &Rc<str>, text: &str, idempotency_key: String) -> Call {
+        let mut warnings = Vec::new();
+        let text = limited(text, self.max_text_bytes, "body", &mut warnings);
+        let body = proxy_body(Method::CreateComment, issue_id, &text, self.organization_id.as_deref());
+        let mut call = self.call(CallKind::CreateComment, Rc::clone(issue_id), idempotency_key, body);
+        call.warnings = warnings;
+        call
     }
 
-    fn proxy_call(&self, method: body::Method, issue_id: &Rc<str>, text: String, idempotency_key: String) -> Call {
-        let body = Body::Proxy {
-            method,
-            args: [issue_id.to_string(), text],
-            organization_id: self.organization_id.clone(),
-        };
-        self.call(Rc::clone(issue_id), idempotency_key, body)
+    /// A call that the outbox stored.
+    pub fn restore(&self, stored: StoredForm<'_>) -> Result<Call, RestoreError> {
+        let kind = stored.kind.parse()?;
+        let headers = stored.headers.map_or(Ok(Headers::new()), serde_json::from_str);
+        let headers = headers.map_err(RestoreError::Headers)?;
+        check_headers(&headers)?;
+        let body = String::from_utf8_lossy(stored.body).into_owned();
+        serde_json::from_str::<IgnoredAny>(&body).map_err(RestoreError::Body)?;
+        if !body.trim_start().starts_with('{') {
+            return Err(RestoreError::NotAnObject);
+        }
+        let mut call = self.call(kind, stored.target_id.into(), stored.idempotency_key.to_owned(), body);
+        call.headers = Rc::new(headers);
+        Ok(call)
     }
 
-    /// A call that the outbox stored: its target, its key, and its [`stored_body`](Call::stored_body).
-    pub fn restore(&self, target_id: &str, idempotency_key: String, body: &[u8]) -> serde_json::Result<Call> {
-        Ok(self.call(target_id.into(), idempotency_key, serde_json::from_slice(body)?))
-    }
-
-    fn call(&self, target_id: Rc<str>, idempotency_key: String, body: Body) -> Call {
-        let kind = body.kind();
+    fn call(&self, kind: CallKind, target_id: Rc<str>, idempotency_key: String, body: String) -> Call {
         let (target, url) = match kind.endpoint() {
             Endpoint::Session => {
                 let segment = Cow::from(utf8_percent_encode(&target_id, SEGMENT));
@@ -125,6 +215,7 @@ impl Platform {
             target,
             url,
             idempotency_key,
+            headers: Rc::default(),
             body,
             warnings: Vec::new(),
         }
@@ -137,10 +228,17 @@ impl Platform {
     }
 }
 
-/// A fingerprint of a session's result, in hexadecimal.
-fn digest(session_id: &str, result: &AgentResult) -> String {
+/// A fingerprint of a result, in hexadecimal.
+fn digest(message: &PostResult) -> String {
+    let content = (
+        &message.session_id,
+        message.run,
+        &message.result,
+        &message.status_fields,
+        &message.terminal_workarea_lease,
+    );
     // Only a map with keys that are not strings could fail here, and there is none.
-    let content = serde_json::to_vec(&(session_id, result)).unwrap_or_default();
+    let content = serde_json::to_vec(&content).unwrap_or_default();
     let digits = |byte: u8| [byte >> 4, byte & 0xf].map(|digit| char::from_digit(digit.into(), 16));
     let mut hex = String::with_capacity(64);
     hex.extend(Sha256::digest(&content).into_iter().flat_map(digits).flatten());
@@ -149,16 +247,20 @@ fn digest(session_id: &str, result: &AgentResult) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::result::{Cost, SessionStatus};
+    use crate::{
+        message::TerminalWorkareaLease,
+        result::{AgentResult, Cost, SessionStatus},
+    };
 
     fn platform() -> Platform {
         Platform {
             base: "http://127.0.0.1:1/base".into(),
             organization_id: None,
-            max_summary_bytes: 100,
+            wire_format: WireFormat::Extended,
+            max_text_bytes: 100,
         }
     }
 
@@ -166,12 +268,17 @@ mod tests {
         AgentResult::new(SessionStatus::Completed)
     }
 
+    fn calls_of(message: &PostResult) -> [Call; 2] {
+        let id = message.session_id.as_str().into();
+        platform().session_calls(&id, message).try_into().unwrap()
+    }
+
     fn session_calls(id: &str, result: AgentResult) -> [Call; 2] {
-        platform().session_calls(&id.into(), result.into()).try_into().unwrap()
+        calls_of(&PostResult::new(id, result))
     }
 
     fn body(call: &Call, worker_id: &str) -> Value {
-        serde_json::from_slice(&call.encode(worker_id).unwrap()).unwrap()
+        serde_json::from_slice(&call.encode(worker_id)).unwrap()
     }
 
     #[test]
@@ -196,10 +303,126 @@ mod tests {
             .with_provider_session_id("")
             .with_worktree_path("")
             .with_error("")
+            .with_work_result("".into())
+            .with_resumable(false)
             .with_cost(Cost::default().with_total_cost_usd(-0.0).with_input_tokens(0));
         let [completion, status] = session_calls("s", result);
-        assert_eq!(body(&completion, ""), json!({"summary": "The session completed."}));
-        assert_eq!(body(&status, ""), json!({"workerId": "", "status": "completed"}));
+        assert_eq!(
+            body(&completion, ""),
+            json!({"summary": "The session completed.", "result": "success"})
+        );
+        assert_eq!(
+            body(&status, ""),
+            json!({"workerId": "", "status": "completed", "toolCalls": 0})
+        );
+    }
+
+    #[test]
+    fn the_worker_id_comes_first() {
+        let [completion, status] = session_calls("s", completed());
+        for call in [completion, status] {
+            let encoded = String::from_utf8(call.encode("w\"1").to_vec()).unwrap();
+            assert!(encoded.starts_with(r#"{"workerId":"w\"1",""#), "{encoded}");
+        }
+        assert_eq!(with_worker("{}", "w"), r#"{"workerId":"w"}"#);
+        assert_eq!(with_worker(" { }", "w"), r#"{"workerId":"w"}"#);
+    }
+
+    #[test]
+    fn a_lease_replaces_the_worktree_path_and_an_invalid_one_does_not() {
+        let id = |prefix: &str| prefix.to_owned() + &"0".repeat(32);
+        let lease = |lease_id| TerminalWorkareaLease::new(lease_id, id("wa_"), id("tr_"), "2026-10-01T12:30:00Z");
+        let status = |lease_id: String| {
+            let result = completed().with_worktree_path("/wt");
+            let message = PostResult::new("s", result).with_terminal_workarea_lease(lease(lease_id));
+            let [_, status] = calls_of(&message);
+            status
+        };
+        let valid = status(id("twl_"));
+        assert_eq!(body(&valid, "w").get("worktreePath"), None);
+        assert_eq!(
+            body(&valid, "w")["terminalWorkareaLease"]["expiresAt"],
+            "2026-10-01T12:30:00.000Z"
+        );
+        let invalid = status("twl_1".into());
+        assert_eq!(body(&invalid, "w")["worktreePath"], "/wt");
+        assert_eq!(body(&invalid, "w").get("terminalWorkareaLease"), None);
+        assert_eq!(invalid.warnings.len(), 1);
+    }
+
+    #[test]
+    fn an_added_field_is_sent_with_the_status() {
+        let message = PostResult::new("s", completed()).with_status_field("laterField", json!({"a": [1]}));
+        let [completion, status] = calls_of(&message);
+        assert_eq!(body(&status, "w")["laterField"], json!({"a": [1]}));
+        assert_eq!(body(&completion, "w").get("laterField"), None);
+    }
+
+    #[test]
+    fn the_baseline_has_neither_new_fields_nor_added_ones_nor_a_lease() {
+        let platform = Platform {
+            wire_format: WireFormat::Baseline,
+            ..platform()
+        };
+        let id = |prefix: &str| prefix.to_owned() + &"0".repeat(32);
+        let lease = TerminalWorkareaLease::new(id("twl_"), id("wa_"), id("tr_"), "2026-10-01T12:30:00Z");
+        let result = completed()
+            .with_summary("s")
+            .with_worktree_path("/wt")
+            .with_tool_calls(3);
+        let message = PostResult::new("s", result)
+            .with_status_field("laterField", 1)
+            .with_terminal_workarea_lease(lease);
+        let calls = platform.session_calls(&"s".into(), &message);
+        assert_eq!(body(&calls[0], "w"), json!({"workerId": "w", "summary": "s"}));
+        assert_eq!(
+            body(&calls[1], "w"),
+            json!({"workerId": "w", "status": "completed", "worktreePath": "/wt"})
+        );
+        assert_eq!(calls[1].warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_cost_that_is_not_finite_is_left_out_alone() {
+        for usd in [f64::NAN, f64::INFINITY] {
+            let cost = Cost::default().with_total_cost_usd(usd).with_input_tokens(7);
+            let [_, status] = session_calls("s", completed().with_cost(cost));
+            let body = body(&status, "w");
+            assert_eq!((&body["inputTokens"], body.get("totalCostUsd")), (&json!(7), None));
+            assert_eq!(status.warnings.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_body_of_more_than_512_kib_is_sent_without_its_manifest_and_added_fields() {
+        let long = "x".repeat(300 * 1024);
+        let result = completed()
+            .with_failure_mode("f")
+            .with_manifest(json!({"summary": long}));
+        let message = PostResult::new("s", result.clone()).with_status_field("laterField", long.as_str());
+        let [_, status] = calls_of(&message);
+        assert_eq!(
+            body(&status, "w"),
+            json!({"workerId": "w", "status": "completed", "failureMode": "f", "toolCalls": 0})
+        );
+        assert_eq!(status.warnings.len(), 2);
+        let [_, status] = session_calls("s", result);
+        assert_eq!(body(&status, "w")["manifest"]["summary"], long);
+    }
+
+    #[test]
+    fn a_body_that_is_still_too_long_is_reduced() {
+        let [_, status] = session_calls("s", completed().with_failure_mode("x".repeat(600 * 1024)));
+        assert!(status.encode("w").len() < 8 * 1024);
+        assert_eq!(status.warnings, [Warning::BodyReduced]);
+    }
+
+    #[test]
+    fn a_reduced_call_has_a_key_of_its_own() {
+        let [_, status] = session_calls("s", completed());
+        let reduced = status.reduced();
+        assert_eq!(reduced.idempotency_key, status.idempotency_key.clone() + "-reduced");
+        assert_eq!(body(&reduced, "w"), body(&status, "w"));
     }
 
     #[test]
@@ -208,7 +431,7 @@ mod tests {
             organization_id: Some("org-1".into()),
             ..platform()
         };
-        let call = platform.create_comment(&"i-1".into(), "hi".into(), "key".into());
+        let call = platform.create_comment(&"i-1".into(), "hi", "key".into());
         assert_eq!(
             body(&call, "wkr_1"),
             json!({"method": "createComment", "args": ["i-1", "hi"], "organizationId": "org-1"})
@@ -217,32 +440,78 @@ mod tests {
     }
 
     #[test]
+    fn a_long_comment_is_cut() {
+        let call = platform().create_comment(&"i-1".into(), &"x".repeat(200), "key".into());
+        let text = body(&call, "")["args"][1].as_str().unwrap().to_owned();
+        assert!(text.len() <= 100 && text.ends_with(" of 200 bytes cut]"));
+        assert_eq!(call.warnings.len(), 1);
+    }
+
+    #[test]
     fn a_restored_call_equals_the_stored_one() {
         let [completion, status] = session_calls("s/1", completed().with_summary("x").with_error("y"));
-        let comment = platform().create_comment(&"i".into(), "hi".into(), "key".into());
+        let mut comment = platform().create_comment(&"i".into(), "hi", "key".into());
+        comment.headers = Rc::new(Headers::from([("traceparent".to_owned(), "00-1".to_owned())]));
         for call in [completion, status, comment] {
-            let key = call.idempotency_key.clone();
-            let restored = platform()
-                .restore(call.target.id(), key, call.stored_body().as_bytes())
-                .unwrap();
-            assert_eq!(format!("{restored:?}"), format!("{call:?}"));
+            let restored = platform().restore(StoredForm {
+                kind: call.kind.as_str(),
+                target_id: call.target.id(),
+                idempotency_key: &call.idempotency_key,
+                headers: call.stored_headers().as_deref(),
+                body: call.stored_body().as_bytes(),
+            });
+            assert_eq!(format!("{:?}", restored.unwrap()), format!("{call:?}"));
         }
     }
 
     #[test]
+    fn a_damaged_call_is_not_restored() {
+        let stored = StoredForm {
+            kind: "status",
+            target_id: "s",
+            idempotency_key: "key",
+            headers: None,
+            body: b"{}",
+        };
+        let error = |stored| platform().restore(stored).map(|call| call.url).unwrap_err().to_string();
+        assert!(platform().restore(stored).is_ok());
+        assert_eq!(error(StoredForm { kind: "x", ..stored }), r#"unknown kind of call "x""#);
+        assert_eq!(error(StoredForm { body: b"{", ..stored }), "its body is not JSON");
+        assert_eq!(error(StoredForm { body: b"[]", ..stored }), "its body is not an object");
+        let headers = Some("[]");
+        assert_eq!(
+            error(StoredForm { headers, ..stored }),
+            "its headers are not an object of texts"
+        );
+        let headers = Some(r#"{"host":"x"}"#);
+        assert_eq!(
+            error(StoredForm { headers, ..stored }),
+            "`header` `host` can't be set by a message"
+        );
+    }
+
+    #[test]
     fn a_key_is_unique_to_a_call_of_a_result() {
-        let keys = |id: &str, result: AgentResult| session_calls(id, result).map(|call| call.idempotency_key);
-        let first = keys("s", completed().with_summary("a"));
-        assert_eq!(first, keys("s", completed().with_summary("a")));
+        let keys = |message: PostResult| calls_of(&message).map(|call| call.idempotency_key);
+        let message = |id: &str, summary: &str| PostResult::new(id, completed().with_summary(summary));
+        let first = keys(message("s", "a"));
+        assert_eq!(first, keys(message("s", "a")));
+        assert_eq!(
+            first,
+            keys(message("s", "a").with_worker_id("w").with_header("traceparent", "00-1"))
+        );
         let mut all: Vec<_> = [
             first,
-            keys("s", completed().with_summary("b")),
-            keys("t", completed().with_summary("a")),
-            keys("s", completed().with_summary("a").with_commit_sha("c")),
+            keys(message("s", "b")),
+            keys(message("t", "a")),
+            keys(message("s", "a").with_run(1)),
+            keys(message("s", "a").with_run(2)),
+            keys(message("s", "a").with_status_field("laterField", 1)),
+            keys(PostResult::new("s", completed().with_summary("a").with_commit_sha("c"))),
         ]
         .concat();
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 14);
     }
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{AttemptError, AttemptPhase, CredentialError},
+    message::Headers,
     transport::{HttpRequest, Transport},
     verdict::is_html,
 };
@@ -49,7 +50,9 @@ enum RefreshError {
 impl RefreshEndpoint {
     /// Sends one request. The returned worker id is empty: the token is for the worker of the fixed pair.
     pub(super) async fn credentials(&self) -> Result<RuntimeCredentials, BoxError> {
+        let headers = Headers::new();
         let request = HttpRequest {
+            headers: &headers,
             url: &self.url,
             token: Some(self.registration_token.expose_secret()),
             idempotency_key: None,

@@ -40,6 +40,7 @@ impl SeenTokens {
             CredentialError::Panicked(message) => CredentialError::Panicked(self.scrub(&message)),
             CredentialError::Timeout(_)
             | CredentialError::NoToken
+            | CredentialError::NoWorkerId
             | CredentialError::WorkerGone { .. }
             | CredentialError::Unusable(_)
             | CredentialError::Stopped => error,

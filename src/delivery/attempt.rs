@@ -2,8 +2,6 @@
 
 use std::{rc::Rc, time::UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use super::dispatcher::{CallState, Dispatcher};
 use crate::{
     call::{Call, Endpoint},
@@ -78,16 +76,12 @@ impl Dispatcher {
                 retry_after: None,
             });
         }
-        let body = call
-            .encode(worker_id.as_deref().unwrap_or_default())
-            .map_err(|error| CallError::Internal {
-                message: error.to_string(),
-            })?;
         let request = HttpRequest {
             url: &call.url,
             token,
             idempotency_key: Some(&call.idempotency_key),
-            body: Bytes::from(body),
+            headers: &call.headers,
+            body: call.encode(worker_id.as_deref().unwrap_or_default()),
             status_decides: endpoint == Endpoint::Session,
             phase: Rc::clone(&state.phase),
         };

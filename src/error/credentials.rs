@@ -52,6 +52,7 @@ impl CredentialError {
             Self::Provider(_)
             | Self::Timeout(_)
             | Self::NoToken
+            | Self::NoWorkerId
             | Self::WorkerGone { .. }
             | Self::Unusable(_)
             | Self::Stopped => self.to_string(),

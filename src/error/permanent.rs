@@ -52,7 +52,7 @@ impl PermanentError {
             404 | 410 => "check the session or issue id and the platform URL",
             407 => "the forward proxy requires credentials: check its URL",
             409 => "the session or issue is already in another state",
-            413 => "shorten the summary or comment, or lower `max_summary_bytes`",
+            413 => "shorten the summary or comment, or lower `max_text_bytes`",
             400 | 422 => "the platform does not accept this content: see the body of the response",
             408 | 425 | 429 => "the platform gave no usable `Retry-After`: send fewer calls, and this one later",
             _ => "sending the message again would not help",

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::InvalidMessageError;
+use super::headers::Headers;
+use crate::{error::InvalidMessageError, util::trimmed};
 
 /// The delivery options that all messages have.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -12,12 +13,14 @@ pub(crate) struct DeliveryOptions {
     #[serde(skip)]
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) reply_when_durable: bool,
+    #[serde(skip_serializing_if = "Headers::is_empty")]
+    pub(crate) headers: Headers,
 }
 
 impl PartialEq for DeliveryOptions {
     /// Tokens have no equality.
     fn eq(&self, other: &Self) -> bool {
-        self.reply_when_durable == other.reply_when_durable
+        (self.reply_when_durable, &self.headers) == (other.reply_when_durable, &other.headers)
     }
 }
 
@@ -31,6 +34,18 @@ macro_rules! delivery_setters {
             /// neither serialized nor compared. Default: none.
             pub fn with_cancellation(mut self, token: tokio_util::sync::CancellationToken) -> Self {
                 self.delivery.cancellation = Some(token);
+                self
+            }
+
+            /// Adds a header to the requests of this message, such as `traceparent`. The header is stored with the calls
+            /// in the outbox. A header with the same name is replaced. Default: none.
+            ///
+            /// The message is refused as invalid if the header is `Authorization`, `Cookie`, `Proxy-Authorization`, one
+            /// that frames an HTTP message, or one that the crate sets; if it is not a valid header; or if the headers
+            /// are longer than 4096 bytes.
+            pub fn with_header(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
+                let name = name.as_ref().to_ascii_lowercase();
+                self.delivery.headers.insert(name, value.into());
                 self
             }
 
@@ -51,7 +66,7 @@ macro_rules! delivery_setters {
 pub(super) use delivery_setters;
 
 pub(super) fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessageError> {
-    if value.trim().is_empty() {
+    if trimmed(value).is_empty() {
         return Err(InvalidMessageError::new(field, "is empty or blank"));
     }
     Ok(())

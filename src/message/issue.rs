@@ -3,7 +3,10 @@
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use super::delivery_options::{DeliveryOptions, delivery_setters, not_blank};
+use super::{
+    delivery_options::{DeliveryOptions, delivery_setters, not_blank},
+    headers::check_headers,
+};
 use crate::{
     error::{CallError, InvalidMessageError},
     receipt::CallReceipt,
@@ -82,6 +85,7 @@ impl UpdateIssueStatus {
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
         not_blank("issue_id", &self.issue_id)?;
         not_blank("status", &self.status)?;
+        check_headers(&self.delivery.headers)?;
         check_idempotency_key(&self.idempotency_key)
     }
 }
@@ -152,6 +156,7 @@ impl CreateComment {
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
         not_blank("issue_id", &self.issue_id)?;
         not_blank("body", &self.body)?;
+        check_headers(&self.delivery.headers)?;
         check_idempotency_key(&self.idempotency_key)
     }
 }

@@ -1,13 +1,22 @@
 //! The messages that a [`ResultPoster`](crate::ResultPoster) takes.
 
 mod delivery_options;
+mod headers;
 mod issue;
+mod lease;
 mod post_result;
 mod shutdown;
+mod status_fields;
 
-pub(crate) use self::{delivery_options::DeliveryOptions, post_result::is_path_segment};
+pub(crate) use self::{
+    delivery_options::DeliveryOptions,
+    headers::{Headers, check_headers},
+    post_result::is_path_segment,
+    status_fields::{StatusFields, is_known_field},
+};
 pub use self::{
     issue::{CreateComment, UpdateIssueStatus},
+    lease::TerminalWorkareaLease,
     post_result::PostResult,
     shutdown::Shutdown,
 };

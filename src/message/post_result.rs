@@ -2,8 +2,14 @@
 
 use actix::Message;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::delivery_options::{DeliveryOptions, delivery_setters, not_blank};
+use super::{
+    delivery_options::{DeliveryOptions, delivery_setters, not_blank},
+    headers::check_headers,
+    lease::TerminalWorkareaLease,
+    status_fields::{StatusFields, check_status_fields},
+};
 use crate::{
     error::{InvalidMessageError, PostError},
     receipt::PostReceipt,
@@ -19,8 +25,8 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 /// The status is sent even if the completion failed, since it releases the session's lock; only a cancellation prevents
 /// it. Results of one session are delivered in the order in which they arrived.
 ///
-/// Both calls carry an `Idempotency-Key` that is derived from the session and the result, so the platform can recognise
-/// the same result when it is sent again, from this process or another one.
+/// Both calls carry an `Idempotency-Key` that is derived from the session, the [run](Self::with_run) and the content, so
+/// the platform can recognise the same result when it is sent again, from this process or another one.
 ///
 /// Dropping the future of [`send`](actix::Addr::send) does not cancel a message that the actor has accepted; the token
 /// given to [`with_cancellation`](Self::with_cancellation) does. If the future is dropped before the actor has accepted
@@ -46,8 +52,8 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 /// # Errors
 ///
 /// [`PostError`] says which of the two calls failed, and why. [`PostError::Invalid`]: the session id is empty or blank,
-/// is `.` or `..` (which would change the path even if encoded), or is longer than 4096 bytes; a cost is not a
-/// finite number; or `reply_when_durable` is set without an outbox.
+/// is `.` or `..` (which would change the path even if encoded), or is longer than 4096 bytes; a setter says so; or
+/// `reply_when_durable` is set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
@@ -55,6 +61,14 @@ pub struct PostResult {
     pub(crate) session_id: String,
     /// Boxed: the message is moved many times.
     pub(crate) result: Box<AgentResult>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    #[serde(default, skip_serializing_if = "StatusFields::is_empty")]
+    pub(crate) status_fields: StatusFields,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) terminal_workarea_lease: Option<TerminalWorkareaLease>,
     #[serde(flatten)]
     pub(crate) delivery: DeliveryOptions,
 }
@@ -69,8 +83,48 @@ impl PostResult {
         Self {
             session_id: session_id.into(),
             result: Box::new(result),
+            run: None,
+            worker_id: None,
+            status_fields: StatusFields::new(),
+            terminal_workarea_lease: None,
             delivery: DeliveryOptions::default(),
         }
+    }
+
+    /// Sets the worker that claimed the session, which the platform compares with the session's owner. Default: the
+    /// worker of the credentials with which the result is first sent or stored. The id of a message never changes, even
+    /// if its token is renewed.
+    ///
+    /// A result is refused as invalid if it has no worker id and the options can't name one either, unless the platform
+    /// is on loopback.
+    pub fn with_worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = Some(worker_id.into());
+        self
+    }
+
+    /// Sets the number of the run, for a session that is run more than once: two runs that end alike then have different
+    /// idempotency keys, and are not taken for one. Default: none.
+    pub fn with_run(mut self, run: u64) -> Self {
+        self.run = Some(run);
+        self
+    }
+
+    /// Adds a field to the status, so that a runner can follow the platform without a release of this crate. It is not
+    /// sent with [`WireFormat::Baseline`](crate::WireFormat::Baseline), nor if the body would be longer than 512 KiB.
+    /// Default: none.
+    ///
+    /// The message is refused as invalid if the crate sends a field with this name itself, or if the value is nested
+    /// deeper than 100 levels.
+    pub fn with_status_field(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.status_fields.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the lease of the session's work area. The status is then sent without the `worktreePath`. It has no effect
+    /// with [`WireFormat::Baseline`](crate::WireFormat::Baseline). Default: none.
+    pub fn with_terminal_workarea_lease(mut self, lease: TerminalWorkareaLease) -> Self {
+        self.terminal_workarea_lease = Some(lease);
+        self
     }
 
     /// The id of the session.
@@ -94,10 +148,11 @@ impl PostResult {
         if self.session_id.len() > MAX_SESSION_ID_BYTES {
             return invalid("session_id", "is longer than 4096 bytes");
         }
-        match self.result.cost.as_ref().and_then(|cost| cost.total_cost_usd) {
-            Some(usd) if !usd.is_finite() => invalid("cost.total_cost_usd", "is not a finite number"),
-            Some(_) | None => Ok(()),
+        if let Some(worker_id) = &self.worker_id {
+            not_blank("worker_id", worker_id)?;
         }
+        check_status_fields(&self.status_fields)?;
+        check_headers(&self.delivery.headers)
     }
 }
 

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use super::{credential_choice::CredentialChoice, outbox::ChosenOutbox};
 use crate::{
     backoff::{DEFAULT_MAX_ATTEMPTS, RetryPolicy},
+    call::WireFormat,
     clock::Clock,
     credentials::{CredentialActor, CredentialProvider, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
     queue::Limits,
@@ -22,7 +23,7 @@ use crate::{
 /// | `credential_provider`, `refresh_endpoint`, `credential_actor` | none |
 /// | `refresh_margin`, `credential_timeout` | 60 s, 10 s |
 /// | `allow_plaintext_http` | false |
-/// | `max_summary_bytes` | 1 MiB |
+/// | `wire_format`, `max_text_bytes` | `Extended`, 96 KiB |
 /// | `timeout`, `connect_timeout` | 30 s, 5 s |
 /// | `max_attempts`, `base_delay`, `max_delay`, `jitter`, `max_retry_after` | 3, 1 s, 60 s, 0, 60 s |
 /// | `max_in_flight`, `max_queued` | 64, 10,000 |
@@ -55,7 +56,8 @@ pub struct OptionsBuilder {
     pub(super) credential_timeout: Duration,
     pub(super) allow_plaintext_http: bool,
     pub(super) organization_id: Option<String>,
-    pub(super) max_summary_bytes: usize,
+    pub(super) wire_format: WireFormat,
+    pub(super) max_text_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) user_agent: String,
@@ -81,7 +83,8 @@ impl OptionsBuilder {
             credential_timeout: DEFAULT_FETCH_TIMEOUT,
             allow_plaintext_http: false,
             organization_id: None,
-            max_summary_bytes: 1024 * 1024,
+            wire_format: WireFormat::default(),
+            max_text_bytes: 96 * 1024,
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
             user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -100,8 +103,9 @@ impl OptionsBuilder {
         }
     }
 
-    /// The worker's id, which the platform compares with the session's owner. Default: none; the status then carries an
-    /// empty `workerId`, and the completion omits it.
+    /// The worker's id, which the platform compares with the session's owner. A result may name another one:
+    /// [`PostResult::with_worker_id`](crate::PostResult::with_worker_id). Default: none; a result that names none is
+    /// then refused, unless a provider names one or the platform is on loopback.
     pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
         self.worker_id = Some(worker_id.into());
         self
@@ -168,10 +172,17 @@ impl OptionsBuilder {
         self
     }
 
-    /// The maximum length of a summary in bytes, at least 64. A longer one is cut between two characters, and its last
-    /// line says how much was cut. Default: 1 MiB.
-    pub fn max_summary_bytes(mut self, bytes: usize) -> Self {
-        self.max_summary_bytes = bytes;
+    /// Which fields the bodies of a result have. Default: [`WireFormat::Extended`].
+    pub fn wire_format(mut self, format: WireFormat) -> Self {
+        self.wire_format = format;
+        self
+    }
+
+    /// The maximum length of a summary, an error message or a comment, in bytes as encoded in JSON, from 64 to 196,608. A
+    /// longer text is cut between two characters, and its last line says how much was cut. Default: 96 KiB; the platform
+    /// keeps 100,000 characters.
+    pub fn max_text_bytes(mut self, bytes: usize) -> Self {
+        self.max_text_bytes = bytes;
         self
     }
 

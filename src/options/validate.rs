@@ -16,7 +16,9 @@ use crate::{
 };
 
 const MAX_CONNECTIONS: usize = 1_000_000;
-const MIN_SUMMARY_BYTES: usize = 64;
+const MIN_TEXT_BYTES: usize = 64;
+/// A status has two such texts, and at most 512 KiB.
+const MAX_TEXT_BYTES: usize = 192 * 1024;
 
 impl OptionsBuilder {
     /// Checks all options, and reads the host's root certificates if the platform is reached by https.
@@ -33,7 +35,8 @@ impl OptionsBuilder {
     /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
     /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
-    /// - `max_in_flight`: 0 or more than 1,000,000; `jitter`: not from 0 to 1; `max_summary_bytes`: below 64;
+    /// - `max_in_flight`: 0 or more than 1,000,000; `jitter`: not from 0 to 1; `max_text_bytes`: below 64 or
+    ///   above 196,608;
     /// - `user_agent`: not a valid header value;
     /// - `proxy`: not a usable URL, in the option or in the environment;
     /// - `add_root_certificates_pem`, `client_certificate_pem`: a bad certificate or key, or no root certificates at
@@ -53,7 +56,8 @@ impl OptionsBuilder {
             platform: Platform {
                 base: url.as_str().trim_end_matches('/').to_owned(),
                 organization_id: self.organization_id,
-                max_summary_bytes: self.max_summary_bytes,
+                wire_format: self.wire_format,
+                max_text_bytes: self.max_text_bytes,
             },
             credentials: CredentialConfig {
                 fixed,
@@ -131,9 +135,14 @@ impl OptionsBuilder {
             "must be between 0 and 1",
         )?;
         check(
-            "max_summary_bytes",
-            self.max_summary_bytes >= MIN_SUMMARY_BYTES,
+            "max_text_bytes",
+            self.max_text_bytes >= MIN_TEXT_BYTES,
             "is less than 64",
+        )?;
+        check(
+            "max_text_bytes",
+            self.max_text_bytes <= MAX_TEXT_BYTES,
+            "is more than 196,608",
         )
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) queue: Rc<LaneQueue>,
     pub(crate) route: Rc<dyn Route>,
     pub(crate) outbox: Store,
+    /// Whether a result without a worker id may get one, or needs none.
+    pub(crate) can_name_worker: bool,
 }
 
 impl Options {
@@ -76,6 +78,9 @@ impl Options {
 
     /// The parts of a poster that sends its requests over this transport.
     pub(crate) fn into_parts_over(self, transport: Rc<dyn Transport>) -> Parts {
+        let can_name_worker = !self.token_required
+            || !self.credentials.fixed.worker_id.is_empty()
+            || !matches!(self.source, CredentialChoice::Fixed);
         let store = outbox::store(self.outbox, &self.platform, &self.credentials, &self.clock);
         let own = |source| Credentials::own(self.credentials.clone(), source);
         let credentials = match self.source {
@@ -106,6 +111,7 @@ impl Options {
             queue: LaneQueue::new(self.limits),
             route: outbox::route(&store),
             outbox: store,
+            can_name_worker,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     call::Call,
     call_id::CallId,
-    delivery::{Cancellation, Dispatcher},
+    delivery::{Cancellation, Dispatcher, Worker},
     error::{CancelledBy, OutboxError, ParkReason},
 };
 
@@ -24,6 +24,7 @@ impl Outbox {
         &self,
         dispatcher: &Dispatcher,
         calls: &[Call],
+        worker: &Worker,
         park: Option<ParkReason>,
     ) -> (NewMessage, Vec<CallId>) {
         let new_call = |call: &Call| NewCall {
@@ -31,15 +32,17 @@ impl Outbox {
             kind: call.kind,
             target_id: call.target.id().to_string(),
             idempotency_key: call.idempotency_key.clone(),
-            body: call.stored_body(),
+            headers: call.stored_headers(),
+            body: call.stored_body().to_owned(),
         };
         let stored: Vec<NewCall> = calls.iter().map(new_call).collect();
         let ids = stored.iter().map(|call| call.id).collect();
-        let seen = dispatcher.credentials.last_worker_id();
+        let named = worker.id().map(|id| id.to_string());
+        let seen = || dispatcher.credentials.last_worker_id();
         let message = NewMessage {
             lane: calls.first().map(|call| lane(&call.target)).unwrap_or_default(),
             calls: stored,
-            worker_id: seen.or_else(|| self.0.fixed_worker.clone()),
+            worker_id: named.or_else(seen).or_else(|| self.0.fixed_worker.clone()),
             park,
             round: 0,
             withdrawn: None,

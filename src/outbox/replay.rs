@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     backoff::RetryPolicy,
-    call::{Call, Target},
+    call::{Call, StoredForm, Target},
     delivery::{Dispatcher, Job, Worker},
     queue::{Bound, LaneQueue},
-    util::ignore_panic,
+    util::{chain, ignore_panic},
 };
 
 /// How often the store is looked at for changes of others.
@@ -133,16 +133,20 @@ impl Replayed {
         let mut restored: Vec<Call> = Vec::new();
         let mut unreadable = Vec::new();
         for row in calls {
-            match dispatcher
-                .platform
-                .restore(&row.target_id, row.idempotency_key.clone(), &row.body)
-            {
+            let stored = StoredForm {
+                kind: &row.kind,
+                target_id: &row.target_id,
+                idempotency_key: &row.idempotency_key,
+                headers: row.headers.as_deref(),
+                body: &row.body,
+            };
+            match dispatcher.platform.restore(stored) {
                 Ok(call) => {
                     restored.push(call);
                     rows.push(row);
                 }
                 Err(error) => {
-                    let (id, error) = (row.id, format!("the stored body can't be read: {error}"));
+                    let (id, error) = (row.id, format!("the stored call can't be read: {}", chain(&error)));
                     ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
                     let failure = Failure {
                         status_code: None,

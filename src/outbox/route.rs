@@ -49,7 +49,7 @@ impl Durable {
         mut job: Box<Job>,
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
-        let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, None);
+        let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, None);
         message.round = job.ticket.round();
         let worker_id = message.worker_id.clone();
         let inserted = match self
@@ -114,6 +114,7 @@ impl Durable {
     ) -> Vec<Outcome> {
         let Overflow {
             calls,
+            worker,
             cancellation,
             reason,
         } = overflow;
@@ -128,7 +129,7 @@ impl Durable {
         if counter.is_none() || self.outbox.0.is_closed.get() {
             return end(&dispatcher, &calls, |_| refused());
         }
-        let (message, ids) = self.outbox.new_message(&dispatcher, &calls, Some(reason));
+        let (message, ids) = self.outbox.new_message(&dispatcher, &calls, &worker, Some(reason));
         let inserted = self
             .outbox
             .insert(&message.lane.clone(), message, &ids, &cancellation)

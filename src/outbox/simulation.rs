@@ -38,6 +38,7 @@ use crate::{
     clock::{Clock, ManualClock},
     delivery::{Dispatcher, Job, Worker},
     error::{AttemptError, CallError},
+    message::PostResult,
     options::Options,
     queue::{AdmitError, Bound, LaneQueue},
     receipt::{CallReceipt, Outcome},
@@ -385,7 +386,7 @@ impl Life {
             Some(session) => {
                 let id = Rc::from(format!("s{session}"));
                 let result = AgentResult::new(SessionStatus::Completed).with_summary(format!("{}", message.number));
-                let calls = platform.session_calls(&id, Box::new(result));
+                let calls = platform.session_calls(&id, &PostResult::new(&*id, result));
                 (Target::Session(id), calls)
             }
             None => {
@@ -395,7 +396,7 @@ impl Life {
                 } else {
                     format!("key-{}", message.number)
                 };
-                let call = platform.create_comment(&id, format!("{}", message.number), key);
+                let call = platform.create_comment(&id, &message.number.to_string(), key);
                 (Target::Issue(id), vec![call])
             }
         };
@@ -420,6 +421,7 @@ impl Life {
                 };
                 let overflow = Overflow {
                     calls,
+                    worker: Worker::default(),
                     cancellation,
                     reason,
                 };

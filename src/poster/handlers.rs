@@ -1,6 +1,6 @@
 //! The handlers of the messages, but for the outbox's and the shutdown.
 
-use std::rc::Rc;
+use std::{mem, rc::Rc};
 
 use actix::{Addr, Context, Handler, MessageResult, ResponseFuture};
 
@@ -8,6 +8,7 @@ use super::actor::ResultPoster;
 use crate::{
     call::{CallKind, Platform, Target},
     credentials::{CredentialActor, CredentialError, GetCredentialActor, IssuedCredentials, RefreshCredentials},
+    delivery::Worker,
     error::{CallError, PostError},
     message::{CreateComment, PostResult, UpdateIssueStatus},
     receipt::{CallReceipt, PostReceipt},
@@ -20,17 +21,16 @@ use crate::{
 impl Handler<PostResult> for ResultPoster {
     type Result = ResponseFuture<Result<PostReceipt, PostError>>;
 
-    fn handle(&mut self, message: PostResult, _: &mut Context<Self>) -> Self::Result {
-        let checked = message.check();
-        let PostResult {
-            session_id,
-            result,
-            delivery,
-        } = message;
+    fn handle(&mut self, mut message: PostResult, _: &mut Context<Self>) -> Self::Result {
+        let checked = (message.check()).and_then(|()| self.check_worker(message.worker_id.as_deref()));
         let kinds = &[CallKind::Completion, CallKind::Status];
-        let calls = |platform: &Platform, id: &Rc<str>| platform.session_calls(id, result);
-        let target = Target::Session(session_id.into());
-        Box::pin(Self::post_reply(self.submit(kinds, target, checked, delivery, calls)))
+        let target = Target::Session(message.session_id.as_str().into());
+        let worker = Worker::of_message(message.worker_id.as_deref());
+        let delivery = mem::take(&mut message.delivery);
+        let calls = move |platform: &Platform, id: &Rc<str>| platform.session_calls(id, &message);
+        Box::pin(Self::post_reply(
+            self.submit(kinds, target, checked, delivery, worker, calls),
+        ))
     }
 }
 
@@ -46,9 +46,17 @@ impl Handler<UpdateIssueStatus> for ResultPoster {
             delivery,
         } = message;
         let kinds = &[CallKind::UpdateIssueStatus];
-        let calls = |platform: &Platform, id: &Rc<str>| vec![platform.update_issue_status(id, status, idempotency_key)];
+        let calls =
+            move |platform: &Platform, id: &Rc<str>| vec![platform.update_issue_status(id, &status, idempotency_key)];
         let target = Target::Issue(issue_id.into());
-        Box::pin(Self::call_reply(self.submit(kinds, target, checked, delivery, calls)))
+        Box::pin(Self::call_reply(self.submit(
+            kinds,
+            target,
+            checked,
+            delivery,
+            Worker::default(),
+            calls,
+        )))
     }
 }
 
@@ -64,9 +72,16 @@ impl Handler<CreateComment> for ResultPoster {
             delivery,
         } = message;
         let kinds = &[CallKind::CreateComment];
-        let calls = |platform: &Platform, id: &Rc<str>| vec![platform.create_comment(id, body, idempotency_key)];
+        let calls = move |platform: &Platform, id: &Rc<str>| vec![platform.create_comment(id, &body, idempotency_key)];
         let target = Target::Issue(issue_id.into());
-        Box::pin(Self::call_reply(self.submit(kinds, target, checked, delivery, calls)))
+        Box::pin(Self::call_reply(self.submit(
+            kinds,
+            target,
+            checked,
+            delivery,
+            Worker::default(),
+            calls,
+        )))
     }
 }
 

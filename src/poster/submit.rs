@@ -24,6 +24,7 @@ impl ResultPoster {
         target: Target,
         checked: Result<(), InvalidMessageError>,
         options: DeliveryOptions,
+        worker: Worker,
         calls: F,
     ) -> impl Future<Output = Result<Vec<Outcome>, String>> + use<F>
     where
@@ -35,6 +36,7 @@ impl ResultPoster {
             .map(|()| self.parts.queue.admit(target.clone(), Bound::Queue));
         let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
         let cancellation = dispatcher.cancellation(options.cancellation);
+        let headers = Rc::new(options.headers);
         let reply_when = if options.reply_when_durable {
             ReplyWhen::Durable
         } else {
@@ -59,12 +61,15 @@ impl ResultPoster {
                 Err(error) => return refuse(&dispatcher, kinds, target.id(), &error),
             };
             let mut calls = calls(&dispatcher.platform, target.id());
+            for call in &mut calls {
+                call.headers = Rc::clone(&headers);
+            }
             let warnings = take_warnings(&dispatcher, &mut calls);
             let outcomes = match place {
                 Ok((ticket, permit)) => {
                     let job = Box::new(Job {
                         calls,
-                        worker: Worker::default(),
+                        worker,
                         cancellation,
                         permit,
                         ticket,
@@ -74,6 +79,7 @@ impl ResultPoster {
                 Err(reason) => {
                     let overflow = Overflow {
                         calls,
+                        worker,
                         cancellation,
                         reason,
                     };
@@ -82,6 +88,17 @@ impl ResultPoster {
             };
             warned(outcomes, warnings)
         })
+    }
+
+    /// Refuses a result that no worker could send: the platform would reject it.
+    pub(super) fn check_worker(&self, worker_id: Option<&str>) -> Result<(), InvalidMessageError> {
+        if worker_id.is_none() && !self.parts.can_name_worker {
+            return Err(InvalidMessageError::new(
+                "worker_id",
+                "is missing: set it, or `OptionsBuilder::worker_id`, or a credential provider",
+            ));
+        }
+        Ok(())
     }
 
     fn check_durability(&self, options: &DeliveryOptions) -> Result<(), InvalidMessageError> {
@@ -161,7 +178,14 @@ mod tests {
         let calls = |_: &Platform, _: &Rc<str>| panic!("the calls were built");
         let kinds = &[CallKind::CreateComment];
         let outcomes = poster
-            .submit(kinds, target, Ok(()), DeliveryOptions::default(), calls)
+            .submit(
+                kinds,
+                target,
+                Ok(()),
+                DeliveryOptions::default(),
+                Worker::default(),
+                calls,
+            )
             .await;
         assert_eq!(outcomes, Ok(vec![Err(CallError::Overloaded)]));
     }

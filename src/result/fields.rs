@@ -45,6 +45,18 @@ impl<'a, 'w> Fields<'a, 'w> {
         Fields::of(&self.path_of(name), value, self.warnings)
     }
 
+    /// The elements of a member, each with its path.
+    pub(crate) fn elements(&mut self, name: &str) -> Option<Vec<(String, &'a Value)>> {
+        let elements = self.read(name, "it is not an array", Value::as_array)?;
+        let path = self.path_of(name);
+        let indexed = elements.iter().enumerate();
+        Some(
+            indexed
+                .map(|(index, element)| (format!("{path}.{index}"), element))
+                .collect(),
+        )
+    }
+
     pub(crate) fn text(&mut self, name: &str) -> Option<&'a str> {
         self.read(name, "it is not a text", Value::as_str)
     }

@@ -8,6 +8,7 @@ mod read;
 mod setters;
 mod status;
 
+pub(crate) use self::fields::Fields;
 pub use self::{
     agent_result::AgentResult,
     cost::Cost,

@@ -114,6 +114,9 @@ impl HttpClient {
         // awc decompress them.
         let mut post = client.post(uri).no_decompress();
         let headers = post.headers_mut();
+        for (name, value) in request.headers {
+            headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
         headers.insert(header::HOST, self.config.authority.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, self.config.user_agent.clone());
@@ -201,6 +204,7 @@ mod tests {
         },
         *,
     };
+    use crate::message::Headers;
 
     fn client_with_proxy(proxy: &str) -> HttpClient {
         let platform = "http://platform.test".parse().unwrap();
@@ -230,6 +234,7 @@ mod tests {
             url: "http://platform.test/",
             token: Some("s3cret"),
             idempotency_key: None,
+            headers: &Headers::new(),
             body: Bytes::new(),
             status_decides: true,
             phase: Rc::new(Cell::new(AttemptPhase::Connecting)),

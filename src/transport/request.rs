@@ -11,7 +11,7 @@ use std::{
 use awc::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::error::AttemptPhase;
+use crate::{error::AttemptPhase, message::Headers};
 
 /// How much of a body is handed to the client at once, in bytes.
 const CHUNK_SIZE: usize = 64 * 1024;
@@ -21,6 +21,8 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) url: &'a str,
     pub(crate) token: Option<&'a str>,
     pub(crate) idempotency_key: Option<&'a str>,
+    /// The headers that the message adds.
+    pub(crate) headers: &'a Headers,
     pub(crate) body: Bytes,
     /// Whether a status of 2xx is enough to classify the response.
     pub(crate) status_decides: bool,

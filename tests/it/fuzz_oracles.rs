@@ -5,9 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use awc::http::header::HeaderValue;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use result_poster::{
-    AttemptError,
+    AgentResult, AttemptError, PostResult,
     bridge::{
-        Answer, Endpoint, Platform, Redactor, RetryPolicy, Verdict, classify as classify_answer,
+        Answer, Endpoint, Platform, Redactor, RetryPolicy, StoredForm, Verdict, WireFormat,
+        classify as classify_answer,
         http1::{Framing, Head, parse_head, skip_empty_lines},
         is_valid_token, jwt_expiry, parse_retry_after, parse_token_file, printable, rejection, without_body,
     },
@@ -121,22 +122,73 @@ pub fn classify(data: &[u8]) {
     }
 }
 
-/// A call in the outbox: lines with its target id and key, then its body. It is either restored or known to be damaged.
+/// A call in the outbox: lines with its kind, target id, key and headers, then its body. It is either restored or known to be damaged.
 pub fn row(data: &[u8]) {
-    let mut fields = data.splitn(3, |&byte| byte == b'\n');
-    let [target_id, key, body] = [(); 3].map(|()| fields.next().unwrap_or_default());
+    let mut fields = data.splitn(5, |&byte| byte == b'\n');
+    let [kind, target_id, key, headers, body] = [(); 5].map(|()| fields.next().unwrap_or_default());
     let platform = Platform {
         base: "https://app.example.com".into(),
         organization_id: None,
-        max_summary_bytes: 64,
+        wire_format: WireFormat::Extended,
+        max_text_bytes: 64,
     };
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let Ok(call) = platform.restore(&text(target_id), text(key), body) else {
+    let [kind, target_id, key, headers] = [kind, target_id, key, headers].map(text);
+    let Ok(call) = platform.restore(StoredForm {
+        kind: &kind,
+        target_id: &target_id,
+        idempotency_key: &key,
+        headers: Some(&*headers).filter(|headers| !headers.is_empty()),
+        body,
+    }) else {
         return;
     };
-    let sent = call.encode("w").and_then(|sent| serde_json::from_slice::<Value>(&sent));
-    assert!(sent.is_ok_and(|sent| sent.is_object()));
-    assert!(serde_json::from_str::<Value>(&call.stored_body()).is_ok());
+    // A parser that nests less deep may refuse it.
+    let sent = serde_json::from_slice::<Value>(&call.encode("w"));
+    if serde_json::from_str::<Value>(call.stored_body()).is_ok() {
+        assert!(sent.is_ok_and(|sent| sent.is_object()));
+    }
+}
+
+/// A result in the runner's JSON. What a strict reader reads is read alike, and whatever is read can be sent.
+pub fn result_json(data: &[u8]) {
+    let read = AgentResult::from_json(data);
+    if let Ok(strict) = serde_json::from_slice::<AgentResult>(data) {
+        let read = read.as_ref();
+        assert!(read.is_ok_and(|read| !read.warnings().is_empty() || *read == strict));
+    }
+    let Ok(result) = read else { return };
+
+    let json = serde_json::to_vec(&result).unwrap_or_default();
+    let again = AgentResult::from_json(&json);
+    assert!(again.is_ok_and(|again| again.warnings().is_empty() && (again == result || !result.warnings().is_empty())));
+
+    for wire_format in [WireFormat::Extended, WireFormat::Baseline] {
+        let platform = Platform {
+            base: "https://app.example.com".into(),
+            organization_id: None,
+            wire_format,
+            max_text_bytes: 64,
+        };
+        let calls = platform.session_calls(&"s".into(), &PostResult::new("s", result.clone()));
+        assert_eq!(calls.len(), 2);
+        for call in calls {
+            let body = call.encode("w");
+            assert!(body.len() <= 512 * 1024);
+            let body: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
+            assert_eq!(body.get("workerId"), Some(&"w".into()));
+            assert!(!has_nul(&body.into()));
+        }
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(elements) => elements.iter().any(has_nul),
+        Value::Object(members) => members.values().any(has_nul),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The start of a response. It is parsed in two pieces as in one, and a patch changes nothing but the version's digit
@@ -383,13 +435,14 @@ fn check_cut_short(verdict: &Verdict, token: &str, body: &[u8]) {
 #[test]
 fn the_oracles_hold_for_every_kept_input() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 7] = [
+    let targets: [Target; 8] = [
         ("envelope", envelope),
         ("classify", classify),
         ("head", head),
         ("jwt", jwt),
         ("token_file", token_file),
         ("retry_after", retry_after),
+        ("result_json", result_json),
         ("row", row),
     ];
     for (name, target) in targets {

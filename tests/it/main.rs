@@ -20,6 +20,7 @@ mod credentials_in_the_field;
 mod events;
 mod fake_platform;
 mod faults;
+mod field_cases;
 // Also a part of `fuzz/`, which requires it to be public.
 #[allow(unreachable_pub)]
 mod fuzz_oracles;
@@ -51,3 +52,4 @@ mod supervision;
 mod tls;
 mod token_file;
 mod transport;
+mod worker_id;

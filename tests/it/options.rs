@@ -183,10 +183,7 @@ fn invalid_values_are_refused_with_the_option_name() {
         (with_token().jitter(-0.1), "`jitter` must be between 0 and 1"),
         (with_token().jitter(1.1), "`jitter` must be between 0 and 1"),
         (with_token().jitter(f64::NAN), "`jitter` must be between 0 and 1"),
-        (
-            with_token().max_summary_bytes(63),
-            "`max_summary_bytes` is less than 64",
-        ),
+        (with_token().max_text_bytes(63), "`max_text_bytes` is less than 64"),
         (with_token().user_agent(""), "`user_agent` is not a valid header value"),
         (
             with_token().user_agent("a\nb"),

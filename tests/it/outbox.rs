@@ -498,7 +498,7 @@ async fn a_panicking_call_becomes_a_dead_letter() {
 async fn the_outbox_stores_only_the_fields_of_the_requests() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
-    let poster = start(fixture.options_without_replay().max_summary_bytes(100));
+    let poster = start(fixture.options_without_replay().max_text_bytes(100));
     let mut result = completed().with_summary("x".repeat(10_000));
     result.quality_report = Some("y".repeat(10_000).into());
     poster.send(PostResult::new("s", result)).await.unwrap().unwrap_err();

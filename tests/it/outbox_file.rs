@@ -468,7 +468,7 @@ async fn an_outbox_that_is_full_drains_when_the_platform_is_back() {
 async fn a_message_behind_parked_calls_is_refused_while_the_file_is_full() {
     let fixture = OutboxFixture::new();
     fixture.script("completion", [503]);
-    let poster = start(fixture.options_with(replay_late(fixture.path()).max_bytes(256 * 1024)));
+    let poster = start(fixture.options_with(replay_late(fixture.path()).max_bytes(128 * 1024)));
     post(&poster, "s").await.unwrap_err();
     // Sent now, it would overtake the parked call.
     assert_eq!(
@@ -483,7 +483,7 @@ async fn a_message_that_can_not_be_stored_does_not_overtake_a_call_that_is_parke
     let fixture = OutboxFixture::new();
     let slow = Reply::status(503).delay(25 * SHORT_DELAY);
     fixture.platform.script("completion", [slow, Reply::ok()]);
-    let poster = start(fixture.options_with(replay_late(fixture.path()).max_bytes(256 * 1024)));
+    let poster = start(fixture.options_with(replay_late(fixture.path()).max_bytes(128 * 1024)));
     let running = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
     fixture.platform.wait_for_requests(1).await;
     let reply = poster.send(large_result("s")).await.unwrap();

@@ -232,7 +232,7 @@ async fn the_user_agent_is_configurable() {
 #[actix_rt::test]
 async fn the_summary_limit_is_configurable() {
     let platform = FakePlatform::start().unwrap();
-    let poster = start(options(platform.url()).max_summary_bytes(64));
+    let poster = start(options(platform.url()).max_text_bytes(64));
     let result = completed().with_summary("x".repeat(65));
     poster.send(PostResult::new("s", result)).await.unwrap().unwrap();
     let body = &sent(&platform, json)[0];

@@ -73,6 +73,8 @@ pub(in crate::outbox) struct NewCall {
     pub(in crate::outbox) kind: CallKind,
     pub(in crate::outbox) target_id: String,
     pub(in crate::outbox) idempotency_key: String,
+    /// The headers that the message adds, as JSON.
+    pub(in crate::outbox) headers: Option<String>,
     pub(in crate::outbox) body: String,
 }
 
@@ -101,8 +103,11 @@ pub(in crate::outbox) struct LaneClaim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::outbox) struct StoredCall {
     pub(in crate::outbox) id: CallId,
+    /// A damaged file may hold any text.
+    pub(in crate::outbox) kind: String,
     pub(in crate::outbox) target_id: String,
     pub(in crate::outbox) idempotency_key: String,
+    pub(in crate::outbox) headers: Option<String>,
     pub(in crate::outbox) body: Vec<u8>,
     pub(in crate::outbox) worker_id: Option<String>,
     pub(in crate::outbox) history: History,

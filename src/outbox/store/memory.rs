@@ -270,8 +270,10 @@ impl Store for MemoryStore {
                 let row = Row {
                     call: StoredCall {
                         id: call.id,
+                        kind: call.kind.to_string(),
                         target_id: call.target_id,
                         idempotency_key: call.idempotency_key,
+                        headers: call.headers,
                         body: call.body.into_bytes(),
                         worker_id: message.worker_id.clone(),
                         history: History::default(),

@@ -22,8 +22,8 @@ pub(super) const CREATE_LANE: &str = "
 pub(super) const EXTEND_LANE: &str = "UPDATE lanes SET taken = ?2, next_seq = ?3 WHERE id = ?1";
 pub(super) const INSERT: &str = "
     INSERT INTO calls (id, state, queue, lane, seq, home, message, kind, target_id, idempotency_key, worker_id, created_at,
-        body)
-    VALUES (?1, 'waiting', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        headers, body)
+    VALUES (?1, 'waiting', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 /// Stores a message, unless it is stored already or `max_bytes` would be exceeded.
 pub(super) fn insert(
@@ -203,6 +203,7 @@ fn insert_calls(
             call.idempotency_key,
             message.worker_id,
             message.now,
+            call.headers,
             call.body,
         ])?;
     }

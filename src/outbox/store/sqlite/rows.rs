@@ -10,7 +10,8 @@ use crate::call_id::CallId;
 /// The columns of a [`StoredCall`].
 macro_rules! stored_call_columns {
     () => {
-        "calls.id, target_id, idempotency_key, worker_id, attempts, parks, faults, rejections, takeovers, age, body"
+        "calls.id, kind, target_id, idempotency_key, worker_id, attempts, parks, faults, rejections, takeovers, age,
+            headers, body"
     };
 }
 pub(super) use stored_call_columns;
@@ -18,8 +19,10 @@ pub(super) use stored_call_columns;
 pub(super) fn stored_call(row: &Row<'_>) -> StoredCall {
     StoredCall {
         id: call_id(row, "id"),
+        kind: text(row, "kind"),
         target_id: text(row, "target_id"),
         idempotency_key: text(row, "idempotency_key"),
+        headers: optional_text(row, "headers"),
         body: bytes(row, "body").to_vec(),
         worker_id: optional_text(row, "worker_id"),
         history: History {

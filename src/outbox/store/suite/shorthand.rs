@@ -55,6 +55,7 @@ pub(super) fn message(lane: &str, keys: &[&str]) -> NewMessage {
         kind: CallKind::Completion,
         target_id: lane.to_owned(),
         idempotency_key: (*key).to_owned(),
+        headers: None,
         body: format!("body of {key}"),
     };
     NewMessage {

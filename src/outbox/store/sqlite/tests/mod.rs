@@ -82,6 +82,7 @@ fn message(lane: &str, body: &str) -> NewMessage {
             kind: CallKind::Status,
             target_id: lane.to_owned(),
             idempotency_key: id.to_string(),
+            headers: None,
             body: body.to_owned(),
         }],
         worker_id: None,
