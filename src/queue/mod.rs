@@ -3,6 +3,8 @@
 //!
 //! An admitted message has a [`Ticket`], its place in its lane, and a [`Permit`], which it acquires for each attempt.
 
+mod permit;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -10,9 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+pub use self::permit::Permit;
 use crate::call::Target;
 
 /// The capacity that the map of lanes keeps when it is empty.
@@ -251,54 +254,6 @@ impl Drop for Ticket {
                 Err(_) => self.queue.remove_waiter(&self.target, *number),
             },
         }
-    }
-}
-
-/// A message's permit: the right to run one attempt. Acquired for each attempt, and released between attempts.
-#[derive(Debug)]
-pub struct Permit {
-    permits: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-    /// How many permits are acquired: all, for a message that is tried alone.
-    count: u32,
-    all: u32,
-}
-
-impl Permit {
-    fn new(permits: &Arc<Semaphore>, all: usize) -> Self {
-        Self {
-            permits: Arc::clone(permits),
-            held: None,
-            count: 1,
-            all: u32::try_from(all).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// From the next [`acquire`](Self::acquire) on, no other message holds a permit at the same time.
-    pub(crate) fn make_exclusive(&mut self) {
-        self.held = None;
-        self.count = self.all;
-    }
-
-    fn try_acquire(&mut self) {
-        self.held = Arc::clone(&self.permits).try_acquire_owned().ok();
-    }
-
-    pub fn is_held(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// Waits for the permit, unless it is held.
-    pub async fn acquire(&mut self) {
-        if self.held.is_none() {
-            // The semaphore is never closed.
-            self.held = Arc::clone(&self.permits).acquire_many_owned(self.count).await.ok();
-        }
-    }
-
-    /// Releases the permit.
-    pub fn release(&mut self) {
-        self.held = None;
     }
 }
 

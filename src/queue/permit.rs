@@ -1,0 +1,53 @@
+//! The right to run an attempt.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A message's permit: the right to run one attempt. Acquired for each attempt, and released between attempts.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    /// How many permits are acquired: all, for a message that is tried alone.
+    count: u32,
+    all: u32,
+}
+
+impl Permit {
+    pub(super) fn new(permits: &Arc<Semaphore>, all: usize) -> Self {
+        Self {
+            permits: Arc::clone(permits),
+            held: None,
+            count: 1,
+            all: u32::try_from(all).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// From the next [`acquire`](Self::acquire) on, no other message holds a permit at the same time.
+    pub(crate) fn make_exclusive(&mut self) {
+        self.held = None;
+        self.count = self.all;
+    }
+
+    pub(super) fn try_acquire(&mut self) {
+        self.held = Arc::clone(&self.permits).try_acquire_owned().ok();
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Waits for the permit, unless it is held.
+    pub async fn acquire(&mut self) {
+        if self.held.is_none() {
+            // The semaphore is never closed.
+            self.held = Arc::clone(&self.permits).acquire_many_owned(self.count).await.ok();
+        }
+    }
+
+    /// Releases the permit.
+    pub fn release(&mut self) {
+        self.held = None;
+    }
+}
