@@ -96,6 +96,7 @@ mod label;
 mod message;
 mod receipt;
 mod result;
+mod seconds;
 mod supervisor;
 mod util;
 mod warning;
@@ -167,12 +168,19 @@ pub mod client {
 #[cfg(not(feature = "outbox"))]
 #[expect(dead_code, reason = "it only names the items")]
 fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: OptionsError, cause: SharedError) {
-    let _ = (overflow.cancellation.token(), parts.outbox, queue::Bound::None);
+    let _ = (
+        &overflow.calls,
+        overflow.cancellation.token(),
+        parts.outbox,
+        queue::Bound::None,
+    );
     let _ = (Clock::idle, error.with_source(cause));
     let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
     let _ = (call::Call::stored_body, call::Platform::restore);
     let _ = (
         queue::LaneQueue::max_in_flight,
+        queue::LaneQueue::round,
+        queue::LaneQueue::end_round,
         queue::Ticket::is_waiting,
         queue::Ticket::round,
         queue::Permit::make_exclusive,

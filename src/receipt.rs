@@ -14,7 +14,8 @@ use crate::{
 /// How one call ended.
 pub(crate) type Outcome = Result<CallReceipt, CallError>;
 
-/// The receipt of one call: the platform acknowledged it or, with `reply_when_durable`, the outbox stored it.
+/// The receipt of one call: the platform acknowledged it or, with `reply_when_durable`, the outbox stored it. In JSON,
+/// the elapsed time is `elapsedSeconds`, a number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case", rename_all_fields = "camelCase")]
 #[non_exhaustive]
@@ -27,6 +28,7 @@ pub enum CallReceipt {
         attempts: u32,
         /// The time from the first attempt to the platform's response, including the waits between attempts, but not
         /// the time that the message waited for its turn and for its first permit.
+        #[serde(rename = "elapsedSeconds", serialize_with = "crate::seconds::serialize")]
         elapsed: Duration,
         /// Why the outbox could not store the call before it was sent; a crash would have lost the call. `None`
         /// without an outbox, or if the call was stored.

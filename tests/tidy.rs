@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 8] = [
     &[
         "util",
         "label",
+        "seconds",
         "clock",
         "call_id",
         "error",

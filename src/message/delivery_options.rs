@@ -24,8 +24,8 @@ impl PartialEq for DeliveryOptions {
     }
 }
 
-/// The setters that all messages have.
-macro_rules! delivery_setters {
+/// The setters and getters that all messages have.
+macro_rules! delivery_accessors {
     ($($message:ident),+) => {$(
         impl $message {
             /// Sets the token that cancels the delivery at any point. Each call that was not delivered by then ends
@@ -59,11 +59,23 @@ macro_rules! delivery_setters {
                 self.delivery.reply_when_durable = true;
                 self
             }
+
+            /// The token that cancels the delivery, if there is one.
+            #[must_use]
+            pub fn cancellation(&self) -> Option<&tokio_util::sync::CancellationToken> {
+                self.delivery.cancellation.as_ref()
+            }
+
+            /// Whether the reply is sent as soon as the outbox has stored the message.
+            #[must_use]
+            pub fn replies_when_durable(&self) -> bool {
+                self.delivery.reply_when_durable
+            }
         }
     )+};
 }
 
-pub(super) use delivery_setters;
+pub(super) use delivery_accessors;
 
 pub(super) fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessageError> {
     if trimmed(value).is_empty() {

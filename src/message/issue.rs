@@ -4,7 +4,7 @@ use actix::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    delivery_options::{DeliveryOptions, delivery_setters, not_blank},
+    delivery_options::{DeliveryOptions, delivery_accessors, not_blank},
     headers::check_headers,
 };
 use crate::{
@@ -161,7 +161,7 @@ impl CreateComment {
     }
 }
 
-delivery_setters!(UpdateIssueStatus, CreateComment);
+delivery_accessors!(UpdateIssueStatus, CreateComment);
 
 fn new_idempotency_key() -> String {
     format!("{:032x}", rand::random::<u128>())

@@ -41,7 +41,8 @@ mod tests {
         );
         let read: PostResult = serde_json::from_str(&json).unwrap();
         assert_eq!(read, message);
-        assert!(read.delivery.cancellation.is_none());
+        assert!(message.cancellation().is_some() && read.cancellation().is_none());
+        assert!(read.replies_when_durable());
 
         let comment = CreateComment::new("i", "text");
         let read: CreateComment = serde_json::from_str(&serde_json::to_string(&comment).unwrap()).unwrap();

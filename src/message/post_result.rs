@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    delivery_options::{DeliveryOptions, delivery_setters, not_blank},
+    delivery_options::{DeliveryOptions, delivery_accessors, not_blank},
     headers::check_headers,
     lease::TerminalWorkareaLease,
     status_fields::{StatusFields, check_status_fields},
@@ -156,7 +156,7 @@ impl PostResult {
     }
 }
 
-delivery_setters!(PostResult);
+delivery_accessors!(PostResult);
 
 /// Whether `id`, percent-encoded, is one segment of a path. `.` and `..` are not: URL parsers resolve them even if they
 /// are encoded.

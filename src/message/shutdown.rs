@@ -30,8 +30,11 @@ use crate::receipt::ShutdownReport;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// In JSON, the time limit is `withinSeconds`, a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shutdown {
+    #[serde(rename = "withinSeconds", with = "crate::seconds")]
     pub(crate) within: Duration,
 }
 
@@ -42,8 +45,29 @@ impl Shutdown {
     pub fn within(within: Duration) -> Self {
         Self { within }
     }
+
+    /// The time limit.
+    #[must_use]
+    pub fn time_limit(&self) -> Duration {
+        self.within
+    }
 }
 
 impl Message for Shutdown {
     type Result = ShutdownReport;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_limit_is_written_and_read_in_seconds() {
+        let shutdown = Shutdown::within(Duration::from_millis(1_500));
+        assert_eq!(serde_json::to_string(&shutdown).unwrap(), r#"{"withinSeconds":1.5}"#);
+        let read = |json: &str| serde_json::from_str::<Shutdown>(json);
+        assert_eq!(read(r#"{"withinSeconds":1.5}"#).unwrap(), shutdown);
+        assert!(read(r#"{"withinSeconds":-1}"#).is_err());
+        assert_eq!(shutdown.time_limit(), Duration::from_millis(1_500));
+    }
 }

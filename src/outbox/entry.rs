@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{call_id::CallId, label::labels};
 
@@ -13,8 +13,8 @@ const DEFAULT_LIMIT: u32 = 100;
 /// The most entries that a query returns.
 pub(super) const MAX_LIMIT: u32 = 500;
 
-/// A call in an outbox. As JSON, its names are in camel case, its times are texts as in RFC 3339, and its age is a number of
-/// seconds.
+/// A call in an outbox. As JSON, its names are in camel case, its times are texts as in RFC 3339, and its age is
+/// `ageSeconds`, a number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -49,7 +49,7 @@ pub struct OutboxEntry {
     /// Why a parked call is parked.
     pub reason: Option<String>,
     /// How long the call was tried.
-    #[serde(serialize_with = "seconds")]
+    #[serde(rename = "ageSeconds", serialize_with = "crate::seconds::serialize")]
     pub age: Duration,
     /// The HTTP status with which the platform rejected the call.
     pub status_code: Option<u16>,
@@ -85,18 +85,27 @@ labels!(EntryState, "state of a call", {
     DeadLetter => "dead_letter",
 });
 
-/// Which calls to list, ordered by id.
+/// Which calls to list, ordered by id. In JSON, all fields are optional.
 ///
 /// ```
 /// # use result_poster::outbox::EntryQuery;
 /// let first_page = EntryQuery::dead_letters().limit(500);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[must_use]
 pub struct EntryQuery {
     pub(super) state: Option<EntryState>,
     pub(super) after: Option<CallId>,
+    #[serde(deserialize_with = "capped_limit")]
     pub(super) limit: u32,
+}
+
+impl Default for EntryQuery {
+    /// As [`all`](Self::all).
+    fn default() -> Self {
+        Self::all()
+    }
 }
 
 impl EntryQuery {
@@ -145,7 +154,8 @@ impl EntryQuery {
     }
 }
 
-/// The content of an outbox in numbers. As JSON, its names are in camel case, and an age is a number of seconds.
+/// The content of an outbox in numbers. As JSON, its names are in camel case, and the age is
+/// `oldestAgeSeconds`, a number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -157,7 +167,7 @@ pub struct OutboxStats {
     /// Calls that are not tried again.
     pub dead_letters: u64,
     /// How long ago the oldest live or parked call was stored, by the clock of the host.
-    #[serde(serialize_with = "optional_seconds")]
+    #[serde(rename = "oldestAgeSeconds", serialize_with = "crate::seconds::serialize_optional")]
     pub oldest_age: Option<Duration>,
     /// The size of the database in bytes, without free pages and its log.
     pub bytes: u64,
@@ -165,12 +175,8 @@ pub struct OutboxStats {
     pub in_other_queues: u64,
 }
 
-fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    time.as_secs_f64().serialize(serializer)
-}
-
-fn optional_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_secs_f64()).serialize(serializer)
+fn capped_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::deserialize(deserializer).map(|limit| limit.min(MAX_LIMIT))
 }
 
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -211,7 +217,7 @@ mod tests {
         };
         let json = serde_json::to_value(entry).unwrap();
         assert_eq!(json["state"], "parked");
-        assert_eq!(json["age"], 1.5);
+        assert_eq!(json["ageSeconds"], 1.5);
         assert_eq!(json["createdAt"], "2023-11-14T22:13:20.5Z");
         assert_eq!(json["nextAttemptAt"], "2023-11-14T22:14:20Z");
     }

@@ -1,6 +1,7 @@
 //! The messages by which a poster's outbox is inspected and repaired.
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 
 use super::{EntryQuery, OutboxEntry, OutboxStats};
 use crate::{call_id::CallId, error::OutboxError};
@@ -23,7 +24,7 @@ use crate::{call_id::CallId, error::OutboxError};
 /// # Errors
 ///
 /// [`OutboxError::NotConfigured`] without an outbox; any other [`OutboxError`] if the file can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListEntries {
     pub(crate) query: EntryQuery,
 }
@@ -33,6 +34,11 @@ impl ListEntries {
     #[must_use]
     pub fn new(query: EntryQuery) -> Self {
         Self { query }
+    }
+
+    /// Which calls are listed.
+    pub fn query(&self) -> EntryQuery {
+        self.query
     }
 }
 
@@ -56,7 +62,7 @@ impl Message for ListEntries {
 ///
 /// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; [`OutboxError::NotConfigured`] without an
 /// outbox; any other [`OutboxError`] if the file can't be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requeue {
     pub(crate) id: CallId,
 }
@@ -66,6 +72,12 @@ impl Requeue {
     #[must_use]
     pub fn new(id: CallId) -> Self {
         Self { id }
+    }
+
+    /// The id of the call.
+    #[must_use]
+    pub fn id(&self) -> CallId {
+        self.id
     }
 }
 
@@ -88,7 +100,7 @@ impl Message for Requeue {
 /// # Errors
 ///
 /// As [`Requeue`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discard {
     pub(crate) id: CallId,
 }
@@ -98,6 +110,12 @@ impl Discard {
     #[must_use]
     pub fn new(id: CallId) -> Self {
         Self { id }
+    }
+
+    /// The id of the call.
+    #[must_use]
+    pub fn id(&self) -> CallId {
+        self.id
     }
 }
 
@@ -121,7 +139,7 @@ impl Message for Discard {
 /// # Errors
 ///
 /// [`OutboxError::NotConfigured`] without an outbox; any other [`OutboxError`] if the file can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetOutboxStats;
 
 impl Message for GetOutboxStats {

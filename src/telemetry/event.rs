@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::{call::CallKind, error::FailureKind};
 
-/// An event of a call, for metrics and logs; see [`Subscribe`].
+/// An event of a call, for metrics and logs; see [`Subscribe`]. In JSON, a duration is a number of seconds:
+/// `elapsedSeconds`, `retryInSeconds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -41,6 +42,7 @@ pub enum DeliveryEventKind {
         /// The error and its sources, without the body of a response.
         reason: String,
         /// The wait before the next attempt; `None` if there is no next attempt.
+        #[serde(rename = "retryInSeconds", serialize_with = "crate::seconds::serialize_optional")]
         retry_in: Option<Duration>,
     },
     /// The platform rejected the credentials, and the request is sent again at once with renewed ones.
@@ -55,6 +57,7 @@ pub enum DeliveryEventKind {
         /// As in [`CallReceipt::attempts`](crate::CallReceipt::attempts).
         attempts: u32,
         /// As in [`CallReceipt::elapsed`](crate::CallReceipt::elapsed).
+        #[serde(rename = "elapsedSeconds", serialize_with = "crate::seconds::serialize")]
         elapsed: Duration,
     },
     /// The call ended with a [`CallError`](crate::CallError).

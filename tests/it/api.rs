@@ -231,7 +231,7 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
 async fn a_reply_is_serialized_as_it_is_documented() {
     let fixture = OutboxFixture::new();
     let poster = start(fixture.options().clock(ManualClock::new()));
-    let delivered = json!({"state": "delivered", "attempts": 1, "elapsed": {"secs": 0, "nanos": 0}});
+    let delivered = json!({"state": "delivered", "attempts": 1, "elapsedSeconds": 0.0});
     assert_eq!(
         serde_json::to_value(post(&poster, "s").await.unwrap()).unwrap(),
         json!({"completion": delivered, "status": delivered})
@@ -267,7 +267,7 @@ async fn an_entry_is_serialized_as_it_is_documented() {
             "queue": fixture.platform.url(),
             "owner": null,
             "reason": "attempts_failed",
-            "age": entry.age.as_secs_f64(),
+            "ageSeconds": entry.age.as_secs_f64(),
             "workerId": "wkr_1",
             "idempotencyKey": entry.idempotency_key,
             "body": entry.body,

@@ -91,9 +91,9 @@ async fn an_event_is_serialized_with_its_call_and_target() {
                 "event": "attempt_failed",
                 "attempt": 1,
                 "reason": "the platform answered 503",
-                "retryIn": {"secs": 0, "nanos": 0},
+                "retryInSeconds": 0.0,
             },
-            {"kind": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsed": elapsed},
+            {"kind": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsedSeconds": elapsed.as_secs_f64()},
         ])
     );
 }
