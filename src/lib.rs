@@ -168,12 +168,8 @@ pub mod client {
 #[cfg(not(feature = "outbox"))]
 #[expect(dead_code, reason = "it only names the items")]
 fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: OptionsError, cause: SharedError) {
-    let _ = (
-        &overflow.calls,
-        overflow.cancellation.token(),
-        parts.outbox,
-        queue::Bound::None,
-    );
+    let _ = (&overflow.calls, &overflow.worker, overflow.reason);
+    let _ = (overflow.cancellation.token(), parts.outbox, queue::Bound::None);
     let _ = (Clock::idle, error.with_source(cause));
     let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
     let _ = (call::Call::stored_body, call::Platform::restore);

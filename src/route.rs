@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use crate::{
     call::Call,
     delivery::{Cancellation, Dispatcher, Job, Worker},
-    error::{CallError, ParkReason},
+    error::ParkReason,
     queue::LaneQueue,
     receipt::Outcome,
 };
@@ -30,6 +30,10 @@ pub(crate) struct Overflow {
     pub(crate) reason: ParkReason,
 }
 
+/// Stores a message without a place in the queue, and returns the outcomes of its calls.
+pub(crate) type RunOverflow =
+    Box<dyn FnOnce(Rc<Dispatcher>, Overflow, ReplyWhen) -> LocalBoxFuture<'static, Vec<Outcome>>>;
+
 /// The route of a message, from admission to the outcomes of its calls.
 pub(crate) trait Route {
     /// Runs a message that has a place in the queue.
@@ -40,16 +44,15 @@ pub(crate) trait Route {
         reply_when: ReplyWhen,
     ) -> LocalBoxFuture<'static, Vec<Outcome>>;
 
-    /// Ends a message that has no place in the queue.
-    fn overflow(
-        self: Rc<Self>,
-        dispatcher: Rc<Dispatcher>,
-        overflow: Overflow,
-        reply_when: ReplyWhen,
-    ) -> LocalBoxFuture<'static, Vec<Outcome>>;
+    /// The way of a message that has no place in the queue; `None` if the route stores no messages.
+    fn overflow(self: Rc<Self>) -> Option<RunOverflow> {
+        None
+    }
 
     /// Whether the route stores messages.
-    fn is_durable(&self) -> bool;
+    fn is_durable(&self) -> bool {
+        false
+    }
 
     /// Starts the background work, unless it is running.
     fn start(&self, _dispatcher: &Rc<Dispatcher>, _queue: &Rc<LaneQueue>) {}
@@ -77,25 +80,5 @@ impl Route for Direct {
         _: ReplyWhen,
     ) -> LocalBoxFuture<'static, Vec<Outcome>> {
         Box::pin(async move { dispatcher.run(job).await })
-    }
-
-    fn overflow(
-        self: Rc<Self>,
-        dispatcher: Rc<Dispatcher>,
-        overflow: Overflow,
-        _: ReplyWhen,
-    ) -> LocalBoxFuture<'static, Vec<Outcome>> {
-        let error = if overflow.reason == ParkReason::Shutdown {
-            CallError::ShuttingDown
-        } else {
-            CallError::Overloaded
-        };
-        let refuse = |call: &Call| dispatcher.refuse(call.as_ref(), error.clone());
-        let outcomes = overflow.calls.iter().map(refuse).collect();
-        Box::pin(async { outcomes })
-    }
-
-    fn is_durable(&self) -> bool {
-        false
     }
 }

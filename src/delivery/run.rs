@@ -109,8 +109,8 @@ impl Dispatcher {
         }
     }
 
-    /// Reports a call that was refused without being accepted.
-    pub(crate) fn refuse(&self, call: CallRef<'_>, error: CallError) -> Outcome {
+    /// Ends a call that is not sent: reports its error.
+    pub(crate) fn end_unsent(&self, call: CallRef<'_>, error: CallError) -> Outcome {
         let outcome = Err(error);
         self.telemetry.call_ended(call, &outcome);
         outcome

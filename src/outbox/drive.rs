@@ -110,7 +110,7 @@ pub(super) async fn end_parked(
         } else {
             parked(id, reason)
         };
-        dispatcher.refuse(call.as_ref(), error)
+        dispatcher.end_unsent(call.as_ref(), error)
     };
     calls.iter().zip(stored.ids()).map(end).collect()
 }

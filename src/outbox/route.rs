@@ -21,7 +21,7 @@ use crate::{
     error::{CallError, CancelledBy, ParkReason},
     queue::LaneQueue,
     receipt::Outcome,
-    route::{Overflow, ReplyWhen, Route},
+    route::{Overflow, ReplyWhen, Route, RunOverflow},
     util::ignore_panic,
 };
 
@@ -153,7 +153,7 @@ impl Durable {
 fn end(dispatcher: &Dispatcher, calls: &[Call], error: impl Fn(&Call) -> CallError) -> Vec<Outcome> {
     calls
         .iter()
-        .map(|call| dispatcher.refuse(call.as_ref(), error(call)))
+        .map(|call| dispatcher.end_unsent(call.as_ref(), error(call)))
         .collect()
 }
 
@@ -166,7 +166,7 @@ fn end_stored(
     reply_when: ReplyWhen,
 ) -> Vec<Outcome> {
     dispatcher.accept(calls);
-    let end = |(call, id): (&Call, &CallId)| dispatcher.refuse(call.as_ref(), parked(*id, reason));
+    let end = |(call, id): (&Call, &CallId)| dispatcher.end_unsent(call.as_ref(), parked(*id, reason));
     let outcomes = calls.iter().zip(&ids).map(end).collect();
     match reply_when {
         ReplyWhen::Durable => receipts(ids),
@@ -206,13 +206,10 @@ impl Route for Durable {
         Box::pin(self.run_stored(dispatcher, job, reply_when))
     }
 
-    fn overflow(
-        self: Rc<Self>,
-        dispatcher: Rc<Dispatcher>,
-        overflow: Overflow,
-        reply_when: ReplyWhen,
-    ) -> LocalBoxFuture<'static, Vec<Outcome>> {
-        Box::pin(self.park_overflow(dispatcher, overflow, reply_when))
+    fn overflow(self: Rc<Self>) -> Option<RunOverflow> {
+        Some(Box::new(|dispatcher, overflow, reply_when| {
+            Box::pin(self.park_overflow(dispatcher, overflow, reply_when))
+        }))
     }
 
     fn is_durable(&self) -> bool {

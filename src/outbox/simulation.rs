@@ -425,7 +425,8 @@ impl Life {
                     cancellation,
                     reason,
                 };
-                route.overflow(dispatcher, overflow, message.reply_when)
+                let run_overflow = route.overflow().expect("the route stores messages");
+                run_overflow(dispatcher, overflow, message.reply_when)
             }
         };
         let (replies, message) = (Rc::clone(replies), message.clone());

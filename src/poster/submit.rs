@@ -43,21 +43,19 @@ impl ResultPoster {
             ReplyWhen::Done
         };
         catch_panic(async move {
+            // A message is refused before its calls are built: an overload must not cost their encoding.
             let place = match place {
-                Ok(Ok(place)) => Ok(Ok(place)),
-                // Without an outbox refused before its calls are built: an overload must not cost their encoding.
-                Ok(Err(refused)) if !route.is_durable() => Err(match refused {
-                    AdmitError::Full => CallError::Overloaded,
-                    AdmitError::Closed => CallError::ShuttingDown,
-                }),
-                Ok(Err(refused)) => Ok(Err(match refused {
-                    AdmitError::Full => ParkReason::QueueFull,
-                    AdmitError::Closed => ParkReason::Shutdown,
-                })),
-                Err(error) => Err(error),
-            };
-            let place = match place {
-                Ok(place) => place,
+                Ok(Ok(place)) => Ok(place),
+                Ok(Err(refused)) => {
+                    let (reason, error) = match refused {
+                        AdmitError::Full => (ParkReason::QueueFull, CallError::Overloaded),
+                        AdmitError::Closed => (ParkReason::Shutdown, CallError::ShuttingDown),
+                    };
+                    match Rc::clone(&route).overflow() {
+                        Some(run_overflow) => Err((run_overflow, reason)),
+                        None => return refuse(&dispatcher, kinds, target.id(), &error),
+                    }
+                }
                 Err(error) => return refuse(&dispatcher, kinds, target.id(), &error),
             };
             let mut calls = calls(&dispatcher.platform, target.id());
@@ -76,14 +74,14 @@ impl ResultPoster {
                     });
                     route.run(dispatcher, job, reply_when).await
                 }
-                Err(reason) => {
+                Err((run_overflow, reason)) => {
                     let overflow = Overflow {
                         calls,
                         worker,
                         cancellation,
                         reason,
                     };
-                    route.overflow(dispatcher, overflow, reply_when).await
+                    run_overflow(dispatcher, overflow, reply_when).await
                 }
             };
             warned(outcomes, warnings)
@@ -138,7 +136,7 @@ impl ResultPoster {
 
 /// Refuses a message whose calls were not built.
 fn refuse(dispatcher: &Dispatcher, kinds: &[CallKind], target_id: &str, error: &CallError) -> Vec<Outcome> {
-    let refuse = |&kind| dispatcher.refuse(CallRef { kind, target_id }, error.clone());
+    let refuse = |&kind| dispatcher.end_unsent(CallRef { kind, target_id }, error.clone());
     kinds.iter().map(refuse).collect()
 }
 
