@@ -61,11 +61,11 @@ impl RuntimeCredentials {
     pub(crate) fn validate_token(&self) -> Result<(), &'static str> {
         let token = self.auth_token.expose_secret();
         if token.chars().any(char::is_control) {
-            Err("contains a line break or another control character; trim it where it is read")
+            Err("contains a line break or another control character")
         } else if !token.is_ascii() {
             Err("contains characters that are not valid in a header")
         } else if token.trim() != token {
-            Err("begins or ends with whitespace; trim it where it is read")
+            Err("begins or ends with whitespace")
         } else {
             Ok(())
         }

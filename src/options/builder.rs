@@ -112,7 +112,8 @@ impl OptionsBuilder {
     }
 
     /// The worker's bearer token. Default: none. For a platform that is not on loopback a token or a provider is
-    /// required, and an empty token is refused. On loopback, an empty token counts as none.
+    /// required, and an empty token is refused. On loopback, an empty token counts as none. Trim a token that is read from a
+    /// file: one with a line break, or with whitespace at an end, is refused.
     pub fn auth_token(mut self, auth_token: impl Into<SecretString>) -> Self {
         self.auth_token = Some(auth_token.into());
         self
@@ -200,7 +201,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// The longest wait between two attempts, except for `Retry-After`. Default: 60 s.
+    /// The longest wait between two attempts, except for `Retry-After`; not shorter than
+    /// [`base_delay`](Self::base_delay). Default: 60 s.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.retry_policy.max_delay = delay;
         self

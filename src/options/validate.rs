@@ -35,6 +35,7 @@ impl OptionsBuilder {
     /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
     /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
+    /// - `max_delay`: shorter than `base_delay`;
     /// - `max_in_flight`: 0 or more than 1,000,000; `jitter`: not from 0 to 1; `max_text_bytes`: below 64 or
     ///   above 196,608;
     /// - `user_agent`: not a valid header value;
@@ -85,7 +86,7 @@ impl OptionsBuilder {
         match (&self.auth_token, &self.source) {
             _ if is_on_loopback => Ok(fixed),
             (Some(token), _) if token.expose_secret().is_empty() => refuse("is empty"),
-            (None, CredentialChoice::Fixed) => refuse("is missing: set it, or a credential provider"),
+            (None, CredentialChoice::Fixed) => refuse("is missing, and there is no credential provider"),
             (Some(_), _) | (None, _) => Ok(fixed),
         }
     }
@@ -114,7 +115,7 @@ impl OptionsBuilder {
         check(
             "platform_url",
             !sends_token || !is_plaintext || self.allow_plaintext_http,
-            "would send the token in plaintext; use https or set `allow_plaintext_http(true)`",
+            "would send the token in plaintext",
         )
     }
 
@@ -128,6 +129,11 @@ impl OptionsBuilder {
             "max_in_flight",
             limits.max_in_flight <= MAX_CONNECTIONS,
             "is more than 1,000,000",
+        )?;
+        check(
+            "max_delay",
+            self.retry_policy.max_delay >= self.retry_policy.base_delay,
+            "is shorter than `base_delay`",
         )?;
         check(
             "jitter",

@@ -168,7 +168,9 @@ impl OutboxOptionsBuilder {
     ///
     /// # Errors
     ///
-    /// [`OptionsError`]: `outbox.base_delay` or `outbox.max_delay` is below 10 ms; `outbox.queue` is empty.
+    /// [`OptionsError`]: `outbox.base_delay` or `outbox.max_delay` is below 10 ms; `outbox.max_delay` is shorter than
+    /// `outbox.base_delay`; `outbox.path` or `outbox.queue` is empty; `outbox.expires_after` or `outbox.max_bytes` is
+    /// zero.
     pub fn build(self) -> Result<OutboxOptions, OptionsError> {
         for (option, value) in [
             ("outbox.base_delay", self.0.base_delay),
@@ -178,8 +180,20 @@ impl OutboxOptionsBuilder {
                 return Err(OptionsError::new(option, "is below 10 ms"));
             }
         }
-        if self.0.queue.as_ref().is_some_and(String::is_empty) {
-            return Err(OptionsError::new("outbox.queue", "is empty"));
+        for (option, is_wrong, reason) in [
+            ("outbox.path", self.0.path.as_os_str().is_empty(), "is empty"),
+            (
+                "outbox.max_delay",
+                self.0.max_delay < self.0.base_delay,
+                "is shorter than `base_delay`",
+            ),
+            ("outbox.expires_after", self.0.expires_after.is_zero(), "is zero"),
+            ("outbox.max_bytes", self.0.max_bytes == 0, "is zero"),
+            ("outbox.queue", self.0.queue.as_deref() == Some(""), "is empty"),
+        ] {
+            if is_wrong {
+                return Err(OptionsError::new(option, reason));
+            }
         }
         Ok(self.0)
     }
@@ -220,5 +234,19 @@ mod tests {
             assert_eq!(builder.build().unwrap_err().option, option);
         }
         assert_eq!(builder().build().unwrap(), OutboxOptions::new("outbox.db"));
+    }
+
+    #[test]
+    fn options_that_can_not_work_are_refused() {
+        let builder = || OutboxOptions::builder("outbox.db");
+        for (builder, option) in [
+            (OutboxOptions::builder(""), "outbox.path"),
+            (builder().base_delay(2 * SECOND).max_delay(SECOND), "outbox.max_delay"),
+            (builder().expires_after(Duration::ZERO), "outbox.expires_after"),
+            (builder().max_bytes(0), "outbox.max_bytes"),
+            (builder().queue(""), "outbox.queue"),
+        ] {
+            assert_eq!(builder.build().unwrap_err().option, option);
+        }
     }
 }

@@ -85,7 +85,7 @@ impl Proxy {
             return Ok(None);
         };
         let refuse = |reason| {
-            let reason = format!("{reason}, in the environment's `{name}` (`without_proxy` ignores it)");
+            let reason = format!("{reason}, in the environment's `{name}`");
             OptionsError::new("proxy", reason)
         };
         Self::parse(&text).map(Some).map_err(refuse)
@@ -370,7 +370,7 @@ mod tests {
             );
             assert_eq!(
                 choose("https://h", None, None, &[("ALL_PROXY", text)]),
-                format!("option `proxy` {reason}, in the environment's `ALL_PROXY` (`without_proxy` ignores it)")
+                format!("option `proxy` {reason}, in the environment's `ALL_PROXY`")
             );
         }
     }

@@ -79,7 +79,12 @@ async fn cancellation_during_a_backoff_ends_the_call() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);
     let clock = ManualClock::new();
-    let poster = start(options(platform.url()).base_delay(LONG).clock(clock.clone()));
+    let poster = start(
+        options(platform.url())
+            .base_delay(LONG)
+            .max_delay(LONG)
+            .clock(clock.clone()),
+    );
     let token = CancellationToken::new();
     let message = status_update("i").with_cancellation(token.clone());
     let reply = actix_rt::spawn(poster.send(message));

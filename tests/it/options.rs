@@ -104,7 +104,7 @@ fn a_token_over_plaintext_http_is_refused_except_on_loopback_or_by_permission() 
 #[test]
 fn a_missing_or_empty_token_is_refused_except_on_loopback() {
     let provider = || RuntimeCredentials::new("w", "t");
-    let missing = "option `auth_token` is missing: set it, or a credential provider";
+    let missing = "option `auth_token` is missing, and there is no credential provider";
     let empty = "option `auth_token` is empty";
     for url in [
         "https://app.example.com",
@@ -152,24 +152,21 @@ fn invalid_values_are_refused_with_the_option_name() {
     for (options, message) in [
         (
             base().auth_token("tok\n"),
-            "`auth_token` contains a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character",
         ),
         (
             base().auth_token("tok\r\nx: y"),
-            "`auth_token` contains a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character",
         ),
         (
             base().auth_token("tok\0"),
-            "`auth_token` contains a line break or another control character; trim it where it is read",
+            "`auth_token` contains a line break or another control character",
         ),
         (
             base().auth_token("töken"),
             "`auth_token` contains characters that are not valid in a header",
         ),
-        (
-            base().auth_token(" tok"),
-            "`auth_token` begins or ends with whitespace; trim it where it is read",
-        ),
+        (base().auth_token(" tok"), "`auth_token` begins or ends with whitespace"),
         (with_token().timeout(Duration::ZERO), "`timeout` is zero"),
         (
             with_token().connect_timeout(Duration::ZERO),
@@ -202,6 +199,18 @@ fn invalid_values_are_refused_with_the_option_name() {
         message.starts_with("option `add_root_certificates_pem` contains a certificate that can't be a root: "),
         "{message}"
     );
+}
+
+#[test]
+fn a_longest_wait_below_the_first_one_is_refused() {
+    let base = || builder("https://app.example.com").auth_token(TOKEN);
+    let second = Duration::from_secs(1);
+    let message = "option `max_delay` is shorter than `base_delay`";
+    assert_eq!(
+        build_error(base().base_delay(Duration::from_secs(2)).max_delay(second)),
+        message
+    );
+    base().base_delay(second).max_delay(second).build().unwrap();
 }
 
 #[test]
@@ -247,7 +256,7 @@ fn invalid_values_for_the_refresh_endpoint_are_refused() {
         (base().refresh_endpoint(""), "`refresh_endpoint` is empty"),
         (
             base().worker_id("w").refresh_endpoint("a b\n"),
-            "`refresh_endpoint` contains a line break or another control character; trim it where it is read",
+            "`refresh_endpoint` contains a line break or another control character",
         ),
         (
             base().refresh_endpoint("registration"),
@@ -268,7 +277,7 @@ fn invalid_values_for_the_refresh_endpoint_are_refused() {
 
 #[actix_rt::test]
 async fn a_fixed_pair_is_refused_with_a_shared_credential_actor() {
-    let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
+    let actor = Supervisor::start(|_, _| CredentialActor::new(RuntimeCredentials::new("w", "t")));
     let base = || builder("https://app.example.com").credential_actor(actor.clone());
     let reason = "must not be set together with `credential_actor`";
     assert_eq!(

@@ -201,7 +201,7 @@ async fn reply_when_durable_without_an_outbox_is_invalid() {
         errors::texts(&error),
         [
             "the result is invalid; nothing was sent",
-            "`reply_when_durable` needs an outbox: set `OptionsBuilder::outbox`"
+            "`reply_when_durable` requires an outbox"
         ]
     );
     assert_eq!(

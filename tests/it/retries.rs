@@ -95,12 +95,14 @@ async fn the_cap_on_backoffs_is_configurable() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503)]);
     let clock = ManualClock::new();
-    let options = options(platform.url()).base_delay(2 * SECOND).max_delay(SECOND);
-    let poster = start(options.clock(clock.clone()).max_attempts(2));
+    let options = options(platform.url()).base_delay(2 * SECOND).max_delay(3 * SECOND);
+    let poster = start(options.clock(clock.clone()).max_attempts(3));
     let reply = actix_rt::spawn(poster.send(status_update("issue-1")));
-    assert_eq!(clock.wait_for_sleepers(1).await, [SECOND]);
-    clock.advance(SECOND);
-    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "transient:2");
+    for wait in [2 * SECOND, 3 * SECOND] {
+        assert_eq!(clock.wait_for_sleepers(1).await, [wait]);
+        clock.advance(wait);
+    }
+    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "transient:3");
 }
 
 #[actix_rt::test]
