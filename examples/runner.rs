@@ -213,7 +213,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let poster = ResultPoster::start_supervised(options);
     let runner = Supervisor::start({
         let poster = poster.clone();
-        |_| Runner { poster }
+        |_, _| Runner { poster }
     });
 
     tokio::select! {

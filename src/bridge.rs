@@ -51,7 +51,7 @@ pub fn rejection(status_code: u16, body: String) -> PermanentError {
 /// Starts a poster without a network: each call is answered with 200 at once.
 pub fn start_without_network(options: Options) -> actix::Addr<ResultPoster> {
     let parts = options.into_parts_over(Rc::new(AnswersAtOnce));
-    Supervisor::start_stoppable(|_, stop| ResultPoster::from_parts(parts, stop))
+    Supervisor::start(|_, stop| ResultPoster::from_parts(parts, stop))
 }
 
 struct AnswersAtOnce;

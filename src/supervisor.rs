@@ -49,7 +49,7 @@ const MAILBOX_CAPACITY: usize = 16;
 /// impl Supervised for Runner {}
 ///
 /// # actix_rt::System::new().block_on(async {
-/// let address = Supervisor::start(|_| Runner);
+/// let address = Supervisor::start(|_, _| Runner);
 /// assert!(address.connected());
 /// # });
 /// ```
@@ -62,7 +62,7 @@ where
     stop: StopHandle,
 }
 
-/// Stops a supervised actor permanently; see [`Supervisor::start_stoppable`].
+/// Stops a supervised actor permanently; see [`Supervisor::start`].
 #[derive(Debug, Clone, Default)]
 pub struct StopHandle(Rc<Cell<bool>>);
 
@@ -79,38 +79,20 @@ impl<A> Supervisor<A>
 where
     A: Supervised + Actor<Context = Context<A>>,
 {
-    /// Starts an actor under supervision on the current arbiter.
+    /// Starts an actor under supervision on the current arbiter. With the handle, the actor can stop permanently.
     ///
     /// # Panics
     ///
     /// Outside of an actix system, as [`Actor::start`] does.
-    pub fn start(create: impl FnOnce(&mut Context<A>) -> A) -> Addr<A> {
-        Self::start_stoppable(|context, _| create(context))
-    }
-
-    /// Starts an actor under supervision on the current arbiter, with a handle by which the actor can stop permanently.
-    ///
-    /// # Panics
-    ///
-    /// Outside of an actix system, as [`Actor::start`] does.
-    pub fn start_stoppable(create: impl FnOnce(&mut Context<A>, StopHandle) -> A) -> Addr<A> {
+    pub fn start(create: impl FnOnce(&mut Context<A>, StopHandle) -> A) -> Addr<A> {
         let context = Context::new();
         let address = context.address();
         Self::run(context, create);
         address
     }
 
-    /// Starts an actor under supervision on another arbiter, where `create` runs.
+    /// Starts an actor under supervision on another arbiter, where `create` runs; otherwise as [`start`](Self::start).
     pub fn start_in_arbiter(
-        arbiter: &ArbiterHandle,
-        create: impl FnOnce(&mut Context<A>) -> A + Send + 'static,
-    ) -> Addr<A> {
-        Self::start_stoppable_in_arbiter(arbiter, |context, _| create(context))
-    }
-
-    /// Starts an actor under supervision on another arbiter, where `create` runs, with a handle by which the actor can
-    /// stop permanently.
-    pub fn start_stoppable_in_arbiter(
         arbiter: &ArbiterHandle,
         create: impl FnOnce(&mut Context<A>, StopHandle) -> A + Send + 'static,
     ) -> Addr<A> {

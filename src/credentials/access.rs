@@ -103,7 +103,7 @@ impl Credentials {
             Access::Own { cache, actor } => {
                 let actor = &mut *actor.borrow_mut();
                 let running = actor.take().filter(Addr::connected);
-                let start = || Supervisor::start(|_| CredentialActor::with_cache(Rc::clone(cache)));
+                let start = || Supervisor::start(|_, _| CredentialActor::with_cache(Rc::clone(cache)));
                 actor.insert(running.unwrap_or_else(start)).clone()
             }
         }
@@ -125,7 +125,7 @@ mod tests {
     #[actix_rt::test]
     async fn the_last_worker_id_is_that_of_the_last_credentials() {
         let provider = || RuntimeCredentials::new("w", "t");
-        let shared = Supervisor::start(|_| CredentialActor::new(provider()));
+        let shared = Supervisor::start(|_, _| CredentialActor::new(provider()));
         for credentials in [own(provider()), Credentials::shared(shared)] {
             assert_eq!(credentials.last_worker_id(), None);
             credentials.get(GetCredentials::default()).await.unwrap();
@@ -135,7 +135,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn a_refresh_sets_the_last_worker_id() {
-        let shared = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("w", "t")));
+        let shared = Supervisor::start(|_, _| CredentialActor::new(RuntimeCredentials::new("w", "t")));
         for credentials in [own(RuntimeCredentials::new("w", "t")), Credentials::shared(shared)] {
             credentials.refresh().await.unwrap();
             assert_eq!(credentials.last_worker_id().as_deref(), Some("w"));

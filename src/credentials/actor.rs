@@ -36,7 +36,7 @@ use crate::{
 ///
 /// # actix_rt::System::new().block_on(async {
 /// let provider = RuntimeCredentials::new("wkr_1", "token");
-/// let actor = Supervisor::start(|_| CredentialActor::new(provider));
+/// let actor = Supervisor::start(|_, _| CredentialActor::new(provider));
 /// let options = Options::builder("https://app.example.com").credential_actor(actor.clone()).build()?;
 ///
 /// let issued = actor.send(GetCredentials::default()).await??;
@@ -133,7 +133,7 @@ impl Handler<InvalidateCredentials> for CredentialActor {
 ///     .fixed_pair("wkr_1", "token")
 ///     .timeout(Duration::from_secs(5))
 ///     .build()?;
-/// let address = Supervisor::start(|_| actor);
+/// let address = Supervisor::start(|_, _| actor);
 /// # Ok::<_, result_poster::OptionsError>(())
 /// # }).unwrap();
 /// ```
@@ -275,7 +275,7 @@ mod restart_tests {
             opened.clone().wait_for(|open| *open).await?;
             Ok(RuntimeCredentials::new("w", "t"))
         });
-        let actor = Supervisor::start(|_| CredentialActor::new(provider));
+        let actor = Supervisor::start(|_, _| CredentialActor::new(provider));
         let before = request(&actor).await;
         actor.do_send(crash);
         let after = request(&actor).await;

@@ -16,7 +16,7 @@ use crate::error::CredentialError;
 /// use result_poster::{Supervisor, credentials::{CredentialActor, GetCredentials, RuntimeCredentials}};
 ///
 /// # actix_rt::System::new().block_on(async {
-/// let actor = Supervisor::start(|_| CredentialActor::new(RuntimeCredentials::new("wkr_1", "token")));
+/// let actor = Supervisor::start(|_, _| CredentialActor::new(RuntimeCredentials::new("wkr_1", "token")));
 ///
 /// let issued = actor.send(GetCredentials::default()).await??;
 /// assert_eq!(issued.worker_id(), Some("wkr_1"));
@@ -71,7 +71,7 @@ impl Message for GetCredentials {
 /// # let fetches = std::sync::atomic::AtomicUsize::new(0);
 /// # let next_token = move || ["first", "second"][fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed)];
 /// let provider = provider_fn(async move || Ok(RuntimeCredentials::new("wkr_1", next_token())));
-/// let actor = Supervisor::start(|_| CredentialActor::new(provider));
+/// let actor = Supervisor::start(|_, _| CredentialActor::new(provider));
 ///
 /// let issued = actor.send(GetCredentials::default()).await??;
 /// actor.send(InvalidateCredentials::new(&issued)).await?;

@@ -55,13 +55,13 @@ impl ResultPoster {
     /// Outside of an actix system. The process then aborts, since dropping the context panics again.
     #[must_use]
     pub fn start_supervised(options: Options) -> Addr<Self> {
-        Supervisor::start_stoppable(|_, stop| Self::from_parts(options.into_parts(), stop))
+        Supervisor::start(|_, stop| Self::from_parts(options.into_parts(), stop))
     }
 
     /// Starts the actor on another arbiter under a [`Supervisor`], which restarts it on failure.
     #[must_use]
     pub fn start_supervised_in_arbiter(arbiter: &ArbiterHandle, options: Options) -> Addr<Self> {
-        Supervisor::start_stoppable_in_arbiter(arbiter, |_, stop| Self::from_parts(options.into_parts(), stop))
+        Supervisor::start_in_arbiter(arbiter, |_, stop| Self::from_parts(options.into_parts(), stop))
     }
 }
 

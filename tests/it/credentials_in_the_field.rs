@@ -211,7 +211,7 @@ async fn a_provider_may_say_itself_that_the_worker_is_gone() {
         let gone = gone.clone();
         provider_fn(async move || Err(gone.clone().into()))
     };
-    let actor = Supervisor::start(|_| CredentialActor::new(provider));
+    let actor = Supervisor::start(|_, _| CredentialActor::new(provider));
     assert_eq!(actor.send(RefreshCredentials).await.unwrap().unwrap_err(), gone);
 }
 
@@ -223,7 +223,7 @@ async fn refreshed_credentials_are_in_use_at_once() {
         ProviderStep::Give(RuntimeCredentials::new(format!("wkr_{name}"), name).with_expires_at(expires_at))
     };
     let steps = || ScriptedProvider::new([give("a"), give("b")]);
-    let shared = Supervisor::start(|_| CredentialActor::new(steps()));
+    let shared = Supervisor::start(|_, _| CredentialActor::new(steps()));
     let own = options(platform.url()).credential_provider(steps());
     let sharing = crate::support::builder(platform.url()).credential_actor(shared);
     for options in [own, sharing] {

@@ -156,7 +156,7 @@ async fn an_unreachable_actor_stops_without_a_log_line() {
     let stopped = Arc::new(AtomicUsize::new(0));
     let address = Supervisor::start({
         let stopped = Arc::clone(&stopped);
-        |_| Quiet(stopped)
+        |_, _| Quiet(stopped)
     });
     drop(address);
     wait_until(|| stopped.load(Ordering::Relaxed) > 0).await;
@@ -270,7 +270,7 @@ async fn a_panic_while_restarting_is_another_failure() {
             self.restarts
         }
     }
-    let unsteady = Supervisor::start(|_| Unsteady::default());
+    let unsteady = Supervisor::start(|_, _| Unsteady::default());
     unsteady.do_send(Count { panic: true });
     assert_eq!(unsteady.send(Count { panic: false }).await.unwrap(), 1);
 }
@@ -299,7 +299,7 @@ impl Counter {
 
     fn start(fails_to_start: bool) -> (Addr<Self>, Arc<AtomicUsize>) {
         let mut starts = None;
-        let address = Supervisor::start_stoppable(|_, stop| {
+        let address = Supervisor::start(|_, stop| {
             let (counter, counted) = Self::new(fails_to_start, stop);
             starts = Some(counted);
             counter
