@@ -172,7 +172,12 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     let _ = (overflow.cancellation.token(), parts.outbox, queue::Bound::None);
     let _ = (Clock::idle, error.with_source(cause));
     let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
-    let _ = (call::Call::stored_body, call::Platform::restore);
+    let _ = (
+        call::Call::stored_body,
+        call::Call::stored_headers,
+        call::Platform::restore,
+    );
+    let _ = CallReceipt::stored;
     let _ = (
         queue::LaneQueue::max_in_flight,
         queue::LaneQueue::round,

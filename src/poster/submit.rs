@@ -93,7 +93,7 @@ impl ResultPoster {
         if worker_id.is_none() && !self.parts.can_name_worker {
             return Err(InvalidMessageError::new(
                 "worker_id",
-                "is missing: set it, or `OptionsBuilder::worker_id`, or a credential provider",
+                "is missing, and no credential provider names one",
             ));
         }
         Ok(())
@@ -101,10 +101,7 @@ impl ResultPoster {
 
     fn check_durability(&self, options: &DeliveryOptions) -> Result<(), InvalidMessageError> {
         if options.reply_when_durable && !self.parts.route.is_durable() {
-            return Err(InvalidMessageError::new(
-                "reply_when_durable",
-                "needs an outbox: set `OptionsBuilder::outbox`",
-            ));
+            return Err(InvalidMessageError::new("reply_when_durable", "requires an outbox"));
         }
         Ok(())
     }
