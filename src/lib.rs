@@ -184,6 +184,8 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         queue::LaneQueue::end_round,
         queue::Ticket::is_waiting,
         queue::Ticket::round,
+        queue::Ticket::mark,
+        queue::Ticket::set_mark,
         queue::Permit::make_exclusive,
     );
     let _ = CallError::stored_text;

@@ -27,22 +27,21 @@ impl Outbox {
         stored: Stored,
         policy: &RetryPolicy,
     ) -> Vec<Outcome> {
-        let mut must_look = self.0.was_stopped_since(stored.since);
         if job.ticket.is_waiting() {
             // Without a permit: the earlier messages of the lane may be parked, and this one with them.
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
-            must_look |= matches!(select(cancelled, turn).await, Either::Right(_));
+            select(cancelled, turn).await;
         }
-        must_look |= self.0.is_about_to_release(&stored.lane);
-        let mut may_send = !must_look || self.may_send(dispatcher, &stored).await;
-        if may_send && !must_look && !job.permit.is_held() {
+        let is_released = stored.lane.claim <= job.ticket.mark() || self.0.is_about_to_release(&stored.lane);
+        if !is_released && !job.permit.is_held() {
             let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
             select(cancelled, permit).await;
-            // The process may have been stopped meanwhile.
-            may_send = !self.0.was_stopped_since(stored.since) || self.may_send(dispatcher, &stored).await;
         }
-        if !may_send {
-            let reason = ParkReason::LaneParked;
+        if is_released || !self.is_current(dispatcher, &stored).await {
+            let reason = match job.cancellation.by() {
+                Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
+                Some(CancelledBy::Token) | None => ParkReason::LaneParked,
+            };
             return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
         }
         self.commit_worker(dispatcher, &job, &stored).await;
@@ -50,16 +49,21 @@ impl Outbox {
         let settle = async |index, outcome| settling.record(index, outcome);
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
         let worker_id = job.worker.id();
-        settling
+        let has_released = settling
             .finish(worker_id.as_deref(), &dispatcher.shutdown, &mut outcomes)
             .await;
+        if has_released {
+            // Claims ascend: a message behind this one may be sent under a later claim only.
+            job.ticket.set_mark(stored.lane.claim);
+        }
         outcomes
     }
 
-    /// Whether the message is still this owner's. If the store can't be asked, it is sent: better twice than not at all.
-    async fn may_send(&self, dispatcher: &Dispatcher, stored: &Stored) -> bool {
-        if self.0.is_about_to_release(&stored.lane) {
-            return false;
+    /// Whether the message is still this owner's. Only a process that was stopped has to ask the store. If that can't
+    /// answer, the message is sent: better twice than not at all.
+    async fn is_current(&self, dispatcher: &Dispatcher, stored: &Stored) -> bool {
+        if !self.0.was_stopped_since(stored.since) {
+            return true;
         }
         let is_current = self.0.store.is_current(stored.lane.clone(), stored.ids());
         match dispatcher.shutdown.run_until_cancelled(is_current).await {

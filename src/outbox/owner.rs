@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -53,7 +54,7 @@ pub(super) struct Inner {
     pub(super) writes: TaskTracker,
     /// Inserts of messages that have no place in the queue.
     pub(super) overflowing: Cell<usize>,
-    pub(super) wake_replay: Notify,
+    pub(super) wake_replay: Arc<Notify>,
     /// A random number from 0 to 1.
     pub(super) chance: fn() -> f64,
     /// When the replay last looked at the store: long ago means that the process was stopped.
@@ -73,12 +74,14 @@ impl Outbox {
         let Config { options, path } = config;
         let queue = options.queue(platform_url, organization_id);
         let store = SqliteStore::open(&path, queue, options.max_bytes());
-        Self::over(store, options, worker_id, clock, rand::random)
+        let wake_replay = store.wake();
+        Self::over(store, wake_replay, options, worker_id, clock, rand::random)
     }
 
     /// An outbox over any store.
     pub(super) fn over(
         store: Rc<dyn Store>,
+        wake_replay: Arc<Notify>,
         options: OutboxOptions,
         worker_id: &str,
         clock: Clock,
@@ -95,7 +98,7 @@ impl Outbox {
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
             overflowing: Cell::default(),
-            wake_replay: Notify::new(),
+            wake_replay,
             chance,
             last_look: Cell::new(clock.instant()),
             resumed_at: Cell::default(),

@@ -142,15 +142,15 @@ impl<'a> Settling<'a> {
 
     /// Writes the outcomes that are left, and releases the lane if calls stay. `shutdown` ends the wait for the disk, not
     /// the write. `worker_id` is the one that the calls were sent with. Corrects the outcomes of calls that the store has
-    /// lost, since nobody will send them.
+    /// lost, since nobody will send them. Returns whether the lane is no longer this owner's.
     pub(super) async fn finish(
         mut self,
         worker_id: Option<&str>,
         shutdown: &CancellationToken,
         outcomes: &mut [Outcome],
-    ) {
+    ) -> bool {
         if self.changes.is_empty() {
-            return;
+            return false;
         }
         let inner = &self.stored.outbox.0;
         for (_, change) in &mut self.changes {
@@ -159,6 +159,7 @@ impl<'a> Settling<'a> {
             }
         }
         let then = self.then();
+        let releases = matches!(then, Then::Park { .. });
         if let Then::Park { wait, .. } | Then::Isolate { wait, .. } = &then {
             for (_, change) in &mut self.changes {
                 if let Change::Keep(failure) = change {
@@ -185,7 +186,9 @@ impl<'a> Settling<'a> {
         }));
         if let Some(Ok(false)) = shutdown.run_until_cancelled(write).await {
             self.correct(shutdown, outcomes).await;
+            return true;
         }
+        releases
     }
 
     async fn correct(self, shutdown: &CancellationToken, outcomes: &mut [Outcome]) {

@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -362,7 +363,14 @@ impl Life {
             process: Rc::clone(&process),
         });
         let clock = Clock::from(clock.clone());
-        let outbox = Outbox::over(simulated, OutboxOptions::new("unused"), "wkr_1", clock, || 0.5);
+        let outbox = Outbox::over(
+            simulated,
+            Arc::default(),
+            OutboxOptions::new("unused"),
+            "wkr_1",
+            clock,
+            || 0.5,
+        );
         let route: Rc<dyn Route> = Rc::new(Durable::new(outbox));
         let local = LocalSet::new();
         {

@@ -33,14 +33,21 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct LaneQueue {
     limits: Limits,
-    /// A lane for each target with an admitted message. It holds the messages that wait behind the running one.
-    lanes: RefCell<HashMap<Target, VecDeque<Waiter>>>,
+    /// A lane for each target with an admitted message.
+    lanes: RefCell<HashMap<Target, Lane>>,
     permits: Arc<Semaphore>,
     /// The admitted messages.
     admitted: TaskTracker,
     next_number: Cell<u64>,
     /// How often a batch of replayed messages was admitted.
     round: Cell<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The messages that wait behind the running one.
+    waiting: VecDeque<Waiter>,
+    mark: i64,
 }
 
 #[derive(Debug)]
@@ -106,14 +113,14 @@ impl LaneQueue {
         }
         let position = match lane {
             Entry::Vacant(entry) => {
-                entry.insert(VecDeque::new());
+                entry.insert(Lane::default());
                 Position::Head
             }
             Entry::Occupied(mut entry) => {
                 let number = self.next_number.get();
                 self.next_number.set(number.wrapping_add(1));
                 let (wake, turn) = oneshot::channel();
-                entry.get_mut().push_back(Waiter { number, wake });
+                entry.get_mut().waiting.push_back(Waiter { number, wake });
                 Position::Waiting { number, turn }
             }
         };
@@ -184,7 +191,7 @@ impl LaneQueue {
     fn wake_next(&self, target: &Target) {
         let mut lanes = self.lanes.borrow_mut();
         if let Entry::Occupied(mut lane) = lanes.entry(target.clone()) {
-            while let Some(next) = lane.get_mut().pop_front() {
+            while let Some(next) = lane.get_mut().waiting.pop_front() {
                 if next.wake.send(()).is_ok() {
                     return;
                 }
@@ -200,8 +207,9 @@ impl LaneQueue {
     fn remove_waiter(&self, target: &Target, number: u64) {
         if let Some(lane) = self.lanes.borrow_mut().get_mut(target) {
             // Numbers ascend along a lane.
-            if let Ok(index) = lane.binary_search_by_key(&number, |waiter| waiter.number) {
-                lane.remove(index);
+            let waiting = &mut lane.waiting;
+            if let Ok(index) = waiting.binary_search_by_key(&number, |waiter| waiter.number) {
+                waiting.remove(index);
             }
         }
     }
@@ -232,6 +240,18 @@ impl Ticket {
     /// The last batch of replayed messages before this one: their tickets are older.
     pub(crate) fn round(&self) -> i64 {
         self.round
+    }
+
+    /// A number that the messages of the lane leave to those behind them. At first, and once the lane was empty, it is 0.
+    pub(crate) fn mark(&self) -> i64 {
+        let lanes = self.queue.lanes.borrow();
+        lanes.get(&self.target).map_or(0, |lane| lane.mark)
+    }
+
+    pub(crate) fn set_mark(&self, mark: i64) {
+        if let Some(lane) = self.queue.lanes.borrow_mut().get_mut(&self.target) {
+            lane.mark = mark;
+        }
     }
 
     /// Waits until all earlier messages of the lane are done.
@@ -293,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_left_to_the_messages_behind_until_the_lane_is_empty() {
+        let queue = queue(9, 9);
+        let [first, second] = ["a"; 2].map(|name| queue.ticket(name));
+        let other = queue.ticket("b");
+        first.set_mark(7);
+        drop(first);
+        assert_eq!((second.mark(), other.mark()), (7, 0));
+        drop(second);
+        assert_eq!(queue.ticket("a").mark(), 0);
+    }
+
+    #[test]
     fn the_messages_of_a_lane_run_in_order_of_arrival() {
         let queue = queue(9, 9);
         let [mut first, mut second, mut third] = ["a"; 3].map(|name| queue.ticket(name));
@@ -342,7 +374,7 @@ mod tests {
         for _ in 0..100 {
             drop(queue.ticket("a"));
         }
-        assert!(queue.lanes.borrow()[&session("a")].is_empty());
+        assert!(queue.lanes.borrow()[&session("a")].waiting.is_empty());
     }
 
     #[test]

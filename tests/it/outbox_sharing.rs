@@ -138,7 +138,7 @@ async fn two_posters_of_one_process_share_a_file() {
 #[actix_rt::test]
 async fn a_message_of_a_lane_of_another_poster_is_parked_and_delivered_by_that_poster() {
     let fixture = OutboxFixture::new();
-    let slow = Reply::ok().delay(25 * SHORT_DELAY);
+    let slow = Reply::ok().delay(100 * SHORT_DELAY);
     fixture.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
     // Neither poster has to look at the file again: the first one releases the lane with calls left.
     let first = start(
@@ -387,7 +387,7 @@ async fn parking_does_not_change_a_call_of_another_owner() {
 #[actix_rt::test]
 async fn a_resumed_poster_does_not_send_calls_that_another_process_has_taken_over() {
     let fixture = OutboxFixture::new();
-    let slow = Reply::ok().delay(25 * SHORT_DELAY);
+    let slow = Reply::ok().delay(100 * SHORT_DELAY);
     fixture.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
     let clock = ManualClock::new();
     let poster = start(fixture.options_without_replay().max_in_flight(1).clock(clock.clone()));
@@ -409,13 +409,15 @@ async fn a_resumed_poster_does_not_send_calls_that_another_process_has_taken_ove
 }
 
 #[actix_rt::test]
-async fn a_waiting_call_taken_over_by_another_process_is_not_sent() {
+async fn a_resumed_poster_does_not_send_a_call_behind_another_that_another_process_has_taken_over() {
     let fixture = OutboxFixture::new();
-    let slow = Reply::ok().delay(10 * SHORT_DELAY);
+    let slow = Reply::ok().delay(100 * SHORT_DELAY);
     fixture.platform.script("issue-tracker-proxy", [slow, Reply::ok()]);
-    let poster = start(fixture.options_without_replay());
+    let clock = ManualClock::new();
+    let poster = start(fixture.options_without_replay().clock(clock.clone()));
     let [running, waiting] = fixture.running_and_waiting_call(&poster).await;
     fixture.database().execute("UPDATE lanes SET owner = 7", ()).unwrap();
+    clock.advance(Duration::from_secs(60));
     running.await.unwrap().unwrap().unwrap();
     let error = waiting.await.unwrap().unwrap().unwrap_err();
     let parked = error.parked().unwrap();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rusqlite::Connection;
+use tokio::sync::Notify;
 
 use super::{
     file::FileId,
@@ -32,7 +33,13 @@ struct Thread {
     /// The file that it has open.
     file: Arc<Mutex<Option<FileId>>>,
     messages: Sender<Message>,
-    members: Vec<Member>,
+    members: Vec<(Member, Arc<Notify>)>,
+}
+
+impl Thread {
+    fn has(&self, member: Member) -> bool {
+        self.members.iter().any(|(other, _)| *other == member)
+    }
 }
 
 /// Submits jobs to a thread. Dropping it gives it up.
@@ -40,6 +47,8 @@ struct Thread {
 pub(super) struct Handle {
     messages: Sender<Message>,
     member: Member,
+    /// Wakes the holder when others of this process have changed the store.
+    wake: Arc<Notify>,
     has_left: AtomicBool,
 }
 
@@ -56,7 +65,7 @@ impl Handle {
         {
             Some(thread) => {
                 let handle = Self::new(thread.messages.clone());
-                thread.members.push(handle.member);
+                thread.members.push((handle.member, Arc::clone(&handle.wake)));
                 handle
             }
             None => {
@@ -66,7 +75,7 @@ impl Handle {
                     path: path.to_owned(),
                     file,
                     messages: handle.messages.clone(),
-                    members: vec![handle.member],
+                    members: vec![(handle.member, Arc::clone(&handle.wake))],
                 });
                 handle
             }
@@ -77,6 +86,7 @@ impl Handle {
         Self {
             messages,
             member: LAST_MEMBER.fetch_add(1, Ordering::Relaxed),
+            wake: Arc::default(),
             has_left: AtomicBool::new(false),
         }
     }
@@ -94,6 +104,25 @@ impl Handle {
     #[cfg(test)]
     pub(super) fn start_apart(path: &Path) -> Self {
         Self::start(path, Arc::default())
+    }
+
+    /// Wakes the holder when others of this process have made calls due.
+    pub(super) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Wakes the other holders: calls may be due that they can claim.
+    pub(super) fn wake_others(&self) {
+        let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        for (member, wake) in threads
+            .iter()
+            .filter(|thread| thread.has(self.member))
+            .flat_map(|thread| &thread.members)
+        {
+            if *member != self.member {
+                wake.notify_one();
+            }
+        }
     }
 
     /// Submits a change. The answer means that it is on the disk.
@@ -127,9 +156,9 @@ impl Handle {
             return;
         }
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = threads.iter().position(|thread| thread.members.contains(&self.member));
+        let index = threads.iter().position(|thread| thread.has(self.member));
         if let Some(thread) = index.and_then(|index| threads.get_mut(index)) {
-            thread.members.retain(|member| *member != self.member);
+            thread.members.retain(|(member, _)| *member != self.member);
         }
         let before = threads.len();
         threads.retain(|thread| !thread.members.is_empty());

@@ -59,12 +59,16 @@ impl Inspector {
 
     /// Returns whether there is such a parked call or dead letter.
     pub(in crate::outbox) fn requeue(&self, id: CallId, now: WallTime) -> Result<bool, OutboxError> {
-        self.write(move |connection| repair::requeue(connection, None, id, now))
+        let found = self.write(move |connection| repair::requeue(connection, None, id, now));
+        self.handle.wake_others();
+        found
     }
 
     /// Returns whether there was such a parked call or dead letter.
     pub(in crate::outbox) fn discard(&self, id: CallId) -> Result<bool, OutboxError> {
-        self.write(move |connection| repair::discard(connection, None, id))
+        let found = self.write(move |connection| repair::discard(connection, None, id));
+        self.handle.wake_others();
+        found
     }
 
     pub(in crate::outbox) fn stats(&self) -> Result<OutboxStats, OutboxError> {

@@ -34,11 +34,12 @@ mod watch;
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
 use self::{
@@ -90,6 +91,25 @@ impl SqliteStore {
             handle: Rc::new(handle),
             queue: queue.into(),
             max_bytes,
+        })
+    }
+
+    /// Wakes this owner when others of its process have made calls due.
+    pub(in crate::outbox) fn wake(&self) -> Arc<Notify> {
+        self.handle.wake()
+    }
+
+    /// A change after which others may find calls that are due.
+    fn write_for_others<T, W>(&self, work: W) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+    {
+        let (handle, write) = (Rc::clone(&self.handle), self.write(work));
+        Box::pin(async move {
+            let answer = write.await;
+            handle.wake_others();
+            answer
         })
     }
 
@@ -169,7 +189,9 @@ impl Store for SqliteStore {
     }
 
     fn release_all(&self, now: WallTime) -> StoreFuture<()> {
-        self.write(move |connection, owner, _| settle::release_all(connection, owner.id, now).map_err(sqlite_error))
+        self.write_for_others(move |connection, owner, _| {
+            settle::release_all(connection, owner.id, now).map_err(sqlite_error)
+        })
     }
 
     fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
@@ -201,11 +223,15 @@ impl Store for SqliteStore {
     }
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
-        self.write(move |connection, _, queue| repair::requeue(connection, Some(queue), id, now).map_err(sqlite_error))
+        self.write_for_others(move |connection, _, queue| {
+            repair::requeue(connection, Some(queue), id, now).map_err(sqlite_error)
+        })
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
-        self.write(move |connection, _, queue| repair::discard(connection, Some(queue), id).map_err(sqlite_error))
+        self.write_for_others(move |connection, _, queue| {
+            repair::discard(connection, Some(queue), id).map_err(sqlite_error)
+        })
     }
 
     fn stats(&self) -> StoreFuture<OutboxStats> {

@@ -157,12 +157,14 @@ impl Owners {
                 )?;
             }
         }
+        let mut known = connection.prepare_cached("SELECT 1 FROM owners WHERE file = ?1")?;
         for name in self.folder.names() {
-            if let Probe::Free(file) = self.folder.probe(&name) {
-                let mut known = connection.prepare_cached("SELECT 1 FROM owners WHERE file = ?1")?;
-                if !known.exists([&name])? {
-                    file.delete();
-                }
+            // The file of a known owner is not even locked for a moment: to the others, it would seem alive.
+            if !known.exists([&name])?
+                && let Probe::Free(file) = self.folder.probe(&name)
+                && !known.exists([&name])?
+            {
+                file.delete();
             }
         }
         Ok(())
