@@ -1,13 +1,16 @@
 //! Results and texts that were seen in the field, and lost their session's result with other runners.
 
 use result_poster::{
-    AgentResult, CreateComment, PostReceipt, PostResult, SessionStatus, Warning, WorkResult, testing::FakePlatform,
+    AgentResult, CreateComment, PostReceipt, PostResult, SessionStatus, Warning, WorkResult,
+    testing::{FakePlatform, Reply},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::support::{
-    completed, options, platform_and_poster,
+    completed,
+    log::{keep_log, logged},
+    options, platform_and_poster,
     requests::{json, sent},
     start,
 };
@@ -144,4 +147,20 @@ async fn a_cut_comment_is_in_the_warnings_of_its_receipt() {
     let comment = CreateComment::new("i", "x".repeat(100));
     let receipt = poster.send(comment).await.unwrap().unwrap();
     assert!(receipt.warnings()[0].to_string().starts_with("`body` was cut by "));
+}
+
+#[actix_rt::test]
+async fn a_warning_is_logged_with_the_call_and_once_for_all_attempts() {
+    keep_log();
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::status(503), Reply::ok()]);
+    let result = AgentResult::from_json(br#"{"status":"completed","resumable":"yes"}"#).unwrap();
+    poster.send(PostResult::new("warned", result)).await.unwrap().unwrap();
+    let line = "WARN result_poster::telemetry completion of session \"warned\": `resumable` was left out: \
+                it is not true or false kind=completion target_id=\"warned\"";
+    let lines: Vec<_> = logged()
+        .into_iter()
+        .filter(|line| line.contains("`resumable`"))
+        .collect();
+    assert_eq!(lines, [line]);
 }
