@@ -486,7 +486,7 @@ mod tests {
         let headers = Some(r#"{"host":"x"}"#);
         assert_eq!(
             error(StoredForm { headers, ..stored }),
-            "`header` `host` can't be set by a message"
+            "`header` names `host`, which a message can't set"
         );
     }
 

@@ -37,13 +37,13 @@ pub(crate) fn check_headers(headers: &Headers) -> Result<(), InvalidMessageError
     let invalid = |reason: String| Err(InvalidMessageError::new("header", reason));
     for (name, value) in headers {
         if !is_token(name) {
-            return invalid(format!("{name:?} is not the name of a header"));
+            return invalid(format!("has the invalid name {name:?}"));
         }
         if RESERVED.contains(&&*name.to_ascii_lowercase()) {
-            return invalid(format!("`{name}` can't be set by a message"));
+            return invalid(format!("names `{name}`, which a message can't set"));
         }
         if !value.chars().all(|c| matches!(c, ' ' | '\t') || c.is_ascii_graphic()) {
-            return invalid(format!("`{name}` has a value that is not visible ASCII"));
+            return invalid(format!("has a value for `{name}` that is not visible ASCII"));
         }
     }
     let bytes: usize = headers
@@ -51,7 +51,7 @@ pub(crate) fn check_headers(headers: &Headers) -> Result<(), InvalidMessageError
         .map(|(name, value)| name.len().saturating_add(value.len()))
         .sum();
     if bytes > MAX_BYTES {
-        return invalid(format!("is longer than {MAX_BYTES} bytes, all headers taken together"));
+        return invalid(format!("is longer than {MAX_BYTES} bytes in total"));
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ mod tests {
         ] {
             assert_eq!(
                 check(name, "x"),
-                Err(format!("`header` `{name}` can't be set by a message"))
+                Err(format!("`header` names `{name}`, which a message can't set"))
             );
         }
     }

@@ -54,9 +54,9 @@ pub(crate) fn check_status_fields(fields: &StatusFields) -> Result<(), InvalidMe
         let reason = if name.is_empty() {
             Some("has an empty name".to_owned())
         } else if is_known_field(name) {
-            Some(format!("`{name}` is a field that the crate sends itself"))
+            Some(format!("names `{name}`, which the crate sends itself"))
         } else if is_deeper_than(value, MAX_DEPTH) {
-            Some(format!("`{name}` is nested deeper than {MAX_DEPTH} levels"))
+            Some(format!("has a value for `{name}` that is nested deeper than {MAX_DEPTH} levels"))
         } else {
             None
         };
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_field_that_the_crate_sends_itself_is_refused() {
         for name in ["workerId", "manifest", "toolCalls", "organizationId"] {
-            let error = format!("`status_field` `{name}` is a field that the crate sends itself");
+            let error = format!("`status_field` names `{name}`, which the crate sends itself");
             assert_eq!(check(name, Value::Null), Err(error));
         }
         assert!(check("", Value::Null).is_err());
