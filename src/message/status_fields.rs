@@ -56,7 +56,9 @@ pub(crate) fn check_status_fields(fields: &StatusFields) -> Result<(), InvalidMe
         } else if is_known_field(name) {
             Some(format!("names `{name}`, which the crate sends itself"))
         } else if is_deeper_than(value, MAX_DEPTH) {
-            Some(format!("has a value for `{name}` that is nested deeper than {MAX_DEPTH} levels"))
+            Some(format!(
+                "has a value for `{name}` that is nested deeper than {MAX_DEPTH} levels"
+            ))
         } else {
             None
         };

@@ -173,7 +173,7 @@ async fn a_long_request_is_sent_whole() {
     let platform = Http2Platform::start(&[H2], []);
     let poster = start(platform.options());
     poster.send(long_result("s")).await.unwrap().unwrap();
-    assert_eq!(platform.requests()[0].json()["summary"], "x".repeat(1 << 20));
+    assert_eq!(platform.requests()[0].json()["summary"], "x".repeat(LONG));
 }
 
 #[actix_rt::test]
@@ -287,8 +287,11 @@ async fn goaway_debug_data_is_not_printed() {
     assert!(texts[1].starts_with("HTTP/2: "), "{texts:?}");
 }
 
+/// More than the window of a stream, which is 64 KiB, and as long as a summary may be.
+const LONG: usize = 96 * 1024;
+
 fn long_result(session_id: &str) -> PostResult {
-    PostResult::new(session_id, completed().with_summary("x".repeat(1 << 20)))
+    PostResult::new(session_id, completed().with_summary("x".repeat(LONG)))
 }
 
 /// The last attempt's error against a platform that answers three requests with this step.
