@@ -1,6 +1,6 @@
 //! Storing a message.
 
-use std::{pin::pin, rc::Rc};
+use std::{pin::pin, rc::Rc, time::Instant};
 
 use actix_rt::spawn;
 use futures_util::future::{Either, select};
@@ -106,6 +106,7 @@ impl Outbox {
         ids: &[CallId],
         claim: i64,
         worker_id: Option<String>,
+        since: Instant,
     ) -> Option<Stored> {
         let target = calls.first()?.target.clone();
         let row = |id: &CallId| StoredRow {
@@ -121,7 +122,7 @@ impl Outbox {
             target,
             calls: ids.iter().map(row).collect(),
             worker_id,
-            since: self.0.clock.instant(),
+            since,
             origin: Origin::Live,
         })
     }

@@ -1,6 +1,10 @@
 //! Sends parked calls again: in order per target, as many at once as there are permits.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{
+    pin::pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use actix_rt::spawn;
 use futures_util::{StreamExt as _, future::select, stream::FuturesUnordered};
@@ -63,6 +67,7 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         // Not one by one, since each claim is a transaction.
         if may_have_due && room > max_at_once / 2 && bytes < MAX_BYTES {
             let round = queue.round().saturating_add(1);
+            let since = inner.clock.instant();
             let claimed = inner.claim(round, room, MAX_BYTES.saturating_sub(bytes)).await;
             may_have_due = claimed.is_limited;
             next_of_others = claimed.next_due;
@@ -71,7 +76,7 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
                 calls = calls.saturating_add(message.calls.len());
                 bytes = bytes.saturating_add(size);
                 let count = message.calls.len();
-                let sent = spawn(Replayed::admit(&outbox, &dispatcher, &queue, message).run());
+                let sent = spawn(Replayed::admit(&outbox, &dispatcher, &queue, message, since).run());
                 running.push(async move {
                     // A panic is caught within; a cancelled task belongs to a system that is stopping.
                     let _ = sent.await;
@@ -127,7 +132,13 @@ struct Replayed {
 
 impl Replayed {
     /// Gives the message its place before anything is awaited, so that the order of the claim is the order of the lane.
-    fn admit(outbox: &Outbox, dispatcher: &Rc<Dispatcher>, queue: &Rc<LaneQueue>, message: ClaimedMessage) -> Self {
+    fn admit(
+        outbox: &Outbox,
+        dispatcher: &Rc<Dispatcher>,
+        queue: &Rc<LaneQueue>,
+        message: ClaimedMessage,
+        since: Instant,
+    ) -> Self {
         let ClaimedMessage { lane, calls } = message;
         let mut rows: Vec<StoredCall> = Vec::new();
         let mut restored: Vec<Call> = Vec::new();
@@ -168,7 +179,7 @@ impl Replayed {
             outbox: outbox.clone(),
             dispatcher: Rc::clone(dispatcher),
             unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
-            sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored),
+            sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored, since),
         }
     }
 
@@ -179,6 +190,7 @@ impl Replayed {
         lane: LaneClaim,
         rows: &[StoredCall],
         calls: Vec<Call>,
+        since: Instant,
     ) -> Option<(Box<Job>, Stored)> {
         let target = calls.first()?.target.clone();
         // An isolated message does not hold up its target's lane in this process either.
@@ -203,7 +215,7 @@ impl Replayed {
             target,
             calls: rows.iter().map(StoredRow::from).collect(),
             worker_id,
-            since: outbox.0.clock.instant(),
+            since,
             origin: Origin::Replay { is_own_worker },
             lane,
         };

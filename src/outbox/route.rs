@@ -51,6 +51,7 @@ impl Durable {
     ) -> Vec<Outcome> {
         let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, None);
         message.round = job.ticket.round();
+        let since = self.outbox.0.clock.instant();
         let worker_id = message.worker_id.clone();
         let inserted = match self
             .outbox
@@ -63,7 +64,7 @@ impl Durable {
         match inserted {
             Ok(Inserted::Live { claim }) => {
                 dispatcher.accept(&job.calls);
-                let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id) else {
+                let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id, since) else {
                     return dispatcher.run(job).await;
                 };
                 let receipts = stored.receipts();

@@ -21,7 +21,7 @@ pub(super) struct Stored {
     pub(super) calls: Vec<StoredRow>,
     /// The worker id of the store, if it has one.
     pub(super) worker_id: Option<String>,
-    /// Since when this owner has had the message.
+    /// Since when this owner has had the message: before the store was asked for it.
     pub(super) since: Instant,
     pub(super) origin: Origin,
 }
