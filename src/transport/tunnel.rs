@@ -70,8 +70,9 @@ pub(crate) async fn open_tunnel(
 fn parse_response(bytes: &[u8]) -> io::Result<TunnelResponse> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let parsed = head
-        .parse(bytes)
+    let parsed = httparse::ParserConfig::default()
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .parse_response(&mut head, bytes)
         .map_err(|_| invalid("the proxy's response is not HTTP"))?;
     Ok(match (parsed, head.code.unwrap_or_default()) {
         (httparse::Status::Partial, _) => TunnelResponse::Partial,

@@ -191,8 +191,8 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// The start of a response. It is parsed in two pieces as in one, and a patch changes nothing but the version's digit
-/// and the first letter of an upgrade that is only offered.
+/// The start of a response. It is parsed in two pieces as in one, and a patch only declares HTTP/1.0, renames headers that
+/// awc must not see, and blanks parts of values.
 pub fn head(data: &[u8]) {
     let mut data = data.to_vec();
     skip_empty_lines(&mut data);
@@ -201,15 +201,15 @@ pub fn head(data: &[u8]) {
         Head::Partial | Head::Unrecognized => {}
         Head::Interim(length) => assert!((1..=data.len()).contains(length)),
         Head::Final(head) => {
-            assert!(!head.close_delimited || (head.framing == Framing::Unknown && !head.reusable));
             let mut patched = data.clone();
             head.patch(&mut patched);
             assert_eq!(patched.len(), data.len());
             for (offset, change) in data.iter().zip(&patched).enumerate() {
-                let expected = match offset {
-                    7 if head.close_delimited => change == (&b'1', &b'0'),
-                    _ if head.upgrade_at == Some(offset) => matches!(change, (b'u' | b'U', b'x')),
-                    _ => change.0 == change.1,
+                let expected = match change {
+                    (before, after) if before == after => true,
+                    (b'1', b'0') => offset == 7 && head.framing == Framing::Unknown && !head.reusable,
+                    (b'u' | b'U' | b't' | b'T' | b'c' | b'C', b'x') | (_, b' ') => true,
+                    _ => false,
                 };
                 assert!(expected, "{change:?} at {offset}");
             }

@@ -4,7 +4,10 @@ use std::mem::MaybeUninit;
 
 use httparse::{ParserConfig, Response, Status};
 
-use super::framing::{BodyLength, Framing};
+use super::{
+    edit::{Edit, Editor, headers, items},
+    framing::{BodyLength, Framing},
+};
 
 /// The longest head that is parsed, in bytes. awc rejects a longer one.
 pub(super) const HEAD_LIMIT: usize = 128 * 1024;
@@ -34,10 +37,8 @@ pub struct FinalHead {
     pub framing: Framing,
     /// Whether the head allows another request on the connection.
     pub reusable: bool,
-    /// The offset of an `Upgrade` header in a response that does not switch protocols.
-    pub upgrade_at: Option<usize>,
-    /// Whether the head is of HTTP/1.1 and its body ends when the connection closes.
-    pub close_delimited: bool,
+    /// What has to be changed in the head before awc reads it.
+    pub edits: Vec<Edit>,
 }
 
 /// Removes the empty lines that may precede a response.
@@ -59,21 +60,38 @@ pub fn parse_head(bytes: &[u8], scanned: usize) -> Head {
     if scanned > 0 && !contains_empty_line(new) {
         return incomplete;
     }
-    let mut headers = [MaybeUninit::uninit(); MAX_HEADERS];
-    let mut head = Response::new(&mut []);
-    let mut config = ParserConfig::default();
-    config.allow_spaces_after_header_name_in_responses(true);
-    match config.parse_response_with_uninit_headers(&mut head, bytes, &mut headers) {
-        Ok(Status::Complete(length)) => match head.code {
-            Some(status) if is_interim(status) => Head::Interim(length),
-            Some(status) => Head::Final(FinalHead::new(bytes, length, status, &head)),
-            None => Head::Unrecognized,
-        },
-        Ok(Status::Partial) => incomplete,
+    // Nearly all heads have no header that continues on the next line.
+    let parsed = parse(bytes, false).or_else(|_| parse(bytes, true));
+    match parsed {
+        Ok(Some(head)) => head,
+        Ok(None) => incomplete,
         // Only a whole head is rejected, so that the result does not depend on how the bytes were split.
         Err(_) if !contains_empty_line(new) => incomplete,
         Err(_) => Head::Unrecognized,
     }
+}
+
+/// Parses a head, `None` if it is not complete. `folded`: whether a header may continue on the next line.
+fn parse(bytes: &[u8], folded: bool) -> Result<Option<Head>, httparse::Error> {
+    let mut headers = [MaybeUninit::uninit(); MAX_HEADERS];
+    let mut head = Response::new(&mut []);
+    let mut config = ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true);
+    config.allow_obsolete_multiline_headers_in_responses(folded);
+    let Status::Complete(length) = config.parse_response_with_uninit_headers(&mut head, bytes, &mut headers)? else {
+        return Ok(None);
+    };
+    Ok(Some(match head.code {
+        Some(status) if is_interim(status) => Head::Interim(length),
+        Some(status) => {
+            let mut editor = Editor::new(bytes);
+            if folded {
+                editor.unfold(length);
+            }
+            Head::Final(FinalHead::new(length, status, &head, editor))
+        }
+        None => Head::Unrecognized,
+    }))
 }
 
 fn is_interim(status: u16) -> bool {
@@ -86,68 +104,97 @@ fn contains_empty_line(bytes: &[u8]) -> bool {
 }
 
 impl FinalHead {
-    /// The final head for `head`, which was parsed from the first `length` bytes of `bytes`.
-    fn new(bytes: &[u8], length: usize, status: u16, head: &Response<'_, '_>) -> Self {
-        let body = body_length(status, head);
-        let ends_with_connection = body == BodyLength::UntilClose;
-        let switches_protocol = status == SWITCHING_PROTOCOLS;
+    /// The final head for `head`, which has this length.
+    fn new(length: usize, status: u16, head: &Response<'_, '_>, mut editor: Editor<'_>) -> Self {
         let is_http11 = head.version == Some(1);
+        let body = body_length(status, is_http11, head, &mut editor);
+        let switches_protocol = status == SWITCHING_PROTOCOLS;
+        let ends_with_connection = body == BodyLength::UntilClose;
+        if !switches_protocol {
+            // awc mistakes an offered upgrade for a completed one, and reads no body.
+            headers(head, "upgrade").for_each(|header| editor.hide(header));
+            // awc mistakes a body that ends with the connection for an empty body, unless the version is HTTP/1.0.
+            if ends_with_connection && is_http11 {
+                editor.declare_http10();
+            }
+        }
         let keeps_alive = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
-        let upgrade_at = find_upgrade(bytes.get(..length).unwrap_or_default(), head);
         Self {
             framing: Framing::of(length, body),
             reusable: !ends_with_connection && !switches_protocol && (is_http11 || keeps_alive),
-            upgrade_at: upgrade_at.filter(|_| !switches_protocol),
-            close_delimited: ends_with_connection && !switches_protocol && is_http11,
+            edits: editor.finish(),
         }
     }
 
-    /// Edits `bytes`, which begin with this head, where awc would misread it:
-    ///
-    /// - awc mistakes an offered upgrade for a completed one, and reads no body. The header is renamed.
-    /// - awc mistakes a body that ends with the connection for an empty body, unless the version is HTTP/1.0.
+    /// Edits `bytes`, which begin with this head, where awc would misread it. No edit changes the length.
     pub fn patch(&self, bytes: &mut [u8]) {
-        if let Some(initial) = self.upgrade_at.and_then(|offset| bytes.get_mut(offset)) {
-            *initial = b'x';
+        self.edits.iter().for_each(|edit| edit.apply(bytes));
+    }
+}
+
+/// The length of the body (RFC 9112, 6.3), with edits where awc would not find it.
+fn body_length(status: u16, is_http11: bool, head: &Response<'_, '_>, editor: &mut Editor<'_>) -> BodyLength {
+    // Only HTTP/1.1 has transfer codings. awc ignores them in HTTP/1.0, too.
+    let codings = is_http11.then(|| transfer_codings(head)).flatten();
+    match codings {
+        Some(TransferCodings::EndChunked) => {
+            editor.keep_last_item(head, "transfer-encoding");
+            headers(head, "content-length")
+                .skip(1)
+                .for_each(|header| editor.hide(header));
+            return BodyLength::Chunked;
         }
-        if self.close_delimited
-            && let Some(minor_version) = bytes.get_mut("HTTP/1.".len())
-        {
-            *minor_version = b'0';
+        Some(TransferCodings::EndOtherwise) => {
+            headers(head, "transfer-encoding").for_each(|header| editor.hide(header));
+            headers(head, "content-length").for_each(|header| editor.hide(header));
+            return BodyLength::UntilClose;
+        }
+        None => {}
+    }
+    let has_no_body = matches!(status, 204 | 304);
+    let mut lengths = items(head, "content-length").peekable();
+    match lengths.peek() {
+        None if has_no_body => BodyLength::Known(0),
+        None => BodyLength::UntilClose,
+        Some(_) if has_no_body => BodyLength::Invalid,
+        Some(first) => {
+            let first = *first;
+            let is_valid = first.bytes().all(|byte| byte.is_ascii_digit()) && lengths.all(|length| length == first);
+            match first.parse() {
+                Ok(length) if is_valid => {
+                    editor.keep_last_item(head, "content-length");
+                    BodyLength::Known(length)
+                }
+                Ok(_) | Err(_) => BodyLength::Invalid,
+            }
         }
     }
 }
 
-fn body_length(status: u16, head: &Response<'_, '_>) -> BodyLength {
-    if header(head, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
-        return BodyLength::Chunked;
-    }
-    let has_no_body = matches!(status, 204 | 304);
-    match header(head, "content-length") {
-        None if has_no_body => BodyLength::Known(0),
-        None => BodyLength::UntilClose,
-        Some(_) if has_no_body => BodyLength::Invalid,
-        Some(length) => length.parse().map_or(BodyLength::Invalid, BodyLength::Known),
+/// The transfer codings of a body, by the last of them.
+enum TransferCodings {
+    EndChunked,
+    /// The body ends with the connection.
+    EndOtherwise,
+}
+
+/// The transfer codings that the head declares. `identity`, which older servers send, is none.
+fn transfer_codings(head: &Response<'_, '_>) -> Option<TransferCodings> {
+    headers(head, "transfer-encoding").next()?;
+    let codings: Vec<_> = items(head, "transfer-encoding").collect();
+    let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
+    match codings.as_slice() {
+        [before @ .., last] if is_chunked(last) && !before.iter().any(|coding| is_chunked(coding)) => {
+            Some(TransferCodings::EndChunked)
+        }
+        [coding] if coding.eq_ignore_ascii_case("identity") => None,
+        _ => Some(TransferCodings::EndOtherwise),
     }
 }
 
 /// The trimmed value of the first header of this name, if it is text.
-fn header<'a>(head: &'a Response<'_, '_>, name: &str) -> Option<&'a str> {
-    let mut headers = head.headers.iter();
-    let header = headers.find(|header| header.name.eq_ignore_ascii_case(name))?;
-    str::from_utf8(header.value).ok().map(str::trim)
-}
-
-/// The offset of the first `Upgrade` header in the bytes of a head. A head that was parsed has a header in each line but
-/// the first.
-fn find_upgrade(bytes: &[u8], head: &Response<'_, '_>) -> Option<usize> {
-    // Nearly all responses have none, so the lines are not searched for it.
-    let is_upgrade = |name: &[u8]| name.trim_ascii_end().eq_ignore_ascii_case(b"upgrade");
-    head.headers.iter().find(|header| is_upgrade(header.name.as_bytes()))?;
-    let has_name = |line: &[u8]| line.split(|&byte| byte == b':').next().is_some_and(is_upgrade);
-    let lines = bytes.split_inclusive(|&byte| byte == b'\n');
-    let offset = lines.take_while(|line| !has_name(line)).map(<[u8]>::len).sum();
-    (offset < bytes.len()).then_some(offset)
+fn header<'a>(head: &'a Response<'_, '_>, name: &'a str) -> Option<&'a str> {
+    str::from_utf8(headers(head, name).next()?.value).ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -167,8 +214,7 @@ mod tests {
         Head::Final(FinalHead {
             framing,
             reusable,
-            upgrade_at: None,
-            close_delimited: false,
+            edits: Vec::new(),
         })
     }
 
@@ -204,6 +250,115 @@ mod tests {
             parse_head(chunked.as_bytes(), 0),
             final_head(Framing::Chunks([0; 5]), true)
         );
+    }
+
+    /// The framing of a head, and the head as awc sees it, with `|` for a line end.
+    fn read(headers: &str) -> (Framing, String) {
+        let bytes = format!("HTTP/1.1 200 OK|{headers}||").replace('|', "\r\n");
+        let Head::Final(head) = parse_head(bytes.as_bytes(), 0) else {
+            panic!("{headers:?} is not a head");
+        };
+        let seen = patched(&bytes).replace("\r\n", "|");
+        (head.framing, seen)
+    }
+
+    #[test]
+    fn a_body_is_chunked_if_that_is_the_last_of_its_codings() {
+        for (headers, seen) in [
+            ("transfer-encoding: gzip, chunked", "transfer-encoding:       chunked"),
+            ("Transfer-Encoding: gzip,Chunked", "Transfer-Encoding:      Chunked"),
+            ("transfer-encoding: chunked,", "transfer-encoding: chunked "),
+            ("transfer-encoding: ,, chunked , ", "transfer-encoding:    chunked   "),
+            (
+                "transfer-encoding: gzip|x: y|transfer-encoding: chunked",
+                "xransfer-encoding: gzip|x: y|transfer-encoding: chunked",
+            ),
+            (
+                "transfer-encoding: chunked|transfer-encoding: ",
+                "transfer-encoding: chunked|xransfer-encoding: ",
+            ),
+            (
+                "transfer-encoding: gzip,|\tchunked",
+                "transfer-encoding:        \tchunked",
+            ),
+            (
+                "content-length: 5|content-length: 6|transfer-encoding: gzip, chunked",
+                "content-length: 5|xontent-length: 6|transfer-encoding:       chunked",
+            ),
+        ] {
+            let seen = format!("HTTP/1.1 200 OK|{seen}||");
+            // In a value, awc sees a tab as a blank.
+            let (framing, read) = read(headers);
+            assert_eq!(
+                (framing, read.replace('\t', " ")),
+                (Framing::Chunks([0; 5]), seen.replace('\t', " "))
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_with_another_last_coding_ends_with_the_connection() {
+        for coding in [
+            "gzip",
+            "chunked, gzip",
+            "chunked, chunked",
+            "chunked;q=1",
+            "identity, gzip",
+            "",
+        ] {
+            let (framing, seen) = read(&format!("transfer-encoding: {coding}|content-length: 5"));
+            assert_eq!(framing, Framing::Unknown, "{coding}");
+            let expected = format!("HTTP/1.0 200 OK|xransfer-encoding: {coding}|xontent-length: 5||");
+            assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn equal_lengths_are_one_length() {
+        for (headers, seen) in [
+            (
+                "content-length: 5|content-length: 5",
+                "xontent-length: 5|content-length: 5",
+            ),
+            ("content-length: 5, 5", "content-length:    5"),
+            (
+                "content-length: 5|x: y|Content-Length: 5,5,",
+                "xontent-length: 5|x: y|Content-Length:   5 ",
+            ),
+            (
+                "transfer-encoding: identity|content-length: 5",
+                "transfer-encoding: identity|content-length: 5",
+            ),
+        ] {
+            let length = format!("HTTP/1.1 200 OK|{headers}||").replace('|', "\r\n").len() as u64;
+            let expected = (Framing::Bytes(length + 5), format!("HTTP/1.1 200 OK|{seen}||"));
+            assert_eq!(read(headers), expected);
+        }
+    }
+
+    #[test]
+    fn different_lengths_are_left_to_awc() {
+        for headers in [
+            "content-length: 5|content-length: 6",
+            "content-length: 5, 6",
+            "content-length: 5|content-length: 05",
+            "content-length: +5",
+            "content-length: -5",
+            "content-length: 18446744073709551616",
+        ] {
+            assert_eq!(
+                read(headers),
+                (Framing::Unknown, format!("HTTP/1.1 200 OK|{headers}||"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_that_continues_on_the_next_line_is_joined() {
+        let (framing, seen) = read("content-length:|  5|x-trace: a|\tb|y: c| |z: d");
+        let expected = "HTTP/1.1 200 OK|content-length:    5|x-trace: a  \tb|y: c   |z: d||";
+        let length = expected.replace('|', "\r\n").len() as u64;
+        assert_eq!((framing, &*seen), (Framing::Bytes(length + 5), expected));
     }
 
     #[test]
@@ -262,7 +417,7 @@ mod tests {
     fn an_upgrade_that_is_only_offered_is_hidden() {
         let head = |name| {
             format!(
-                "HTTP/1.1 426 Upgrade\r\nx-upgrade: upgrade:\r\n{name}: h2\r\nupgrade: b\r\ncontent-length: 0\r\n\r\nupgrade:"
+                "HTTP/1.1 426 Upgrade\r\nx-upgrade: upgrade:\r\n{name}: h2\r\nx-b: b\r\ncontent-length: 0\r\n\r\nupgrade:"
             )
         };
         for (name, hidden) in [

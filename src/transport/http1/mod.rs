@@ -2,6 +2,8 @@
 //!
 //! - Interim responses (1xx, except 101) are removed. awc takes one for the final response, and would give the real
 //!   response, which follows, to the next request on the connection.
+//! - Lists that awc rejects are reduced to the item that counts: `Transfer-Encoding: gzip, chunked`, and the same
+//!   `Content-Length` twice. A header that continues on the next line is joined.
 //! - A body that ends when the connection closes is declared as a body of HTTP/1.0, which awc reads correctly.
 //! - A response that arrives before the request was sent completely, and is not a 2xx, ends the sending, so that awc
 //!   reads the response.
@@ -9,6 +11,7 @@
 //! - An idle connection that the platform has closed, or on which it has sent anything, fails the next request with
 //!   `Stale` before a byte of the request is sent.
 
+mod edit;
 mod exchange;
 mod framing;
 mod head;
@@ -46,6 +49,8 @@ pub(crate) struct Stale;
 pub(crate) struct Http1Stream {
     stream: Stream,
     state: ExchangeState,
+    /// Whether a part of a request was sent, and the head of its response is not complete.
+    unanswered: bool,
 }
 
 impl Http1Stream {
@@ -53,7 +58,12 @@ impl Http1Stream {
         Self {
             stream,
             state: ExchangeState::new(),
+            unanswered: false,
         }
+    }
+
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -83,6 +93,7 @@ impl Http1Stream {
                 return Poll::Ready(Ok(false));
             }
             self.state.advance_head(chunk.filled());
+            self.unanswered &= matches!(self.state, ExchangeState::AwaitingHead(_));
         }
         Poll::Ready(Ok(true))
     }
@@ -172,6 +183,7 @@ impl AsyncWrite for Http1Stream {
         if let Err(stale) = this.begin_exchange() {
             return Poll::Ready(Err(io::Error::other(stale)));
         }
+        this.unanswered |= matches!(this.state, ExchangeState::AwaitingHead(_));
         this.poll_until_refused(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
     }
 
