@@ -64,7 +64,10 @@ impl Proxy {
             Some(list) => list.to_owned(),
             None => set(&["no_proxy", "NO_PROXY"]).unwrap_or_default().1,
         };
-        if platform.host().is_none_or(|host| is_exempt(&host, &exemptions)) {
+        if platform
+            .host()
+            .is_none_or(|host| is_exempt(&host, platform.port_or_known_default(), &exemptions))
+        {
             return Ok(None);
         }
         match choice {
@@ -93,15 +96,30 @@ impl Proxy {
 
     /// `[http[s]://][user:password@]host[:port]`. An error does not quote the text, since it may contain a password.
     fn parse(text: &str) -> Result<Self, &'static str> {
+        // The parser, which is made for browsers, would take the backslash of a domain user for the end of the host, and
+        // leave out the other characters.
+        if text.contains('\\') {
+            return Err("contains a backslash: write the user as `DOMAIN%5Cuser`");
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("contains whitespace or a control character");
+        }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
             "https" => true,
             _ => return Err("has a scheme other than http and https"),
         };
+        let (authority, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if after.contains('@') {
+            return Err("has a user or password with `/`, `?` or `#`, which must be percent-encoded");
+        }
+        let host_and_port = authority.rsplit('@').next().unwrap_or_default();
+        if host_and_port.is_empty() || host_and_port.starts_with(':') {
+            return Err("has no host");
+        }
         let url = Url::parse(&format!("{scheme}://{rest}")).map_err(|_| "is not a URL")?;
         let host = url.host().ok_or("has no host")?.to_owned();
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let port = match url.port() {
             Some(0) => return Err("has a port out of range"),
             Some(port) => port,
@@ -126,23 +144,42 @@ impl Proxy {
     }
 }
 
-/// Whether `host` is on loopback or matches an entry of the list: a name with its subdomains, an address, a network, or
-/// `*` for all hosts.
-fn is_exempt(host: &Host<&str>, list: &str) -> bool {
-    if is_loopback(host) || list.trim() == "*" {
+/// Whether `host` is on loopback or matches an entry of the list: a name with its subdomains, `*.` and a name for its
+/// subdomains alone, an address, a network, or `*` for all hosts. An entry other than a network may have a port.
+fn is_exempt(host: &Host<&str>, port: Option<u16>, list: &str) -> bool {
+    if is_loopback(host) {
         return true;
     }
-    let mut entries = list
-        .split(|c: char| c == ',' || c.is_whitespace())
-        .filter(|entry| !entry.is_empty());
-    entries.any(|entry| match host {
+    let entries = list.split(|c: char| c == ',' || c.is_whitespace());
+    let mut entries = entries.filter(|entry| !entry.is_empty());
+    entries.any(|entry| entry == "*" || matches_entry(host, port, entry))
+}
+
+fn matches_entry(host: &Host<&str>, port: Option<u16>, entry: &str) -> bool {
+    let (entry, entry_port) = split_port(entry);
+    if entry_port.is_some_and(|entry_port| entry_port.parse().ok() != port) {
+        return false;
+    }
+    match host {
         Host::Domain(name) => {
-            let entry = entry.strip_prefix('.').unwrap_or(entry);
-            is_same_or_subdomain(name.trim_end_matches('.'), entry.trim_end_matches('.'))
+            let (entry, is_included) = match entry.strip_prefix("*.") {
+                Some(entry) => (entry, false),
+                None => (entry.strip_prefix('.').unwrap_or(entry), true),
+            };
+            let (name, entry) = (name.trim_end_matches('.'), entry.trim_end_matches('.'));
+            is_same_or_subdomain(name, entry) && (is_included || name.len() > entry.len())
         }
         Host::Ipv4(address) => contains_address(entry, IpAddr::V4(*address)),
-        Host::Ipv6(address) => contains_address(entry, IpAddr::V6(*address)),
-    })
+        Host::Ipv6(address) => contains_address(entry, address.to_canonical()),
+    }
+}
+
+/// An entry without its port, and the port. An IPv6 address with a port is in brackets.
+fn split_port(entry: &str) -> (&str, Option<&str>) {
+    match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (entry, None),
+    }
 }
 
 fn is_same_or_subdomain(name: &str, entry: &str) -> bool {
@@ -168,7 +205,7 @@ fn contains_address(entry: &str, address: IpAddr) -> bool {
         return false;
     };
     let Some(bits) = bits else {
-        return network == address;
+        return network.to_canonical() == address;
     };
     let (network, address, width) = match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -296,7 +333,22 @@ mod tests {
             ("https://example.com", ".", false),
             ("https://example.com", "*", true),
             ("https://example.com", " * ", true),
+            ("https://example.com", "other.org,*", true),
             ("https://example.com", "*.example.com", false),
+            ("https://a.example.com", "*.example.com", true),
+            ("https://a.b.example.com", "*.EXAMPLE.com.", true),
+            ("https://badexample.com", "*.example.com", false),
+            ("https://example.com", "*.", false),
+            ("https://example.com", "*example.com", false),
+            ("https://example.com", "example.com:443", true),
+            ("https://a.example.com", "*.example.com:443", true),
+            ("https://a.example.com", ".example.com:443", true),
+            ("https://example.com:8443", "example.com:8443", true),
+            ("https://example.com", "example.com:8443", false),
+            ("http://example.com", "example.com:443", false),
+            ("https://example.com", "example.com:", false),
+            ("https://example.com", "example.com:x", false),
+            ("https://example.com", ":443", false),
             ("https://10.1.2.3", "10.1.2.3", true),
             ("https://10.1.2.3", "10.1.2", false),
             ("https://10.1.2.3", "10.0.0.0/8", true),
@@ -307,6 +359,13 @@ mod tests {
             ("https://10.1.2.3", "10.1.2.3/33", false),
             ("https://10.1.2.3", "10.0.0.0/x", false),
             ("https://10.1.2.3", "::/0", false),
+            ("https://10.1.2.3", "10.1.2.3:443", true),
+            ("https://10.1.2.3", "10.1.2.3:80", false),
+            ("https://10.1.2.3", "::ffff:10.1.2.3", true),
+            ("https://[::ffff:10.1.2.3]", "10.1.2.3", true),
+            ("https://[::ffff:10.1.2.3]", "10.0.0.0/8", true),
+            ("https://[2001:db8::1]", "[2001:db8::1]:443", true),
+            ("https://[2001:db8::1]", "[2001:db8::1]:80", false),
             ("https://[2001:db8::1]", "2001:db8::1", true),
             ("https://[2001:db8::1]", "[2001:db8::1]", true),
             ("https://[2001:db8::1]", "2001:db8::/32", true),
@@ -360,7 +419,35 @@ mod tests {
     fn an_invalid_proxy_url_is_rejected_without_being_quoted() {
         for (text, reason) in [
             ("socks5://s3cret@proxy", "has a scheme other than http and https"),
-            ("http://s3cret@", "is not a URL"),
+            ("http://s3cret@", "has no host"),
+            ("http://:3128", "has no host"),
+            ("http://user:s3cret@:3128", "has no host"),
+            ("http:///proxy:3128", "has no host"),
+            ("http://", "has no host"),
+            (
+                r"http://CORP\user:s3cret@proxy:3128",
+                r"contains a backslash: write the user as `DOMAIN%5Cuser`",
+            ),
+            (
+                r"http:\\proxy:3128",
+                r"contains a backslash: write the user as `DOMAIN%5Cuser`",
+            ),
+            (
+                "http://user:s3 cret@proxy",
+                "contains whitespace or a control character",
+            ),
+            (
+                "http://user:s3\ncret@proxy",
+                "contains whitespace or a control character",
+            ),
+            (
+                "http://user:80/s3cret@proxy:3128",
+                "has a user or password with `/`, `?` or `#`, which must be percent-encoded",
+            ),
+            (
+                "http://user:8#s3cret@proxy:3128",
+                "has a user or password with `/`, `?` or `#`, which must be percent-encoded",
+            ),
             ("http://s3cret@proxy:99999", "is not a URL"),
             ("s3cret@proxy:0", "has a port out of range"),
         ] {
