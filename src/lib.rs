@@ -89,6 +89,7 @@
 
 // One block per floor, the lowest first. A module uses modules on lower floors, and those that `FLOORS` in
 // `tests/tidy.rs` lists before it on its own floor.
+mod blocking;
 mod call_id;
 mod clock;
 mod error;

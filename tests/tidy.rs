@@ -17,6 +17,7 @@ use std::{
 const FLOORS: [&[&str]; 8] = [
     &[
         "util",
+        "blocking",
         "label",
         "seconds",
         "clock",

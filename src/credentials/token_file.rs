@@ -1,13 +1,12 @@
 //! A provider that reads the token file of a worker's daemon.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use actix_rt::task::spawn_blocking;
 use futures_util::future::LocalBoxFuture;
 use log::{info, warn};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -20,7 +19,10 @@ use super::{
     provider::{BoxError, CredentialProvider},
     runtime_credentials::RuntimeCredentials,
 };
-use crate::util::chain;
+use crate::{blocking::BlockingPool, util::chain};
+
+/// Not the runtime's pool: a disk that hangs must not keep the process alive.
+static THREADS: BlockingPool = BlockingPool::new("result-poster-file");
 
 /// The longest prefix of the file that is read. A token file is much shorter.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -35,7 +37,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 /// | `runtimeToken`, or else `runtimeJwt` | the token |
 /// | `runtimeTokenExpiresAt` | when the token expires: RFC 3339, or a Unix time in seconds or milliseconds; default: unknown |
 ///
-/// - The file is read before each attempt, on a thread for blocking work. A new token or worker id is used from the
+/// - The file is read before each attempt, on a thread of its own, which never keeps the process alive. A new token or worker id is used from the
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
 /// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
 /// - If other users may read the file, the log has one warning.
@@ -43,8 +45,8 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///
 /// # Errors
 ///
-/// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing or
-/// malformed and has not been valid before. A `runtimeTokenExpiresAt` of any type that can't be read, or that is before
+/// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing, malformed or
+/// no regular file, and has not been valid before. A `runtimeTokenExpiresAt` of any type that can't be read, or that is before
 /// the year 2000, is unknown: the token is used.
 ///
 /// ```
@@ -86,6 +88,8 @@ struct Content {
 enum TokenFileError {
     #[error("failed to read token file {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    #[error("token file {} is not a regular file", .0.display())]
+    NotRegular(PathBuf),
     // Without serde's own message, which may quote the token.
     #[error("token file {} does not contain a runtime token as JSON", .0.display())]
     Malformed(PathBuf),
@@ -106,7 +110,7 @@ impl CredentialProvider for RuntimeTokenFile {
     fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, BoxError>> {
         let file = Arc::clone(&self.0);
         // A slow disk must not block the arbiter.
-        Box::pin(async move { spawn_blocking(move || file.read()).await? })
+        Box::pin(async move { THREADS.run(move || file.read()).await? })
     }
 
     fn may_be_cached(&self) -> bool {
@@ -141,7 +145,10 @@ impl TokenFile {
 
     fn read_now(&self, history: &mut ReadHistory) -> Result<RuntimeCredentials, TokenFileError> {
         let failed = |error| TokenFileError::Read(self.path.clone(), error);
-        let file = File::open(&self.path).map_err(failed)?;
+        let file = open_without_waiting(&self.path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(TokenFileError::NotRegular(self.path.clone()));
+        }
         if !history.permissions_logged && is_readable_by_others(&file) {
             warn!(
                 "token file {} is readable by other users: chmod 600",
@@ -153,6 +160,14 @@ impl TokenFile {
         file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
         parse(&bytes).ok_or_else(|| TokenFileError::Malformed(self.path.clone()))
     }
+}
+
+/// Opens a file for reading. A FIFO without a writer is opened at once, instead of when there is one.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.read(true).open(path)
 }
 
 /// Parses the content of a token file. The first token that is not empty counts.

@@ -30,6 +30,7 @@ use crate::{
 /// | `proxy`, `proxy_exemptions` | from the environment |
 /// | `add_root_certificates_pem`, `client_certificate_pem`, `customize_client` | none |
 /// | `user_agent` | `result-poster/<version>` |
+/// | `without_keep_alive` | connections are kept for 4 s |
 /// | `clock` | the system clock |
 /// | `outbox` | none |
 ///
@@ -61,6 +62,7 @@ pub struct OptionsBuilder {
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) user_agent: String,
+    pub(super) keep_alive: bool,
     pub(super) proxy: ProxyChoice,
     pub(super) proxy_exemptions: Option<String>,
     pub(super) root_certificates: Vec<Vec<u8>>,
@@ -88,6 +90,7 @@ impl OptionsBuilder {
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
             user_agent: concat!("result-poster/", env!("CARGO_PKG_VERSION")).to_owned(),
+            keep_alive: true,
             proxy: ProxyChoice::Environment,
             proxy_exemptions: None,
             root_certificates: Vec::new(),

@@ -16,7 +16,9 @@ impl OptionsBuilder {
         self
     }
 
-    /// The time limit of a new connection: DNS, TCP (each address has its share), proxy and TLS. For a platform that
+    /// The time limit of a new connection: DNS, TCP, proxy and TLS. If the name has several addresses, each is tried as
+    /// soon as the one before has failed or has not answered for 250 ms; an address that accepted a connection and then
+    /// failed is tried last for 5 min. For a platform that
     /// speaks only HTTP/2, the TLS handshake has a second limit of the same length. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -29,8 +31,17 @@ impl OptionsBuilder {
         self
     }
 
+    /// Uses each connection for one request, which says so (`Connection: close`): for a platform or a load balancer that
+    /// closes idle connections without a word, or balances by connection. Default: a connection is kept for 4 s after
+    /// its last response.
+    pub fn without_keep_alive(mut self) -> Self {
+        self.keep_alive = false;
+        self
+    }
+
     /// Uses this forward proxy, `[http[s]://][user:password@]host[:port]`: a `CONNECT` tunnel for an `https` platform,
-    /// so that the proxy sees nothing of the requests. The default port is 1080, or 443 with `https`. A platform on
+    /// so that the proxy sees nothing of the requests. In user and password, special characters are percent-encoded, such as
+    /// the backslash of a domain user: `DOMAIN%5Cuser`. The default port is 1080, or 443 with `https`. A platform on
     /// loopback is always reached directly.
     ///
     /// Default: the proxy of the environment, by curl's rules: `https_proxy` (`http_proxy` for an `http` platform) or
@@ -47,9 +58,10 @@ impl OptionsBuilder {
         self
     }
 
-    /// The hosts that are reached without a proxy, separated by commas: names (`example.com` includes
-    /// `app.example.com`), addresses, networks (`10.0.0.0/8`), or `*` for all. Default: `no_proxy` or `NO_PROXY` of the
-    /// environment.
+    /// The hosts that are reached without a proxy, separated by commas: names (`example.com` and `.example.com` include
+    /// `app.example.com`; `*.example.com` means the subdomains alone), addresses, networks (`10.0.0.0/8`), or `*` for all.
+    /// A name or an address may have a port (`example.com:8443`), and then applies to that port of the platform alone.
+    /// Default: `no_proxy` or `NO_PROXY` of the environment.
     pub fn proxy_exemptions(mut self, list: impl Into<String>) -> Self {
         self.proxy_exemptions = Some(list.into());
         self

@@ -1,6 +1,9 @@
 //! The checks of `OptionsBuilder::build`, a group of options at a time.
 
-use std::{env, sync::Arc};
+use std::{
+    env,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use awc::http::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,7 +15,7 @@ use crate::{
     credentials::{CredentialConfig, RuntimeCredentials},
     error::OptionsError,
     message::is_path_segment,
-    transport::{Proxy, TransportConfig, Upstream, is_loopback, tls_config},
+    transport::{FailedAddresses, Proxy, TransportConfig, Upstream, is_loopback, tls_config},
 };
 
 const MAX_CONNECTIONS: usize = 1_000_000;
@@ -176,6 +179,9 @@ impl OptionsBuilder {
             proxy,
             proxy_tls: proxy_tls.map(Arc::new),
             connect_timeout: self.connect_timeout,
+            attempt_timeout: self.timeout,
+            failed_addresses: FailedAddresses::default(),
+            descriptors_exhausted: AtomicBool::default(),
         };
         Ok(TransportConfig {
             upstream: Arc::new(upstream),
@@ -183,6 +189,7 @@ impl OptionsBuilder {
             timeout: self.timeout,
             max_connections: self.limits.max_in_flight.saturating_add(1),
             user_agent,
+            keep_alive: self.keep_alive,
             customize_client: self.customize_client.clone(),
         })
     }

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     panic::catch_unwind,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -64,9 +65,10 @@ impl HttpClient {
         let mut may_switch_protocol = true;
         loop {
             let protocol = self.protocol.get();
-            let client = self.client(protocol);
+            let (client, answered) = self.client(protocol);
             match self.start(&client, request, protocol).await {
                 Ok(response) => {
+                    answered.set(true);
                     if protocol == Protocol::Http2 && response.version() != Version::HTTP_2 {
                         // The platform selected no protocol by ALPN, which means HTTP/1.1.
                         self.protocol.set(Protocol::Http1);
@@ -113,6 +115,9 @@ impl HttpClient {
         // The limit on a body applies to the bytes that are sent, and a feature that another crate enables could make
         // awc decompress them.
         let mut post = client.post(uri).no_decompress();
+        if !self.config.keep_alive {
+            post = post.force_close();
+        }
         let headers = post.headers_mut();
         for (name, value) in request.headers {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
@@ -138,20 +143,26 @@ impl HttpClient {
         Ok(post)
     }
 
-    fn client(&self, protocol: Protocol) -> Client {
-        match protocol {
+    /// The client for this protocol, and whether the platform has answered on its connection, which is not tracked for
+    /// HTTP/1.1: there, the connection knows.
+    fn client(&self, protocol: Protocol) -> (Client, Rc<Cell<bool>>) {
+        let answered = Rc::default();
+        let client = match protocol {
             Protocol::Http1 => {
                 let mut client = self.http1.borrow_mut();
-                client.get_or_insert_with(|| self.build_client(protocol)).clone()
+                client
+                    .get_or_insert_with(|| self.build_client(protocol, &answered))
+                    .clone()
             }
             // A client for each request, and with it a connection. awc would share a connection: it does not notice
             // when one has ended, and a request that is dropped while its body is sent on a shared one makes its h2
             // panic in a way that aborts the process (<https://github.com/hyperium/h2/issues/607>).
-            Protocol::Http2 => self.build_client(protocol),
-        }
+            Protocol::Http2 => self.build_client(protocol, &answered),
+        };
+        (client, answered)
     }
 
-    fn build_client(&self, protocol: Protocol) -> Client {
+    fn build_client(&self, protocol: Protocol, answered: &Rc<Cell<bool>>) -> Client {
         let upstream = &self.config.upstream;
         // Where another crate has enabled awc's root features, awc's builder begins with its own TLS configuration. It
         // panics if the build has two providers and the process has chosen none.
@@ -163,6 +174,7 @@ impl HttpClient {
             .connector(Dialer {
                 upstream: Arc::clone(upstream),
                 protocol,
+                answered: Rc::clone(answered),
             })
             .limit(self.config.max_connections)
             // Never reached: the limit on connecting is shorter, and its error names the phase.
@@ -192,13 +204,14 @@ fn sensitive(secret: String) -> Result<HeaderValue, HttpError> {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::sync::atomic::AtomicBool;
 
     use bytes::Bytes;
     use url::Host;
 
     use super::{
         super::{
+            addresses::FailedAddresses,
             connect::Upstream,
             proxy::{Proxy, ProxyChoice},
         },
@@ -217,11 +230,15 @@ mod tests {
                 proxy,
                 proxy_tls: None,
                 connect_timeout: Duration::from_secs(1),
+                attempt_timeout: Duration::from_secs(1),
+                failed_addresses: FailedAddresses::default(),
+                descriptors_exhausted: AtomicBool::default(),
             }),
             authority: HeaderValue::from_static("platform.test"),
             timeout: Duration::from_secs(1),
             max_connections: 1,
             user_agent: HeaderValue::from_static("test"),
+            keep_alive: true,
             customize_client: None,
         })
     }
@@ -239,7 +256,7 @@ mod tests {
             status_decides: true,
             phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
         };
-        let awc_client = client.client(Protocol::Http1);
+        let (awc_client, _) = client.client(Protocol::Http1);
         let post = client.build_request(&awc_client, &request, Protocol::Http1).unwrap();
         let credentials = client.config.proxy_credentials().unwrap();
         for (name, secret) in [

@@ -28,6 +28,8 @@ pub(crate) struct TransportConfig {
     /// One for each attempt that may be in flight, so that none waits inside the client, and one for `RefreshEndpoint`.
     pub(crate) max_connections: usize,
     pub(crate) user_agent: HeaderValue,
+    /// Whether a connection is used for several requests.
+    pub(crate) keep_alive: bool,
     pub(crate) customize_client: Option<CustomizeClient>,
 }
 
@@ -72,6 +74,7 @@ impl fmt::Debug for TransportConfig {
             .field("timeout", &self.timeout)
             .field("max_connections", &self.max_connections)
             .field("user_agent", &self.user_agent)
+            .field("keep_alive", &self.keep_alive)
             .field("customize_client", &self.customize_client.is_some())
             .finish()
     }

@@ -1,27 +1,43 @@
 //! Opening a connection to the platform: DNS, TCP, proxy and TLS, with one limit.
 
-use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use log::warn;
 
 use rustls::{
     AlertDescription, ClientConfig,
     pki_types::{IpAddr, ServerName},
 };
 use thiserror::Error;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 use url::Host;
 
 use super::{
+    addresses::{FailedAddresses, connect_to_any},
+    deadline::within,
+    descriptors,
     proxy::Proxy,
+    resolver,
     stream::{RecordCounter, Stream},
+    tls_fault::TlsFault,
     tunnel::open_tunnel,
 };
+use crate::util::ignore_panic;
+
+/// How long a process without a free file descriptor waits before it tries again.
+const DESCRIPTOR_WAIT: Duration = Duration::from_millis(100);
 
 /// The platform's address, and the way to it.
-#[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) host: Host<String>,
     pub(crate) port: u16,
@@ -32,6 +48,11 @@ pub(crate) struct Upstream {
     pub(crate) proxy_tls: Option<Arc<ClientConfig>>,
     /// The limit on all steps together.
     pub(crate) connect_timeout: Duration,
+    /// The limit on an attempt, in which a connection waits for a file descriptor.
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) failed_addresses: FailedAddresses,
+    /// Whether the process has no file descriptor left, and the log says so.
+    pub(crate) descriptors_exhausted: AtomicBool,
 }
 
 /// The step in which a connection failed.
@@ -84,9 +105,37 @@ pub(crate) fn is_alpn_rejection(error: &io::Error) -> bool {
     alert == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
 }
 
-/// Opens a connection to the platform, through the proxy if there is one, with `tls` on top.
+/// Opens a connection to the platform, through the proxy if there is one, with `tls` on top. If the process has no file
+/// descriptor left, this is tried again until the attempt's deadline.
 pub(crate) async fn connect(upstream: &Upstream, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
-    connect_with(upstream, tls, resolve).await
+    let started = Instant::now();
+    loop {
+        let error = match connect_with(upstream, tls, resolve).await {
+            Ok(stream) => {
+                upstream.descriptors_exhausted.store(false, Ordering::Relaxed);
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        let is_exhausted = source(&error).is_some_and(descriptors::are_exhausted);
+        // The error names the cause, which the attempt's own deadline would not.
+        let is_over = started.elapsed().saturating_add(2 * DESCRIPTOR_WAIT) >= upstream.attempt_timeout;
+        if is_exhausted && !upstream.descriptors_exhausted.swap(true, Ordering::Relaxed) {
+            ignore_panic(|| {
+                warn!("no file descriptor is left for a connection; trying again until the attempt's deadline");
+            });
+        }
+        if !is_exhausted || is_over {
+            return Err(error);
+        }
+        sleep(DESCRIPTOR_WAIT).await;
+    }
+}
+
+/// The error of the step that failed.
+fn source(error: &io::Error) -> Option<&io::Error> {
+    let failed: &NotConnected = error.get_ref()?.downcast_ref()?;
+    Some(&failed.source)
 }
 
 async fn connect_with(
@@ -95,8 +144,10 @@ async fn connect_with(
     resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
 ) -> io::Result<Stream> {
     let phase = Cell::new(ConnectPhase::Dns);
+    let connected_to = Cell::new(None);
     let connecting = async {
         let mut stream = connect_tcp(upstream, resolve, &phase).await?;
+        connected_to.set(stream.tcp().peer_addr().ok());
         if let Some(proxy) = &upstream.proxy {
             stream = connect_through(proxy, upstream, stream, &phase).await?;
         }
@@ -106,10 +157,13 @@ async fn connect_with(
         }
         Ok(stream)
     };
-    timeout(upstream.connect_timeout, connecting)
-        .await
-        .unwrap_or_else(|_| Err(timed_out()))
-        .map_err(|error| NotConnected::error(phase.get(), error))
+    let connected = within(upstream.connect_timeout, connecting).await;
+    connected.unwrap_or_else(|| Err(timed_out())).map_err(|error| {
+        if let Some(address) = connected_to.get() {
+            upstream.failed_addresses.note(address);
+        }
+        NotConnected::error(phase.get(), error)
+    })
 }
 
 /// A TCP connection to the platform, or to the proxy if there is one.
@@ -118,7 +172,6 @@ async fn connect_tcp(
     resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
     phase: &Cell<ConnectPhase>,
 ) -> io::Result<Stream> {
-    let started = Instant::now();
     let (host, port) = match &upstream.proxy {
         Some(proxy) => {
             phase.set(ConnectPhase::ProxyDns);
@@ -126,15 +179,14 @@ async fn connect_tcp(
         }
         None => (&upstream.host, upstream.port),
     };
-    let addresses = resolve(host, port).await?;
-    let remaining = upstream.connect_timeout.saturating_sub(started.elapsed());
+    let addresses = upstream.failed_addresses.order(resolve(host, port).await?);
     let before_each = |address| {
         phase.set(match upstream.proxy {
             Some(_) => ConnectPhase::ProxyTcp(address),
             None => ConnectPhase::Tcp(address),
         });
     };
-    let tcp = connect_to_first(&addresses, remaining, before_each).await?;
+    let tcp = connect_to_any(&addresses, before_each).await?;
     // A body that does not fit into one packet must not wait for an acknowledgement.
     tcp.set_nodelay(true)?;
     Ok(Stream::Tcp(tcp))
@@ -163,36 +215,11 @@ async fn resolve(host: &Host<String>, port: u16) -> io::Result<Vec<SocketAddr>> 
     Ok(match host {
         Host::Ipv4(address) => vec![(*address, port).into()],
         Host::Ipv6(address) => vec![(*address, port).into()],
-        Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
+        Host::Domain(name) => {
+            let addresses = resolver::resolve(name).await?.into_iter();
+            addresses.map(|address| (address, port).into()).collect()
+        }
     })
-}
-
-/// A connection to the first of the addresses that accepts one. An address that does not answer gets half of the
-/// remaining time, so that the next ones are tried too; the last one gets all of it.
-async fn connect_to_first(
-    addresses: &[SocketAddr],
-    limit: Duration,
-    before_each: impl Fn(SocketAddr),
-) -> io::Result<TcpStream> {
-    let started = Instant::now();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for (address, addresses_after) in addresses.iter().zip((0..addresses.len()).rev()) {
-        let remaining = limit.saturating_sub(started.elapsed());
-        if remaining.is_zero() {
-            return Err(timed_out());
-        }
-        before_each(*address);
-        let share = match addresses_after {
-            0 => remaining,
-            _ => remaining.checked_div(2).unwrap_or_default(),
-        };
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = error,
-            Err(_) => failure = timed_out(),
-        }
-    }
-    Err(failure)
 }
 
 async fn handshake(config: &Arc<ClientConfig>, host: &Host<String>, stream: Stream) -> io::Result<Stream> {
@@ -203,7 +230,8 @@ async fn handshake(config: &Arc<ClientConfig>, host: &Host<String>, stream: Stre
     };
     let tls = TlsConnector::from(Arc::clone(config))
         .connect(name, RecordCounter::new(stream))
-        .await?;
+        .await
+        .map_err(TlsFault::explain)?;
     Ok(Stream::Tls(Box::new(tls)))
 }
 
@@ -226,25 +254,6 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap()
     }
 
-    /// An address that does not answer until the returned guard is dropped.
-    fn silent() -> (SocketAddr, impl Sized) {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let wait = Duration::from_millis(100);
-        let queued: Vec<_> = (0..4)
-            .map_while(|_| std::net::TcpStream::connect_timeout(&address, wait).ok())
-            .collect();
-        (address, (listener, queued))
-    }
-
-    async fn first_of(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
-        connect_to_first(addresses, Duration::from_millis(400), |_| ())
-            .await?
-            .peer_addr()
-    }
-
     fn upstream(connect_timeout: Duration) -> Upstream {
         Upstream {
             host: Host::Domain("platform.test".into()),
@@ -253,48 +262,10 @@ mod tests {
             proxy: None,
             proxy_tls: None,
             connect_timeout,
+            attempt_timeout: Duration::from_secs(30),
+            failed_addresses: FailedAddresses::default(),
+            descriptors_exhausted: AtomicBool::default(),
         }
-    }
-
-    #[actix_rt::test]
-    async fn the_first_address_that_accepts_is_used() {
-        let (good, other) = (listen(), listen());
-        let closed = address(&listen());
-        let (silent, _kept) = silent();
-        for addresses in [
-            vec![address(&good), address(&other)],
-            vec![closed, address(&good)],
-            vec![silent, address(&good)],
-            vec![silent, closed, address(&good), silent],
-        ] {
-            assert_eq!(first_of(&addresses).await.unwrap(), address(&good), "{addresses:?}");
-        }
-    }
-
-    #[actix_rt::test]
-    async fn the_failure_of_the_last_address_is_reported() {
-        let closed = address(&listen());
-        let (silent, _kept) = silent();
-        for (addresses, expected) in [
-            (vec![silent, closed], io::ErrorKind::ConnectionRefused),
-            (vec![closed, silent], io::ErrorKind::TimedOut),
-            (vec![], io::ErrorKind::NotFound),
-        ] {
-            assert_eq!(
-                first_of(&addresses).await.unwrap_err().kind(),
-                expected,
-                "{addresses:?}"
-            );
-        }
-    }
-
-    #[actix_rt::test]
-    async fn no_address_is_tried_after_the_limit() {
-        let good = listen();
-        let tried = Cell::new(false);
-        let connected = connect_to_first(&[address(&good)], Duration::ZERO, |_| tried.set(true)).await;
-        assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(!tried.get());
     }
 
     #[actix_rt::test]
@@ -325,6 +296,33 @@ mod tests {
             .unwrap();
         assert_eq!(stream.tcp().peer_addr().unwrap(), address(&good));
         assert!(stream.tcp().nodelay().unwrap());
+    }
+
+    #[actix_rt::test]
+    async fn the_next_connection_begins_with_another_address_than_the_one_that_failed() {
+        // Each listener accepts connections, and the system answers for it; nobody speaks TLS.
+        let (first, second) = (listen(), listen());
+        let addresses = vec![address(&first), address(&second)];
+        let resolve = async |_: &Host<String>, _| Ok(addresses.clone());
+        let mut silent = upstream(Duration::from_millis(50));
+        silent.tls = Some(Arc::new(crate::transport::tls_config(&[], None).unwrap()));
+        for expected in [&first, &second, &first] {
+            let error = connect_with(&silent, silent.tls.as_ref(), &resolve).await.unwrap_err();
+            assert_eq!(chain(&error), "in the TLS handshake: timed out");
+            expected.set_nonblocking(true).unwrap();
+            expected.accept().unwrap();
+            assert_eq!(expected.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_process_without_descriptors_is_reported_with_its_cause() {
+        let exhausted = async |_: &Host<String>, _| Err(io::Error::from_raw_os_error(libc::EMFILE));
+        let error = connect_with(&upstream(Duration::from_secs(5)), None, exhausted)
+            .await
+            .unwrap_err();
+        assert!(source(&error).is_some_and(descriptors::are_exhausted));
+        assert!(chain(&error).starts_with("resolving the name: "));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The connections of awc's client: opened by [`connect`], and handed to awc as an opaque type.
 
 use std::{
+    cell::Cell,
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -48,6 +51,8 @@ impl Protocol {
 pub struct Dialer {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) protocol: Protocol,
+    /// Whether the platform has answered on a connection with HTTP/2, which carries one request.
+    pub(crate) answered: Rc<Cell<bool>>,
 }
 
 impl fmt::Debug for Dialer {
@@ -64,17 +69,23 @@ impl Service<ConnectInfo<Uri>> for Dialer {
     actix_service::always_ready!();
 
     fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
-        let Self { upstream, protocol } = self.clone();
+        let Self {
+            upstream,
+            protocol,
+            answered,
+        } = self.clone();
         let uri = info.request().clone();
         Box::pin(async move {
             let connected = match protocol {
                 Protocol::Http1 => connect(&upstream, upstream.tls.as_ref())
                     .await
                     .map(|stream| Transfer::Http1(Http1Stream::new(stream))),
-                Protocol::Http2 => connect(&upstream, None).await.map(Transfer::Raw),
+                Protocol::Http2 => connect(&upstream, None)
+                    .await
+                    .map(|stream| Transfer::Raw { stream, answered }),
             };
             connected
-                .map(|transfer| Connection::new(uri, ClientConnection(Box::new(transfer))))
+                .map(|transfer| Connection::new(uri, ClientConnection::new(transfer, upstream)))
                 .map_err(DialError::Io)
         })
     }
@@ -82,63 +93,102 @@ impl Service<ConnectInfo<Uri>> for Dialer {
 
 /// A connection that a [`Dialer`] has opened. Opaque: only the client uses it.
 // Boxed, since awc moves a connection several times for each request.
-pub struct ClientConnection(Box<Transfer>);
+pub struct ClientConnection(Box<Tracked>);
+
+/// A connection that tells at its end whether its address has failed.
+struct Tracked {
+    transfer: Transfer,
+    address: Option<SocketAddr>,
+    upstream: Arc<Upstream>,
+}
 
 /// How the bytes of a connection are passed on.
 enum Transfer {
     Http1(Http1Stream),
     /// Unchanged.
-    Raw(Stream),
+    Raw {
+        stream: Stream,
+        answered: Rc<Cell<bool>>,
+    },
+}
+
+impl Transfer {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Http1(stream) => stream.tcp(),
+            Self::Raw { stream, .. } => stream.tcp(),
+        }
+    }
+
+    /// Whether a request was sent, as far as is known, and no response has begun.
+    fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Http1(stream) => stream.is_unanswered(),
+            Self::Raw { answered, .. } => !answered.get(),
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        if self.transfer.is_unanswered() {
+            self.upstream.failed_addresses.note(address);
+        } else {
+            self.upstream.failed_addresses.forgive(address);
+        }
+    }
 }
 
 impl ClientConnection {
-    fn tcp(&self) -> &TcpStream {
-        match &*self.0 {
-            Transfer::Http1(stream) => stream.tcp(),
-            Transfer::Raw(stream) => stream.tcp(),
-        }
+    fn new(transfer: Transfer, upstream: Arc<Upstream>) -> Self {
+        Self(Box::new(Tracked {
+            address: transfer.tcp().peer_addr().ok(),
+            transfer,
+            upstream,
+        }))
     }
 }
 
 impl AsyncRead for ClientConnection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.get_mut().0 {
+        match &mut self.get_mut().0.transfer {
             Transfer::Http1(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transfer::Raw(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transfer::Raw { stream, .. } => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for ClientConnection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self.get_mut().0 {
+        match &mut self.get_mut().0.transfer {
             Transfer::Http1(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transfer::Raw(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transfer::Raw { stream, .. } => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.get_mut().0 {
+        match &mut self.get_mut().0.transfer {
             Transfer::Http1(stream) => Pin::new(stream).poll_flush(cx),
-            Transfer::Raw(stream) => Pin::new(stream).poll_flush(cx),
+            Transfer::Raw { stream, .. } => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.get_mut().0 {
+        match &mut self.get_mut().0.transfer {
             Transfer::Http1(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transfer::Raw(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transfer::Raw { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
 impl ActixStream for ClientConnection {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_read_ready(self.tcp(), cx)
+        ActixStream::poll_read_ready(self.0.transfer.tcp(), cx)
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        ActixStream::poll_write_ready(self.tcp(), cx)
+        ActixStream::poll_write_ready(self.0.transfer.tcp(), cx)
     }
 }
 

@@ -1,16 +1,21 @@
 //! One attempt: one POST with one deadline, a capped body, and no redirects. Nothing outside of this module uses awc's
 //! client.
 
+mod addresses;
 mod client;
 mod config;
 mod connect;
+mod deadline;
+mod descriptors;
 mod dialer;
 pub mod http1;
 mod proxy;
 mod request;
+mod resolver;
 mod send_error;
 mod stream;
 mod tls;
+mod tls_fault;
 mod tunnel;
 
 use std::time::Duration;
@@ -23,17 +28,18 @@ use awc::{
     },
 };
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use self::client::HttpClient;
 pub use self::dialer::{ClientConnection, Dialer};
 pub(crate) use self::{
+    addresses::FailedAddresses,
     config::{CustomizeClient, TransportConfig, can_reach},
     connect::Upstream,
     proxy::{Proxy, ProxyChoice, is_loopback},
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
 };
+use self::{client::HttpClient, deadline::within};
 use crate::{error::AttemptError, redact::Redactor, verdict::Answer};
 
 /// The default deadline of an attempt.
@@ -85,12 +91,12 @@ impl Transport for HttpTransport {
         Box::pin(async move {
             let limit = self.client.config.timeout;
             let started = Instant::now();
-            let timed_out = |_| AttemptError::Timeout {
+            let timed_out = || AttemptError::Timeout {
                 limit,
                 phase: request.phase.get(),
             };
-            let head = timeout(limit, self.client.round_trip(request)).await;
-            let response = &mut head.map_err(timed_out)??.response;
+            let head = within(limit, self.client.round_trip(request)).await;
+            let response = &mut head.ok_or_else(timed_out)??.response;
             let mut answer = self.answer(request, response);
             let remaining = limit.saturating_sub(started.elapsed());
             let purpose = BodyPurpose::of(request, response);
@@ -174,7 +180,7 @@ async fn read_body(response: &mut ClientResponse, body: &mut Vec<u8>, limit: Dur
         }
         None
     };
-    timeout(limit, read)
+    within(limit, read)
         .await
         .unwrap_or(Some("the body stalled until the deadline"))
 }
