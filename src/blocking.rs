@@ -113,6 +113,7 @@ impl BlockingPool {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the numbers are small constants")]
 mod tests {
     use std::{
         sync::{

@@ -31,6 +31,8 @@ const MAILBOX_CAPACITY: usize = 16;
 /// Runs an actor and restarts it whenever it ends: after `stop`, after `terminate`, and after a panic in a handler,
 /// which [`actix::Supervisor`] does not survive. (Both are called `Supervisor`: import this one explicitly.)
 ///
+/// It works on every thread that runs an actix system (also one of `System::with_tokio_rt`) or a tokio `LocalSet`.
+///
 /// The address stays the same, and messages in the mailbox are kept. The actor may reset its state in
 /// [`Supervised::restarting`]. Futures that the actor has spawned on its context are dropped. The supervisor ends when
 /// the actor stops by its [`StopHandle`], when the last address is dropped, or after more than five restarts in ten
@@ -83,7 +85,7 @@ where
     ///
     /// # Panics
     ///
-    /// Outside of an actix system, as [`Actor::start`] does.
+    /// On a thread that runs neither an actix system nor a tokio `LocalSet`, such as under `#[tokio::main]`.
     pub fn start(create: impl FnOnce(&mut Context<A>, StopHandle) -> A) -> Addr<A> {
         let context = Context::new();
         let address = context.address();
@@ -102,6 +104,7 @@ where
     }
 
     fn run(mut context: Context<A>, create: impl FnOnce(&mut Context<A>, StopHandle) -> A) {
+        check_runtime();
         let stop = StopHandle::default();
         let actor = create(&mut context, stop.clone());
         actix_rt::spawn(Self {
@@ -118,6 +121,21 @@ where
             .retain(|restart| now.saturating_duration_since(*restart) < RESTART_WINDOW);
         self.restarts.push_back(now);
         self.restarts.len() <= MAX_RESTARTS
+    }
+}
+
+/// Panics unless a task can be spawned on this thread.
+///
+/// Checked before there is a context: a context that is dropped during a panic panics again, and the process aborts.
+#[expect(clippy::panic, reason = "as `Actor::start` does, and documented")]
+fn check_runtime() {
+    // tokio has no way to ask, other than to try.
+    let spawned = catch_unwind(|| drop(actix_rt::spawn(async {})));
+    if spawned.is_err() {
+        panic!(
+            "an actor can be started only on a thread that runs an actix system or a tokio `LocalSet`: \
+             use `#[actix_rt::main]`, `actix_rt::System::new().block_on(…)`, or `LocalSet::run_until(…)`"
+        );
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn validity(token: &str) -> Option<Validity> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the numbers are small constants")]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 

@@ -45,6 +45,7 @@ fn since(start: SystemTime, end: SystemTime) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the numbers are small constants")]
 mod tests {
     use std::time::UNIX_EPOCH;
 

@@ -204,7 +204,6 @@ impl CacheState {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
 mod tests {
     use super::*;
     use crate::clock::Clock;

@@ -52,7 +52,8 @@ impl ResultPoster {
     ///
     /// # Panics
     ///
-    /// Outside of an actix system. The process then aborts, since dropping the context panics again.
+    /// On a thread that runs neither an actix system nor a tokio `LocalSet`, such as under `#[tokio::main]`; see
+    /// [`Supervisor`].
     #[must_use]
     pub fn start_supervised(options: Options) -> Addr<Self> {
         Supervisor::start(|_, stop| Self::from_parts(options.into_parts(), stop))

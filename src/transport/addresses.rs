@@ -114,6 +114,7 @@ fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the numbers are small constants")]
 mod tests {
     use std::{cell::RefCell, net::TcpListener};
 

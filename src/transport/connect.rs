@@ -37,6 +37,9 @@ use crate::util::ignore_panic;
 /// How long a process without a free file descriptor waits before it tries again.
 const DESCRIPTOR_WAIT: Duration = Duration::from_millis(100);
 
+/// How long before its attempt's deadline it gives up.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
 /// The platform's address, and the way to it.
 pub(crate) struct Upstream {
     pub(crate) host: Host<String>,
@@ -118,8 +121,8 @@ pub(crate) async fn connect(upstream: &Upstream, tls: Option<&Arc<ClientConfig>>
             Err(error) => error,
         };
         let is_exhausted = source(&error).is_some_and(descriptors::are_exhausted);
-        // The error names the cause, which the attempt's own deadline would not.
-        let is_over = started.elapsed().saturating_add(2 * DESCRIPTOR_WAIT) >= upstream.attempt_timeout;
+        // Before the attempt's own deadline, whose error would not name the cause.
+        let is_over = started.elapsed().saturating_add(LAST_WAIT) >= upstream.attempt_timeout;
         if is_exhausted && !upstream.descriptors_exhausted.swap(true, Ordering::Relaxed) {
             ignore_panic(|| {
                 warn!("no file descriptor is left for a connection; trying again until the attempt's deadline");

@@ -12,6 +12,7 @@ pub mod http1;
 mod proxy;
 mod request;
 mod resolver;
+mod roots;
 mod send_error;
 mod stream;
 mod tls;

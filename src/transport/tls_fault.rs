@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustls::{CertificateError, Error as TlsError};
+use rustls::Error as TlsError;
 use thiserror::Error;
 
 /// A failed handshake, with an explanation. Its source is the error of rustls.
@@ -34,11 +34,6 @@ fn explanation(error: &TlsError) -> Option<&'static str> {
     }
     if text.contains("UnsupportedSignatureAlgorithm") || text.contains("UnsupportedCrlSignatureAlgorithm") {
         return Some("a certificate of the platform has a signature that ring can't verify, such as of P-521 or SHA-1");
-    }
-    if *error == CertificateError::UnknownIssuer {
-        return Some(
-            "the platform's certificate leads to no trusted root; add its authority by `add_root_certificates_pem`, `SSL_CERT_FILE` or `SSL_CERT_DIR`",
-        );
     }
     None
 }

@@ -28,6 +28,8 @@ const REFRESH: &str = "refresh-token";
 const PROXY: &str = "issue-tracker-proxy";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// From the start of a manual clock, long after the tests.
+const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[actix_rt::test]
 async fn a_token_file_is_used_whatever_its_expiry_is() {
@@ -218,7 +220,7 @@ async fn a_provider_may_say_itself_that_the_worker_is_gone() {
 #[actix_rt::test]
 async fn refreshed_credentials_are_in_use_at_once() {
     let platform = FakePlatform::start().unwrap();
-    let expires_at = SystemTime::now() + HOUR;
+    let expires_at = ManualClock::new().now() + YEARS;
     let give = |name: &str| {
         ProviderStep::Give(RuntimeCredentials::new(format!("wkr_{name}"), name).with_expires_at(expires_at))
     };
@@ -263,7 +265,7 @@ async fn a_message_is_stored_with_the_refreshed_worker_id() {
 #[actix_rt::test]
 async fn a_failed_refresh_leaves_the_credentials_in_use() {
     let platform = FakePlatform::start().unwrap();
-    let valid = RuntimeCredentials::new("w", "a").with_expires_at(SystemTime::now() + HOUR);
+    let valid = RuntimeCredentials::new("w", "a").with_expires_at(ManualClock::new().now() + YEARS);
     let provider = ScriptedProvider::new([ProviderStep::Give(valid), ProviderStep::Fail]);
     let poster = start(options(platform.url()).credential_provider(provider));
     send_update(&poster, "i").await.unwrap();

@@ -332,6 +332,13 @@ fn tls() -> Vec<(&'static str, Scenario)> {
     let key = KeyPair::generate().unwrap();
     let self_signed = certificate_for("localhost").self_signed(&key).unwrap();
     let self_signed = server_config((self_signed.pem(), key.serialize_pem()), TLS_VERSIONS, None);
+    let fixed = |certificate: &str, authority: &str| {
+        let key = include_str!("../data/tls/key.pem");
+        let config = server_config((certificate.to_owned(), key.to_owned()), TLS_VERSIONS, None);
+        let mut scenario = Scenario::tls(config, success());
+        scenario.options = scenario.options.add_root_certificates_pem(authority);
+        scenario
+    };
     let asks_for_certificate = |versions| {
         server_config(
             authority.issue(certificate_for("localhost")),
@@ -355,6 +362,20 @@ fn tls() -> Vec<(&'static str, Scenario)> {
         ("an expired certificate", platform(expired)),
         ("a certificate not yet valid", platform(early)),
         ("a self-signed certificate", Scenario::tls(self_signed, success())),
+        (
+            "a certificate of X.509 version 1",
+            fixed(
+                include_str!("../data/tls/version1.pem"),
+                include_str!("../data/tls/authority.pem"),
+            ),
+        ),
+        (
+            "a certificate that an authority with a P-521 key has signed",
+            fixed(
+                include_str!("../data/tls/signed_by_p521.pem"),
+                include_str!("../data/tls/authority_p521.pem"),
+            ),
+        ),
         (
             "a missing client certificate, TLS 1.2",
             Scenario::tls(asks_for_certificate(&[&TLS12]), success()).trusting(&authority),
@@ -653,6 +674,18 @@ fn heads() -> Vec<(&'static str, Scenario)> {
             .with_short_timeout(),
         ),
         (
+            "the same length twice",
+            Scenario::answer(response(200, "content-length: 16\r\n", SUCCESS)),
+        ),
+        (
+            "the same length twice, in one header",
+            Scenario::answer(unsized_response(200, "content-length: 16, 16\r\n", SUCCESS)),
+        ),
+        (
+            "a header that continues on the next line",
+            Scenario::answer(response(200, "x-trace: a\r\n b\r\n\tc\r\n", SUCCESS)),
+        ),
+        (
             "two lengths",
             Scenario::answer(unsized_success("content-length: 16\r\ncontent-length: 5\r\n")),
         ),
@@ -699,6 +732,39 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
                 &format!("content-length: 3\r\n{chunked}"),
                 &format!("10\r\n{SUCCESS}\r\n0\r\n\r\n"),
             )),
+        ),
+        (
+            "chunked, with an extension and a trailer",
+            Scenario::answer(answer(
+                chunked,
+                &format!("10;x=y\r\n{SUCCESS}\r\n0\r\nx-end: 1\r\n\r\n"),
+            )),
+        ),
+        (
+            "`Transfer-Encoding: gzip, chunked`: opaque",
+            Scenario::answer(answer(
+                "transfer-encoding: gzip, chunked\r\n",
+                "4\r\n\x1f\x08\x00\x00\r\n0\r\n\r\n",
+            )),
+        ),
+        (
+            "`Transfer-Encoding: gzip, chunked`, status 503",
+            Scenario::answer(unsized_response(
+                503,
+                "transfer-encoding: gzip, chunked\r\n",
+                "4\r\n\x1f\x08\x00\x00\r\n0\r\n\r\n",
+            )),
+        ),
+        (
+            "`gzip` in one header and `chunked` in the next: opaque",
+            Scenario::answer(answer(
+                "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+                "4\r\n\x1f\x08\x00\x00\r\n0\r\n\r\n",
+            )),
+        ),
+        (
+            "`Transfer-Encoding: gzip`, ended by the close: opaque",
+            Scenario::answer_and_close(answer("transfer-encoding: gzip\r\n", "\x1f\x08\x00\x00")),
         ),
         (
             "chunked, and one extra line",

@@ -24,6 +24,7 @@ mod field_cases;
 // Also a part of `fuzz/`, which requires it to be public.
 #[allow(unreachable_pub)]
 mod fuzz_oracles;
+mod host;
 mod http2;
 mod idempotency;
 mod issue_calls;

@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     TOKEN, actor_without_token, builder,
+    cases::input,
     errors::{printed, texts},
     log::{keep_log, logged},
     options, outcome,
@@ -144,7 +145,33 @@ async fn an_exempt_platform_bypasses_the_proxy() {
 #[test]
 fn an_empty_proxy_url_is_refused() {
     let error = options(PLATFORM).proxy("").build().unwrap_err();
-    assert_eq!(error.to_string(), "option `proxy` is not a URL");
+    assert_eq!(error.to_string(), "option `proxy` has no host");
+}
+
+#[test]
+fn a_domain_user_in_a_proxy_url_is_refused_by_its_backslash() {
+    let url = input("proxy-url", "a domain user");
+    let error = options(PLATFORM).proxy(url.clone()).build().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "option `proxy` contains a backslash: write the user as `DOMAIN%5Cuser`"
+    );
+    options(PLATFORM).proxy(url.replace('\\', "%5C")).build().unwrap();
+}
+
+#[actix_rt::test]
+async fn a_platform_under_a_wild_card_is_reached_without_the_proxy() {
+    let case = input("no-proxy", "a wild card");
+    let (list, platform) = case.split_once(" with platform ").unwrap();
+    for (platform, goes_through_proxy) in [(platform, false), ("example.com", true)] {
+        let options = options(format!("https://{platform}.invalid"));
+        // Nobody listens there.
+        let options = options
+            .proxy("http://127.0.0.1:1")
+            .proxy_exemptions(format!("{list}.invalid"));
+        let causes = connection_failure(options).await;
+        assert_eq!(causes.contains("the proxy"), goes_through_proxy, "{platform}: {causes}");
+    }
 }
 
 #[actix_rt::test]

@@ -8,7 +8,11 @@ use rustls::{
 };
 
 use crate::support::{
-    errors, options, send_update, start,
+    errors,
+    log::{keep_log, logged},
+    options,
+    outbox::{child_process, output_of},
+    send_update, start,
     tls::{Authority, TlsPlatform, certificate_for, server_config},
 };
 
@@ -126,6 +130,21 @@ fn an_unusable_client_certificate_is_refused() {
         ("nonsense", key.as_str(), "contains no certificate"),
         (&certificate, "s3cret nonsense", "has a key that is not PEM"),
         (&certificate, &other_key, "can't be used: keys may not be consistent"),
+        (
+            &certificate,
+            include_str!("../data/tls/encrypted_key.pem"),
+            "has an encrypted key: decrypt it first",
+        ),
+        (
+            &certificate,
+            include_str!("../data/tls/encrypted_key_traditional.pem"),
+            "has an encrypted key: decrypt it first",
+        ),
+        (
+            include_str!("../data/tls/client_p521.pem"),
+            include_str!("../data/tls/client_p521_key.pem"),
+            "can't be used: ",
+        ),
     ] {
         let options = options("https://app.example.com").client_certificate_pem(certificate, key);
         assert!(!format!("{options:?}").contains("PRIVATE KEY"));
@@ -135,6 +154,84 @@ fn an_unusable_client_certificate_is_refused() {
             "{error}"
         );
         assert!(!error.contains("s3cret"));
+    }
+}
+
+#[test]
+fn a_certificate_in_der_is_refused_with_what_to_do() {
+    let error = options("https://app.example.com")
+        .add_root_certificates_pem(include_bytes!("../data/tls/authority.der"))
+        .build()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "option `add_root_certificates_pem` is DER, not PEM: convert it, such as by `openssl x509 -inform der`"
+    );
+}
+
+/// `openssl` made these certificates, since `rcgen` makes none of their kind.
+#[actix_rt::test]
+async fn a_certificate_that_ring_can_not_verify_is_refused_with_its_reason() {
+    let key = || include_str!("../data/tls/key.pem").to_owned();
+    for (certificate, authority, reason) in [
+        (
+            include_str!("../data/tls/version1.pem"),
+            include_str!("../data/tls/authority.pem"),
+            "the platform's certificate is of X.509 version 1 or 2; only version 3 is supported",
+        ),
+        (
+            include_str!("../data/tls/signed_by_p521.pem"),
+            include_str!("../data/tls/authority_p521.pem"),
+            "a certificate of the platform has a signature that ring can't verify, such as of P-521 or SHA-1",
+        ),
+    ] {
+        let platform = TlsPlatform::start((certificate.to_owned(), key()));
+        let refused = refused_connection(options(platform.url()).add_root_certificates_pem(authority)).await;
+        assert_eq!(refused, reason);
+    }
+}
+
+#[test]
+fn child_process_with_missing_roots() {
+    let Ok(extra) = std::env::var("RESULT_POSTER_TEST_EXTRA_ROOTS") else {
+        return;
+    };
+    keep_log();
+    let mut options = options("https://app.example.com");
+    if !extra.is_empty() {
+        options = options.add_root_certificates_pem(extra);
+    }
+    let built = options.build();
+    println!(
+        "built: {}",
+        built.err().map(|error| error.to_string()).unwrap_or_default()
+    );
+    logged().iter().for_each(|line| println!("{line}"));
+}
+
+#[test]
+fn missing_roots_are_reported_with_their_variable() {
+    let start = |extra: &str| {
+        output_of(
+            child_process("tls::child_process_with_missing_roots")
+                .env("RESULT_POSTER_TEST_EXTRA_ROOTS", extra)
+                .env("SSL_CERT_FILE", "/missing/roots.pem")
+                .env_remove("SSL_CERT_DIR"),
+        )
+    };
+    let warning = "WARN result_poster::transport::tls not all root certificates of this host could be loaded: ";
+    for (extra, expected) in [
+        (
+            "",
+            "built: option `add_root_certificates_pem` is needed: this host has no root certificates of its own: ",
+        ),
+        (include_str!("../data/tls/authority.pem"), "built: \n"),
+    ] {
+        let output = start(extra);
+        assert!(output.contains(expected), "{output}");
+        let warned = output.lines().find(|line| line.starts_with(warning)).unwrap();
+        assert!(warned.contains("No such file"), "{warned}");
+        assert!(warned.ends_with("(SSL_CERT_FILE=/missing/roots.pem)"), "{warned}");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     io::Write as _,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, park},
     time::Duration,
 };
@@ -245,6 +248,45 @@ async fn an_html_page_with_an_invalid_content_type_is_not_a_delivery() {
     let platform = ScriptedServer::start(vec![RawStep::write(head); 6]);
     let reply = post(&start(options(platform.url())), "s").await;
     assert_eq!(post_outcome(&reply), "transient:3;transient:3");
+}
+
+#[actix_rt::test]
+async fn a_session_call_with_an_opaque_answer_is_delivered_on_a_kept_connection() {
+    let head = "transfer-encoding: gzip, chunked\r\n";
+    let answer = unsized_response(200, head, "4\r\n\x1f\x08\x00\x00\r\n0\r\n\r\n");
+    let server = serve(
+        move |mut stream| {
+            while read_request(&mut stream).is_some() && stream.write_all(answer.as_bytes()).is_ok() {}
+        },
+    );
+    let poster = start(options(server.url()));
+    for _ in 0..3 {
+        within(Duration::from_secs(5), post(&poster, "s")).await.unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[actix_rt::test]
+async fn a_poster_without_keep_alive_uses_each_connection_once() {
+    let closes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&closes);
+    let server = serve(move |mut stream| {
+        while let Some(request) = read_request(&mut stream) {
+            seen.lock().unwrap().push(request.header("connection") == Some("close"));
+            let _ = stream.write_all(success().as_bytes());
+        }
+    });
+    for (options, connections) in [
+        (options(server.url()), 1),
+        (options(server.url()).without_keep_alive(), 1 + 3),
+    ] {
+        let poster = start(options);
+        for _ in 0..3 {
+            send_update(&poster, "i").await.unwrap();
+        }
+        assert_eq!(server.connections(), connections);
+    }
+    assert_eq!(*closes.lock().unwrap(), [false, false, false, true, true, true]);
 }
 
 #[actix_rt::test]

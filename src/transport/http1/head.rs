@@ -184,9 +184,7 @@ fn transfer_codings(head: &Response<'_, '_>) -> Option<TransferCodings> {
     let codings: Vec<_> = items(head, "transfer-encoding").collect();
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     match codings.as_slice() {
-        [before @ .., last] if is_chunked(last) && !before.iter().any(|coding| is_chunked(coding)) => {
-            Some(TransferCodings::EndChunked)
-        }
+        [before @ .., last] if is_chunked(last) && !before.iter().any(is_chunked) => Some(TransferCodings::EndChunked),
         [coding] if coding.eq_ignore_ascii_case("identity") => None,
         _ => Some(TransferCodings::EndOtherwise),
     }

@@ -12,6 +12,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use tokio::io::copy_bidirectional;
@@ -69,13 +70,16 @@ pub(crate) fn server_config(
             roots
                 .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
                 .unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    Arc::new(builder.with_single_cert(chain, key).unwrap())
+    // Without the checks of `with_single_cert`: the certificate may be a bad one.
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let certified = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    Arc::new(builder.with_cert_resolver(Arc::new(certified)))
 }
 
 /// A connection that speaks TLS, as the server.
