@@ -7,7 +7,7 @@ use futures_util::future::{Either, select};
 
 use super::{
     failures::Operation,
-    owner::{Outbox, lane},
+    owner::{Inner, Outbox, lane},
     store::{Change, History, Inserted, LaneClaim, NewCall, NewMessage, Settlement, Then},
     stored::{Origin, Stored, StoredRow},
 };
@@ -61,40 +61,23 @@ impl Outbox {
     ) -> Result<Result<Inserted, OutboxError>, CancelledBy> {
         message.withdrawn = cancellation.token();
         let started = self.0.failures.start(Operation::Insert);
-        let insert = spawn(self.0.writes.track_future(self.0.store.insert(message)));
+        let insert = self.0.writes.track_future(self.0.store.insert(message));
         match select(insert, pin!(cancellation.cancelled())).await {
             Either::Left((inserted, _)) => {
-                let inserted = inserted.unwrap_or(Err(OutboxError::Stopped));
                 started.end(&inserted);
                 Ok(inserted)
             }
             Either::Right((_, insert)) => {
                 let by = cancellation.by().unwrap_or(CancelledBy::Shutdown);
                 let (inner, lane, ids) = (Rc::clone(&self.0), lane.to_owned(), ids.to_vec());
-                // A shutdown leaves the message where it is: in the store, if it gets there.
-                if by == CancelledBy::Token {
-                    let withdraw = self.0.writes.track_future(async move {
-                        match insert.await {
-                            Ok(Ok(Inserted::Live { claim })) => {
-                                let settlement = Settlement {
-                                    lane: LaneClaim { lane, claim },
-                                    changes: ids.into_iter().map(|id| (id, Change::Delete)).collect(),
-                                    then: Then::Continue,
-                                    now: inner.now(),
-                                };
-                                let _ = inner.settle(settlement).await;
-                            }
-                            Ok(Ok(Inserted::Parked)) => {
-                                for id in ids {
-                                    // An error leaves the call in the outbox, as if the cancellation had come too late.
-                                    let _ = inner.store.discard(id).await;
-                                }
-                            }
-                            Ok(Ok(Inserted::Known { .. } | Inserted::Withdrawn) | Err(_)) | Err(_) => {}
-                        }
-                    });
-                    spawn(withdraw);
-                }
+                let withdraw = async move {
+                    let inserted = insert.await;
+                    // A shutdown leaves the message where it is: in the store, if it gets there.
+                    if by == CancelledBy::Token {
+                        inner.withdraw(inserted, lane, ids).await;
+                    }
+                };
+                spawn(self.0.writes.track_future(withdraw));
                 Err(by)
             }
         }
@@ -125,5 +108,29 @@ impl Outbox {
             since,
             origin: Origin::Live,
         })
+    }
+}
+
+impl Inner {
+    /// Removes a message that was stored although its caller has withdrawn it.
+    async fn withdraw(&self, inserted: Result<Inserted, OutboxError>, lane: String, ids: Vec<CallId>) {
+        match inserted {
+            Ok(Inserted::Live { claim }) => {
+                let settlement = Settlement {
+                    lane: LaneClaim { lane, claim },
+                    changes: ids.into_iter().map(|id| (id, Change::Delete)).collect(),
+                    then: Then::Continue,
+                    now: self.now(),
+                };
+                let _ = self.settle(settlement).await;
+            }
+            Ok(Inserted::Parked) => {
+                for id in ids {
+                    // An error leaves the call in the outbox, as if the cancellation had come too late.
+                    let _ = self.store.discard(id).await;
+                }
+            }
+            Ok(Inserted::Known { .. } | Inserted::Withdrawn) | Err(_) => {}
+        }
     }
 }

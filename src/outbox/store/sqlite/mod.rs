@@ -75,7 +75,7 @@ pub(in crate::outbox) fn prepare(path: &Path) -> Result<PathBuf, OutboxError> {
 /// An owner's handle on the store. Dropping it without [`close`](Store::close) counts as the death of the owner.
 pub(in crate::outbox) struct SqliteStore {
     handle: Rc<Handle>,
-    queue: Rc<str>,
+    queue: Arc<str>,
     max_bytes: u64,
 }
 
@@ -119,7 +119,7 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
-        let (handle, queue, mut work) = (Rc::clone(&self.handle), self.queue.to_string(), work);
+        let (handle, queue, mut work) = (Rc::clone(&self.handle), Arc::clone(&self.queue), work);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(|result| drop(sender.send(result)));
@@ -161,7 +161,7 @@ impl Store for SqliteStore {
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
-        let queue = self.queue.to_string();
+        let queue = Arc::clone(&self.queue);
         self.read(move |connection, owners, member| {
             let owner = owners.member(member).id;
             settle::is_current(connection, owner, &queue, &lane, &ids)
@@ -171,7 +171,7 @@ impl Store for SqliteStore {
     }
 
     fn has_calls(&self, lane: String) -> StoreFuture<bool> {
-        let queue = self.queue.to_string();
+        let queue = Arc::clone(&self.queue);
         self.read(move |connection, _, _| {
             let found = lanes::find(connection, &queue, &lane).map_err(sqlite_error)?;
             Ok(Some(found.is_some()))
@@ -208,7 +208,7 @@ impl Store for SqliteStore {
         };
         let store = Self {
             handle: Rc::clone(&self.handle),
-            queue: Rc::clone(&self.queue),
+            queue: Arc::clone(&self.queue),
             max_bytes: self.max_bytes,
         };
         Box::pin(async move {
