@@ -83,6 +83,8 @@
 //! - `outbox`: the durable outbox on SQLite, which is built in and requires a C compiler.
 //! - `testing`: a scripted platform on loopback, a manual clock, and failures on demand, for a runner's own tests.
 
+// On docs.rs, each item of a feature says so.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Some internals are `pub` for `bridge`, and need no documentation for users.
 #![cfg_attr(feature = "__bridge", allow(missing_docs))]
 #![cfg_attr(not(feature = "__bridge"), allow(unreachable_pub))]

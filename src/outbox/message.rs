@@ -145,3 +145,28 @@ pub struct GetOutboxStats;
 impl Message for GetOutboxStats {
     type Result = Result<OutboxStats, OutboxError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::entry::MAX_LIMIT;
+
+    #[test]
+    fn a_query_is_read_from_json_with_its_defaults_and_its_limit() {
+        let read = |json: &str| serde_json::from_str::<ListEntries>(json).unwrap().query();
+        assert_eq!(read(r#"{"query":{}}"#), EntryQuery::all());
+        assert_eq!(read(r#"{"query":{"state":"parked"}}"#), EntryQuery::parked());
+        let limited = read(r#"{"query":{"limit":4000000}}"#);
+        assert_eq!(limited, EntryQuery::all().limit(MAX_LIMIT));
+        let json = serde_json::to_string(&ListEntries::new(limited)).unwrap();
+        assert_eq!(read(&json), limited);
+    }
+
+    #[test]
+    fn an_id_survives_serialization() {
+        let id = CallId::from_parts(1, 7);
+        let json = serde_json::to_string(&Requeue::new(id)).unwrap();
+        assert_eq!(serde_json::from_str::<Discard>(&json).unwrap().id(), id);
+        assert_eq!(serde_json::from_str::<Requeue>(&json).unwrap().id(), id);
+    }
+}

@@ -156,6 +156,9 @@ impl FakePlatform {
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
+
+    /// Stops the platform, as dropping it does: waits until its thread has ended.
+    pub fn stop(self) {}
 }
 
 impl Drop for FakePlatform {

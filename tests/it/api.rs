@@ -25,7 +25,7 @@ use result_poster::{
     },
     events::{DeliveryEvent, DeliveryEventKind, GetStats, Metric, MetricKind, PosterStats, Subscribe},
     outbox::{
-        Discard, EntryQuery, EntryState, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
+        Discard, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
         OutboxOptionsBuilder, Requeue,
     },
     testing::{Crash, FakePlatform, ManualClock, RecordedRequest, Reply},
@@ -74,14 +74,15 @@ fn messages_can_be_sent_stored_and_compared() {
     check::<UpdateIssueStatus>();
     check::<CreateComment>();
     check::<Shutdown>();
+    check::<ListEntries>();
+    check::<Requeue>();
+    check::<Discard>();
+    check::<GetOutboxStats>();
 
     fn check_local<M: Message + Send + Clone + Debug>() {}
     check_local::<GetStats>();
     check_local::<Subscribe>();
     check_local::<DeliveryEvent>();
-    check_local::<ListEntries>();
-    check_local::<Requeue>();
-    check_local::<Discard>();
     check_local::<GetCredentials>();
     check_local::<InvalidateCredentials>();
     check_local::<GetCredentialActor>();
