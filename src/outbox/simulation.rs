@@ -433,7 +433,7 @@ impl Life {
                     cancellation,
                     reason,
                 };
-                let run_overflow = route.overflow().expect("the route stores messages");
+                let run_overflow = route.overflow().unwrap();
                 run_overflow(dispatcher, overflow, message.reply_when)
             }
         };
