@@ -66,6 +66,12 @@ macro_rules! delivery_accessors {
                 self.delivery.cancellation.as_ref()
             }
 
+            /// The headers that the message adds, with their names in lower case, ordered by name.
+            pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+                let headers = self.delivery.headers.iter();
+                headers.map(|(name, value)| (name.as_str(), value.as_str()))
+            }
+
             /// Whether the reply is sent as soon as the outbox has stored the message.
             #[must_use]
             pub fn replies_when_durable(&self) -> bool {

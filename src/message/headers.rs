@@ -11,7 +11,7 @@ pub(crate) type Headers = BTreeMap<String, String>;
 const MAX_BYTES: usize = 4096;
 
 /// The headers that a message may not set: secrets, those that frame an HTTP message, and those that this crate sets.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 19] = [
     "authorization",
     "cookie",
     "proxy-authorization",
@@ -30,6 +30,7 @@ const RESERVED: [&str; 18] = [
     "content-encoding",
     "content-type",
     "idempotency-key",
+    "user-agent",
 ];
 
 /// Checks headers, which may come from outside, in a deserialized message or from the outbox.

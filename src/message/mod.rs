@@ -51,6 +51,23 @@ mod tests {
     }
 
     #[test]
+    fn every_part_of_a_result_survives_serialization() {
+        let lease = TerminalWorkareaLease::new("twl_1", "wa_1", "tr_1", "2026-10-01T12:30:00Z");
+        let message = PostResult::new("s", AgentResult::new(SessionStatus::Stopped))
+            .with_worker_id("w")
+            .with_run(7)
+            .with_header("TraceParent", "00-1")
+            .with_status_field("laterField", 1)
+            .with_terminal_workarea_lease(lease.clone());
+        let read: PostResult = serde_json::from_value(serde_json::to_value(&message).unwrap()).unwrap();
+        assert_eq!(read, message);
+        assert_eq!((read.worker_id(), read.run()), (Some("w"), Some(7)));
+        assert_eq!(read.headers().collect::<Vec<_>>(), [("traceparent", "00-1")]);
+        assert_eq!(read.status_fields().collect::<Vec<_>>(), [("laterField", &1.into())]);
+        assert_eq!(read.terminal_workarea_lease(), Some(&lease));
+    }
+
+    #[test]
     fn an_idempotency_key_from_outside_must_be_a_header_value() {
         let with_key = |key: &str| UpdateIssueStatus {
             idempotency_key: key.into(),

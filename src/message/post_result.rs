@@ -139,6 +139,29 @@ impl PostResult {
         &self.result
     }
 
+    /// The worker that the message names.
+    #[must_use]
+    pub fn worker_id(&self) -> Option<&str> {
+        self.worker_id.as_deref()
+    }
+
+    /// The number of the run.
+    #[must_use]
+    pub fn run(&self) -> Option<u64> {
+        self.run
+    }
+
+    /// The fields that the message adds to the status, ordered by name.
+    pub fn status_fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.status_fields.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The lease of the session's work area.
+    #[must_use]
+    pub fn terminal_workarea_lease(&self) -> Option<&TerminalWorkareaLease> {
+        self.terminal_workarea_lease.as_ref()
+    }
+
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
         not_blank("session_id", &self.session_id)?;
         let invalid = |field, reason| Err(InvalidMessageError::new(field, reason));
