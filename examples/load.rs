@@ -41,6 +41,9 @@ use tokio::{
     time::timeout,
 };
 
+/// The worker that claims the sessions.
+const WORKER_ID: &str = "wkr_1";
+
 const HELP: &str = "\
 Posts results to a platform as fast as possible, and prints throughput and latency.
 
@@ -334,7 +337,7 @@ impl Sender {
             });
         }
         let mut options = Options::builder(url)
-            .worker_id("wkr_1")
+            .worker_id(WORKER_ID)
             .auth_token(token)
             .base_delay(arguments.base_delay)
             .max_queued(arguments.concurrency.saturating_mul(2));
@@ -352,7 +355,8 @@ impl Sender {
     async fn send(&self, number: u64) -> Result<(), String> {
         match self {
             Self::Poster(poster) => {
-                let reply = poster.send(PostResult::new(format!("sess-{number}"), result())).await;
+                let message = PostResult::new(format!("sess-{number}"), result()).with_worker_id(WORKER_ID);
+                let reply = poster.send(message).await;
                 let error = match reply {
                     Ok(Ok(_)) => return Ok(()),
                     Ok(Err(error)) => error,

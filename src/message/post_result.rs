@@ -38,7 +38,8 @@ const MAX_SESSION_ID_BYTES: usize = 4096;
 ///
 /// # async fn post(poster: actix::Addr<ResultPoster>) -> Result<(), actix::MailboxError> {
 /// let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
-/// match poster.send(PostResult::new("sess-1", result)).await? {
+/// let message = PostResult::new("sess-1", result).with_worker_id("wkr_1");
+/// match poster.send(message).await? {
 ///     Ok(receipt) => println!("delivered: {receipt:?}"),
 ///     Err(error) => match error.next_step() {
 ///         NextStep::RetryLater { after } => println!("send it again after {after:?}: {error}"),

@@ -17,8 +17,8 @@ use result_poster::{
     AgentResult, AttemptError, AttemptPhase, CallError, CallId, CallKind, CallReceipt, CancelledBy, Clock,
     CreateComment, CredentialError, FailureKind, InvalidMessageError, NextStep, Options, OptionsBuilder, OptionsError,
     OutboxError, ParkReason, ParkedError, ParseCallIdError, PermanentError, PostError, PostReceipt, PostResult,
-    ResultPoster, SessionStatus, SharedError, Shutdown, ShutdownReport, TransientError, UnknownNameError,
-    UpdateIssueStatus, WorkResult,
+    ReadResultError, ResultPoster, SessionStatus, SharedError, Shutdown, ShutdownReport, TerminalWorkareaLease,
+    TransientError, UnknownNameError, UpdateIssueStatus, Warning, WireFormat, WorkResult,
     credentials::{
         CredentialActor, CredentialActorBuilder, GetCredentialActor, GetCredentials, InvalidateCredentials,
         IssuedCredentials, RuntimeCredentials, RuntimeTokenFile,
@@ -59,6 +59,7 @@ fn errors_can_be_cloned_compared_and_sent_to_any_thread() {
     check::<ParseCallIdError>();
     check::<PermanentError>();
     check::<PostError>();
+    check::<ReadResultError>();
     check::<TransientError>();
     check::<UnknownNameError>();
 
@@ -101,6 +102,9 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<RuntimeTokenFile>();
     check::<IssuedCredentials>();
     check::<AgentResult>();
+    check::<TerminalWorkareaLease>();
+    check::<Warning>();
+    check::<WireFormat>();
     check::<CallReceipt>();
     check::<PostReceipt>();
     check::<ShutdownReport>();
@@ -146,6 +150,7 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     check::<EntryState>();
     check::<ParkReason>();
     check::<AttemptPhase>();
+    check::<Warning>();
 }
 
 #[test]
