@@ -20,8 +20,8 @@ use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput, criterio
 use result_poster::{
     AgentResult, Cost, Options, PostResult, SessionStatus,
     bridge::{
-        Answer, Bound, Endpoint, LaneQueue, Limits, Permit, Platform, Redactor, Target, Ticket, Verdict, WireFormat,
-        classify, start_without_network,
+        Alternatives, Answer, Bound, Endpoint, LaneQueue, Limits, Permit, Platform, Redactor, Target, Ticket, Verdict,
+        WireFormat, classify, start_without_network,
     },
     credentials::{RuntimeCredentials, provider_fn},
 };
@@ -69,8 +69,13 @@ fn bench_pure_steps(criterion: &mut Criterion) {
         };
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let verdict = classify(Endpoint::Proxy, black_box(&answer), SystemTime::UNIX_EPOCH);
-                matches!(verdict, Verdict::Delivered)
+                let verdict = classify(
+                    Endpoint::Proxy,
+                    black_box(&answer),
+                    Alternatives::default(),
+                    SystemTime::UNIX_EPOCH,
+                );
+                matches!(verdict, Verdict::Delivered { .. })
             });
         });
     }

@@ -1,7 +1,11 @@
 //! Retry policy: how many attempts, and how long to wait between them. Pure: the random number and the time of day are
 //! parameters.
 
-use std::time::{Duration, SystemTime};
+mod hint;
+
+use std::time::Duration;
+
+pub use self::hint::{Hint, parse_reset, parse_retry_after};
 
 /// The default number of attempts of one call.
 pub(crate) const DEFAULT_MAX_ATTEMPTS: u32 = 3;
@@ -41,16 +45,22 @@ impl RetryPolicy {
 
     /// How long to wait after attempt number `attempt` failed, or `None` to give up.
     ///
-    /// `random`, from 0 to 1, selects the wait within the jitter.
-    pub fn wait_after(&self, attempt: u32, retry_after: Option<Duration>, random: f64) -> Option<Duration> {
-        let retry_after = retry_after.unwrap_or_default();
-        if attempt >= self.max_attempts || retry_after > self.max_retry_after {
+    /// A hint of at most `max_retry_after` lengthens the wait. A longer one ends the attempts after a 429, and is
+    /// ignored after any other response. `random`, from 0 to 1, selects the wait within the jitter.
+    pub fn wait_after(&self, attempt: u32, hint: Option<Hint>, random: f64) -> Option<Duration> {
+        if attempt >= self.max_attempts {
             return None;
         }
-        Some(self.backoff(attempt, random).max(retry_after))
+        let backoff = self.backoff(attempt, random);
+        match hint {
+            Some(hint) if hint.duration() <= self.max_retry_after => Some(backoff.max(hint.duration())),
+            Some(Hint::RateLimit(_)) => None,
+            Some(Hint::Busy(_)) | None => Some(backoff),
+        }
     }
 
-    fn backoff(&self, attempt: u32, random: f64) -> Duration {
+    /// The wait after attempt number `attempt` without a hint.
+    pub fn backoff(&self, attempt: u32, random: f64) -> Duration {
         let doublings = attempt.saturating_sub(1);
         let factor = 2u32.checked_pow(doublings).unwrap_or(u32::MAX);
         let delay = self.base_delay.saturating_mul(factor);
@@ -62,22 +72,8 @@ impl RetryPolicy {
     }
 }
 
-/// The pause that a `Retry-After` header asks for: a number of seconds, or a date. A date in the past means zero;
-/// any other value means `None`.
-pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit into u64 becomes the longest pause.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -139,60 +135,41 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_lengthens_a_wait_and_never_shortens_it() {
-        let policy = policy();
-        let wait = |retry_after| policy.wait_after(3, Some(Duration::from_secs(retry_after)), 0.5);
-        assert_eq!(wait(0), Some(4 * SECOND));
-        assert_eq!(wait(3), Some(4 * SECOND));
-        assert_eq!(wait(30), Some(30 * SECOND));
+    fn a_hint_lengthens_a_wait_and_never_shortens_it() {
+        for kind in [Hint::RateLimit, Hint::Busy] {
+            let wait = |hint| policy().wait_after(3, Some(kind(Duration::from_secs(hint))), 0.5);
+            assert_eq!(wait(0), Some(4 * SECOND));
+            assert_eq!(wait(3), Some(4 * SECOND));
+            assert_eq!(wait(30), Some(30 * SECOND));
+            assert_eq!(wait(60), Some(60 * SECOND));
+        }
     }
 
     #[test]
-    fn retry_after_reaches_beyond_the_cap_and_lengthens_a_zero_wait() {
+    fn a_hint_reaches_beyond_the_cap_and_lengthens_a_zero_wait() {
         let policy = RetryPolicy {
             base_delay: Duration::ZERO,
             max_delay: SECOND,
             ..policy()
         };
-        assert_eq!(policy.wait_after(1, Some(5 * SECOND), 0.5), Some(5 * SECOND));
+        assert_eq!(
+            policy.wait_after(1, Some(Hint::Busy(5 * SECOND)), 0.5),
+            Some(5 * SECOND)
+        );
     }
 
     #[test]
-    fn retry_after_over_the_limit_gives_up_and_never_adds_an_attempt() {
-        assert_eq!(policy().wait_after(1, Some(60 * SECOND), 0.5), Some(60 * SECOND));
-        assert_eq!(policy().wait_after(1, Some(61 * SECOND), 0.5), None);
-        assert_eq!(policy().wait_after(1, Some(Duration::MAX), 0.5), None);
-        assert_eq!(RetryPolicy::default().wait_after(3, Some(SECOND), 0.5), None);
+    fn a_hint_over_the_limit_ends_a_429_and_is_ignored_otherwise() {
+        for hint in [61 * SECOND, Duration::MAX] {
+            assert_eq!(policy().wait_after(1, Some(Hint::RateLimit(hint)), 0.5), None);
+            assert_eq!(policy().wait_after(3, Some(Hint::Busy(hint)), 0.5), Some(4 * SECOND));
+        }
     }
 
     #[test]
-    fn retry_after_is_parsed_in_both_forms() {
-        // Sun, 06 Nov 1994 08:49:37 GMT
-        let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let rows = [
-            ("0", Some(0)),
-            ("120", Some(120)),
-            ("  7 ", Some(7)),
-            ("99999999999999999999999999", Some(u64::MAX)),
-            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
-            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
-            ("Sun Nov  6 08:50:07 1994", Some(30)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("", None),
-            ("-1", None),
-            ("+1", None),
-            ("1.5", None),
-            ("soon", None),
-            ("Sun, 99 Nov 1994 08:49:37 GMT", None),
-            ("٣", None),
-        ];
-        for (value, seconds) in rows {
-            assert_eq!(
-                parse_retry_after(value, now),
-                seconds.map(Duration::from_secs),
-                "{value:?}"
-            );
+    fn a_hint_adds_no_attempt() {
+        for kind in [Hint::RateLimit, Hint::Busy] {
+            assert_eq!(RetryPolicy::default().wait_after(3, Some(kind(SECOND)), 0.5), None);
         }
     }
 }

@@ -6,17 +6,17 @@ use std::{rc::Rc, time::SystemTime};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
 pub use crate::{
-    backoff::{RetryPolicy, parse_retry_after},
+    backoff::{Hint, RetryPolicy, parse_reset, parse_retry_after},
     call::{Call, Endpoint, Platform, StoredForm, Target, WireFormat},
     queue::{Bound, LaneQueue, Limits, Permit, Ticket},
     redact::Redactor,
     transport::http1,
     util::printable,
-    verdict::{Answer, Verdict, classify},
+    verdict::{Alternatives, Answer, Resend, Verdict, classify},
 };
 use crate::{
     credentials::{RuntimeCredentials, jwt, token_file},
-    error::{AttemptError, PermanentError},
+    error::AttemptError,
     options::Options,
     poster::ResultPoster,
     supervisor::Supervisor,
@@ -41,11 +41,6 @@ pub fn parse_token_file(bytes: &[u8]) -> Option<RuntimeCredentials> {
 /// An attempt's error as log lines show it.
 pub fn without_body(error: &AttemptError) -> String {
     error.without_body()
-}
-
-/// A rejection with this status and body.
-pub fn rejection(status_code: u16, body: String) -> PermanentError {
-    PermanentError::new(status_code, body)
 }
 
 /// Starts a poster without a network: each call is answered with 200 at once.

@@ -51,12 +51,19 @@ pub enum CallReceipt {
 }
 
 impl CallReceipt {
-    pub(crate) fn delivered(attempts: u32, elapsed: Duration) -> Self {
+    pub(crate) fn delivered(attempts: u32, elapsed: Duration, warnings: Vec<Warning>) -> Self {
         Self::Delivered {
             attempts,
             elapsed,
             outbox_error: None,
-            warnings: Vec::new(),
+            warnings,
+        }
+    }
+
+    #[cfg(feature = "outbox")]
+    pub(crate) fn note_outbox_error(&mut self, error: OutboxError) {
+        if let Self::Delivered { outbox_error, .. } = self {
+            *outbox_error = Some(error);
         }
     }
 
@@ -110,7 +117,8 @@ impl CallReceipt {
         }
     }
 
-    /// What the call lost on its way, such as a field of the runner's JSON that can't be sent.
+    /// What the call lost on its way, such as a field of the runner's JSON that can't be sent, and what the platform said
+    /// with its acknowledgement.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         let (Self::Delivered { warnings, .. } | Self::Stored { warnings, .. }) = self;

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
 
+use crate::util::printable;
+
 /// Something that a message lost on its way to the platform, or that the platform said with its acknowledgement.
 ///
 /// A warning never fails a message. It is logged, and it is in [`PostReceipt::warnings`](crate::PostReceipt::warnings)
@@ -38,6 +40,20 @@ pub enum Warning {
     },
     /// The body was too long, even without its manifest and added fields: every text in it was cut to 4 KiB.
     BodyReduced,
+    /// The platform posted only some parts of the comment (`partsPosted` and `totalParts` of its response).
+    #[non_exhaustive]
+    PartlyPosted {
+        /// The number of parts that were posted.
+        posted: u64,
+        /// The number of all parts.
+        total: u64,
+    },
+    /// The platform reported errors (`errors` of its response).
+    #[non_exhaustive]
+    PlatformErrors {
+        /// The errors, separated by semicolons; the first 4 KiB at most, with the token scrubbed.
+        errors: String,
+    },
 }
 
 impl Warning {
@@ -56,6 +72,10 @@ impl fmt::Display for Warning {
             Self::SentAsJsonText { field } => write!(f, "`{field}` is not a text: its JSON is sent"),
             Self::TextCut { field, cut, total } => write!(f, "`{field}` was cut by {cut} of {total} bytes"),
             Self::BodyReduced => f.write_str("the body was longer than 512 KiB, and every text in it was cut to 4 KiB"),
+            Self::PartlyPosted { posted, total } => {
+                write!(f, "the platform posted {posted} of {total} parts of the comment")
+            }
+            Self::PlatformErrors { errors } => write!(f, "the platform reported errors: {}", printable(errors)),
         }
     }
 }

@@ -74,7 +74,6 @@ impl Call {
 
     /// The call in reduced form: every string cut to 4 KiB, without the manifest and added fields, under a key of its
     /// own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the re-send after a 413"))]
     pub(crate) fn reduced(&self) -> Self {
         Self {
             kind: self.kind,

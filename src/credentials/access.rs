@@ -82,6 +82,19 @@ impl Credentials {
         }
     }
 
+    /// The generation of the last credentials that this poster got. `None` before the first.
+    pub(crate) fn last_generation(&self) -> Option<u64> {
+        Some(self.last_issued.borrow().as_ref()?.generation)
+    }
+
+    /// Whether the credentials come from the platform's own endpoint.
+    pub(crate) fn asks_platform(&self) -> bool {
+        match &self.access {
+            Access::Own { cache, .. } => cache.asks_platform(),
+            Access::Shared(_) => false,
+        }
+    }
+
     /// The worker id of the last credentials that this poster got. `None` before the first, and if they had none.
     pub(crate) fn last_worker_id(&self) -> Option<String> {
         let last = self.last_issued.borrow();

@@ -123,6 +123,10 @@ impl CredentialCache {
         self.state.borrow_mut().reject(generation);
     }
 
+    pub(super) fn asks_platform(&self) -> bool {
+        matches!(self.source, Some(CredentialSource::Endpoint(_)))
+    }
+
     /// The number of fetches so far.
     pub(super) fn fetches(&self) -> u64 {
         self.fetches.get()

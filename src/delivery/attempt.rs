@@ -4,49 +4,107 @@ use std::{rc::Rc, time::UNIX_EPOCH};
 
 use super::dispatcher::{CallState, Dispatcher};
 use crate::{
+    backoff::Hint,
     call::{Call, Endpoint},
     credentials::{GetCredentials, IssuedCredentials},
-    error::{AttemptPhase, CallError, CredentialError, PermanentError},
+    error::{AttemptError, AttemptPhase, CallError, CredentialError, PermanentError},
     transport::HttpRequest,
-    verdict::{Answer, Verdict, classify},
+    verdict::{Answer, Resend, Verdict, classify},
+    warning::Warning,
 };
 
+/// The end of one attempt.
+pub(super) enum Attempt {
+    Delivered {
+        warnings: Vec<Warning>,
+    },
+    /// The platform rejected the call.
+    Rejected(PermanentError),
+    /// The call may be attempted again.
+    Failed {
+        error: AttemptError,
+        hint: Option<Hint>,
+    },
+}
+
+impl Attempt {
+    /// Another attempt may have other credentials.
+    fn unauthorized(rejection: PermanentError) -> Self {
+        Self::Failed {
+            error: AttemptError::Rejected(rejection),
+            hint: None,
+        }
+    }
+}
+
 impl Dispatcher {
-    /// Makes one attempt with the present credentials. If the platform rejects them and there are others, the request
-    /// is sent once more, at once: at most once per call, so that a 401 never loops.
-    pub(super) async fn attempt(&self, call: &Call, state: &CallState<'_>) -> Result<Verdict, CallError> {
+    /// Makes one attempt with the present credentials.
+    ///
+    /// The request is sent once more, at once, with other credentials if the platform rejects these: at most once per
+    /// call, so that a 401 never loops.
+    pub(super) async fn attempt(&self, call: &Call, state: &CallState<'_>) -> Result<Attempt, CallError> {
         // Credentials are requested with the permit held, so that they are fresh. A fetch keeps the permit: without
         // credentials, no other call could use the permit either.
-        let mut request = GetCredentials::default();
-        let mut rejected: Option<(IssuedCredentials, PermanentError)> = None;
-        loop {
-            let credentials = match self.credentials.get(request).await {
-                Ok(credentials) => credentials,
-                Err(error) => {
-                    return Ok(Verdict::Transient {
-                        error: error.into(),
-                        retry_after: None,
-                    });
-                }
-            };
-            if let Some((rejected, rejection)) = rejected {
-                if rejected.token() == credentials.token() {
-                    return Ok(Verdict::Permanent(rejection));
-                }
-                self.telemetry.reauthenticating(call.as_ref(), rejection.status_code);
+        let mut credentials = match self.credentials.get(GetCredentials::default()).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                return Ok(Attempt::Failed {
+                    error: error.into(),
+                    hint: None,
+                });
             }
-            let verdict = self.exchange(call, &credentials, state).await?;
-            let Verdict::Unauthorized(rejection) = verdict else {
-                return Ok(verdict);
+        };
+        loop {
+            let form = state.reduced.get().unwrap_or(call);
+            let mut verdict = self.exchange(form, &credentials, state).await?;
+            if let Verdict::Resend(Resend::OtherWorker { otherwise }) = verdict {
+                if let Some(others) = self.other_worker(state).await {
+                    credentials = others;
+                    self.telemetry.resending(call.as_ref(), 403);
+                    continue;
+                }
+                verdict = *otherwise;
+            }
+            let rejection = match verdict {
+                Verdict::Delivered { warnings } => return Ok(Attempt::Delivered { warnings }),
+                Verdict::Permanent(rejection) => return Ok(Attempt::Rejected(rejection)),
+                Verdict::Transient { error, hint } => return Ok(Attempt::Failed { error, hint }),
+                Verdict::Resend(_) => {
+                    state.reduced.get_or_init(|| call.reduced());
+                    self.telemetry.resending(call.as_ref(), 413);
+                    continue;
+                }
+                Verdict::Unauthorized(rejection) => rejection,
             };
             if state.reauthenticated.replace(true) {
-                // This call has used its re-authentication. The next call must not start with these credentials.
+                // The next attempt, or the next call, must not use these credentials without asking.
                 self.credentials.invalidate(&credentials);
-                return Ok(Verdict::Permanent(rejection));
+                return Ok(Attempt::unauthorized(rejection));
             }
-            request = GetCredentials::replacing(&credentials);
-            rejected = Some((credentials, rejection));
+            match self.credentials.get(GetCredentials::replacing(&credentials)).await {
+                Ok(others) if others.token() != credentials.token() => credentials = others,
+                // The fixed pair has no provider that could be late.
+                Ok(same) if same.generation().is_none() => return Ok(Attempt::Rejected(rejection)),
+                // The provider may be late. A failed refresh does not hide the platform's response.
+                Ok(_) | Err(_) => {
+                    state.reauthenticated.set(false);
+                    return Ok(Attempt::unauthorized(rejection));
+                }
+            }
+            self.telemetry.resending(call.as_ref(), rejection.status_code);
         }
+    }
+
+    /// Asks the provider for the credentials of another worker, which the message keeps. At most once per call.
+    async fn other_worker(&self, state: &CallState<'_>) -> Option<IssuedCredentials> {
+        state.asked_for_other_worker.set(true);
+        // The platform's response counts, not a failed fetch.
+        let others = self.credentials.refresh().await.ok()?;
+        let other = others
+            .worker_id()
+            .filter(|id| state.worker.id().as_deref() != Some(id))?;
+        state.worker.replace(other);
+        Some(others)
     }
 
     /// Sends one request and classifies the response. An error ends the call; the request was not sent.
@@ -73,7 +131,7 @@ impl Dispatcher {
             // The platform would reject a result that no worker sends.
             return Ok(Verdict::Transient {
                 error: CredentialError::NoWorkerId.into(),
-                retry_after: None,
+                hint: None,
             });
         }
         let request = HttpRequest {
@@ -88,18 +146,15 @@ impl Dispatcher {
         let verdict = match self.transport.post(&request).await {
             Ok(answer) => {
                 self.note_platform_time(&answer);
-                classify(endpoint, &answer, self.clock.now())
+                classify(endpoint, &answer, state.alternatives(), self.clock.now())
             }
             // Without a response the failure is never final.
-            Err(error) => Verdict::Transient {
-                error,
-                retry_after: None,
-            },
+            Err(error) => Verdict::Transient { error, hint: None },
         };
         let this_attempt_may_have = match &verdict {
-            Verdict::Delivered => true,
+            Verdict::Delivered { .. } => true,
             Verdict::Transient { error, .. } => error.may_have_been_delivered(),
-            Verdict::Permanent(_) | Verdict::Unauthorized(_) => false,
+            Verdict::Permanent(_) | Verdict::Unauthorized(_) | Verdict::Resend(_) => false,
         };
         state.phase.set(AttemptPhase::Connecting);
         if this_attempt_may_have {

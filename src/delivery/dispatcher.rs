@@ -1,10 +1,13 @@
 //! The types of a delivery: the dispatcher, the job of a message, and the state of one call.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{cancel::Cancellation, worker::Worker};
+use super::{cancel::Cancellation, pauses::Pauses, worker::Worker};
 use crate::{
     backoff::RetryPolicy,
     call::{Call, Platform},
@@ -14,6 +17,7 @@ use crate::{
     queue::{Permit, Ticket},
     telemetry::Telemetry,
     transport::Transport,
+    verdict::Alternatives,
 };
 
 /// The dependencies of a delivery. The dispatcher and the running calls survive a restart of the actor.
@@ -26,6 +30,8 @@ pub(crate) struct Dispatcher {
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) clock: Clock,
     pub(crate) telemetry: Telemetry,
+    /// The pauses that the platform has asked for.
+    pub(crate) pauses: Pauses,
     /// Cancelled when the time limit of a shutdown expires.
     pub(crate) shutdown: CancellationToken,
     /// The `Date` of the platform's last response, in milliseconds since 1970.
@@ -46,17 +52,31 @@ pub(crate) struct Job {
 pub(super) struct CallState<'a> {
     pub(super) cancellation: &'a Cancellation,
     pub(super) worker: &'a Worker,
+    /// How many attempts were begun.
+    pub(super) attempts: Cell<u32>,
     /// Whether the platform may have processed one of the attempts that have ended.
     pub(super) may_have_been_delivered: Cell<bool>,
     /// The phase of the attempt that is running.
     pub(super) phase: Rc<Cell<AttemptPhase>>,
     pub(super) reauthenticated: Cell<bool>,
+    pub(super) asked_for_other_worker: Cell<bool>,
+    /// The call in reduced form, once the platform has refused the whole body as too large.
+    pub(super) reduced: OnceCell<Call>,
 }
 
 impl CallState<'_> {
+    /// The forms of the call that are left to try.
+    pub(super) fn alternatives(&self) -> Alternatives {
+        Alternatives {
+            other_worker: self.worker.is_from_credentials() && !self.asked_for_other_worker.get(),
+            reduced: self.reduced.get().is_none(),
+        }
+    }
+
     pub(super) fn cancelled(&self, by: CancelledBy) -> CallError {
         CallError::Cancelled {
             by,
+            attempts: self.attempts.get(),
             may_have_been_delivered: self.may_have_been_delivered.get() || self.phase.get() != AttemptPhase::Connecting,
         }
     }

@@ -6,6 +6,8 @@
 mod attempt;
 mod cancel;
 mod dispatcher;
+mod gate;
+mod pauses;
 mod retry;
 mod run;
 mod worker;
@@ -13,5 +15,6 @@ mod worker;
 pub(crate) use self::{
     cancel::Cancellation,
     dispatcher::{Dispatcher, Job},
+    pauses::Pauses,
     worker::Worker,
 };

@@ -43,14 +43,12 @@ impl Worker {
     }
 
     /// Whether the id may be replaced, since the message did not name it.
-    #[expect(dead_code, reason = "for the re-send after a 403")]
     pub(crate) fn is_from_credentials(&self) -> bool {
         let named = self.0.borrow();
         named.as_ref().is_some_and(|named| named.by == NamedBy::Credentials)
     }
 
     /// Replaces the id by that of other credentials.
-    #[expect(dead_code, reason = "for the re-send after a 403")]
     pub(crate) fn replace(&self, id: &str) {
         self.0.replace(Some(Named {
             id: id.into(),

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{CredentialError, SharedError};
+use super::{CredentialError, PermanentError, SharedError};
 use crate::{
     label::labels,
     util::{chain, printable},
 };
 
-/// Why one attempt failed. All of these errors are transient: the call may be retried.
+/// Why one attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AttemptError {
@@ -37,8 +37,8 @@ pub enum AttemptError {
     /// connection).
     #[error("the platform refused the request before processing it")]
     StreamRefused(#[source] SharedError),
-    /// The platform asked for a retry: a 5xx, a 4xx that says so, or the proxy's `success: false` with
-    /// `retryable: true`.
+    /// The platform, or the forward proxy, asked for a retry: a 5xx, a 407, 408, 425 or 429, any 4xx that says so, or the
+    /// issue-tracker proxy's `success: false` with `retryable: true`.
     #[error("the platform answered {status_code}{}", after_colon(.body))]
     RetryableResponse {
         /// The HTTP status of the response.
@@ -46,8 +46,8 @@ pub enum AttemptError {
         /// The start of the body, as in [`PermanentError::body`](crate::PermanentError::body).
         body: String,
     },
-    /// A response that the platform itself does not give: HTML instead of JSON, a truncated envelope of the proxy, a
-    /// 1xx as the final response. It may come from an intermediary.
+    /// A response that the platform itself does not give: an HTML page, no envelope from the issue-tracker proxy, a 300
+    /// or 304, a 1xx as the final response. It may come from an intermediary.
     #[error("unexpected response with status {status_code}: {reason}{}", after_colon(.body))]
     UnexpectedResponse {
         /// The HTTP status of the response.
@@ -57,6 +57,9 @@ pub enum AttemptError {
         /// The start of the body, as in [`PermanentError::body`](crate::PermanentError::body).
         body: String,
     },
+    /// The platform rejected the request, and the call is tried again: with other credentials, or from the outbox.
+    #[error(transparent)]
+    Rejected(PermanentError),
 }
 
 /// The phase of an attempt. As text `connecting`, `sending` or `waiting`.
@@ -106,6 +109,7 @@ impl AttemptError {
             Self::RetryableResponse { status_code, .. } => *status_code >= 500,
             Self::Timeout { phase, .. } => *phase != AttemptPhase::Connecting,
             Self::ConnectionLost(_) | Self::UnexpectedResponse { .. } => true,
+            Self::Rejected(rejection) => rejection.may_have_been_delivered,
         }
     }
 
@@ -121,6 +125,7 @@ impl AttemptError {
             Self::UnexpectedResponse {
                 status_code, reason, ..
             } => format!("unexpected response with status {status_code}: {reason}"),
+            Self::Rejected(rejection) => rejection.without_body(),
             Self::Credentials(_)
             | Self::Connect(_)
             | Self::Timeout { .. }

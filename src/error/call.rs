@@ -46,6 +46,8 @@ pub enum CallError {
     Cancelled {
         /// The source of the cancellation.
         by: CancelledBy,
+        /// How many attempts were made.
+        attempts: u32,
         /// Whether the platform may have processed an attempt.
         may_have_been_delivered: bool,
     },
@@ -189,11 +191,7 @@ impl CallError {
     /// The error and its sources in one line, without the body of a response: for log lines.
     pub(crate) fn without_body(&self) -> String {
         match self {
-            Self::Permanent(error) => format!(
-                "the platform rejected the call with status {} ({})",
-                error.status_code,
-                error.advice()
-            ),
+            Self::Permanent(error) => error.without_body(),
             Self::Transient(error) => format!("{error}: {}", error.last.without_body()),
             Self::Parked(error) => match &error.last {
                 Some(last) => format!("{error}: {}", last.without_body()),
@@ -267,6 +265,7 @@ mod tests {
     fn cancelled(by: CancelledBy, may_have_been_delivered: bool) -> CallError {
         CallError::Cancelled {
             by,
+            attempts: 0,
             may_have_been_delivered,
         }
     }

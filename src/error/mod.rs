@@ -22,6 +22,7 @@ mod post;
 mod shared;
 mod transient;
 
+pub(crate) use self::permanent::RejectionCause;
 pub use self::{
     attempt::{AttemptError, AttemptPhase},
     call::{CallError, CancelledBy},

@@ -14,9 +14,10 @@ pub struct ParkedError {
     pub id: CallId,
     /// Why the call was parked.
     pub reason: ParkReason,
-    /// How many attempts failed before the call was parked. 0 if it was parked without an attempt, or by a shutdown.
+    /// How many attempts were made before the call was parked. 0 if it was parked without an attempt.
     pub attempts: u32,
-    /// Why the last attempt failed, if there was one.
+    /// Why the last attempt failed: a rejection is [`AttemptError::Rejected`]. `None` if the call was parked without an
+    /// attempt, or by a shutdown.
     #[source]
     pub last: Option<AttemptError>,
     pub(crate) may_have_been_delivered: bool,
@@ -44,6 +45,8 @@ pub enum ParkReason {
     NoCredentials,
     /// The platform rejected the credentials.
     Unauthorized,
+    /// The issue tracker rejected the platform's authorization.
+    TrackerUnauthorized,
     /// The poster shut down.
     Shutdown,
     /// The same message is in the outbox already.
@@ -58,6 +61,7 @@ labels!(ParkReason, "reason for parking", {
     QueueFull => "queue_full",
     NoCredentials => "no_credentials",
     Unauthorized => "unauthorized",
+    TrackerUnauthorized => "tracker_unauthorized",
     Shutdown => "shutdown",
     AlreadyStored => "already_stored",
     Requeued => "requeued",
@@ -73,6 +77,7 @@ impl ParkReason {
             Self::QueueFull => "the queue is full",
             Self::NoCredentials => "there is no token for the platform",
             Self::Unauthorized => "the platform rejected the credentials",
+            Self::TrackerUnauthorized => "the issue tracker rejected the platform's authorization",
             Self::Shutdown => "the poster shut down",
             Self::AlreadyStored => "the same message is in the outbox already",
             Self::Requeued => "it was requeued",

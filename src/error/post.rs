@@ -198,6 +198,7 @@ mod tests {
         };
         let cancelled = |by| CallError::Cancelled {
             by,
+            attempts: 0,
             may_have_been_delivered: false,
         };
         for (completion, status, step) in [

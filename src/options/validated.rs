@@ -14,7 +14,7 @@ use crate::{
     call::Platform,
     clock::Clock,
     credentials::{CredentialConfig, CredentialSource, Credentials, RefreshEndpoint},
-    delivery::Dispatcher,
+    delivery::{Dispatcher, Pauses},
     queue::{LaneQueue, Limits},
     route::Route,
     telemetry::Telemetry,
@@ -103,6 +103,7 @@ impl Options {
             retry_policy: self.retry_policy,
             clock: self.clock,
             telemetry: Telemetry::default(),
+            pauses: Pauses::default(),
             shutdown: CancellationToken::new(),
             platform_time: Cell::new(None),
         };

@@ -1,16 +1,19 @@
 //! The decision about a failed call: it is deleted, parked, or made a dead letter.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     owner::Inner,
     store::History,
     stored::{Origin, Stored, StoredRow},
 };
-use crate::error::{CallError, CancelledBy, ParkReason};
+use crate::error::{CallError, CancelledBy, ParkReason, PermanentError, RejectionCause};
 
 /// How many rejections a replayed call of another worker gets before it is a dead letter.
 const MAX_FOREIGN_REJECTIONS: u32 = 10;
+
+/// How long a call is tried whose issue tracker rejects the platform's authorization.
+const TRACKER_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) enum Disposition {
     Delete,
@@ -35,8 +38,12 @@ pub(super) fn disposition(
         } => return Disposition::Delete,
         CallError::Cancelled {
             by: CancelledBy::Shutdown,
+            attempts,
             ..
-        } => return keep(ParkReason::Shutdown, history),
+        } => {
+            history.attempts = history.attempts.saturating_add(*attempts);
+            return keep(ParkReason::Shutdown, history);
+        }
         CallError::Transient(error) => history.attempts = history.attempts.saturating_add(error.attempts),
         CallError::Permanent(error) => history.attempts = history.attempts.saturating_add(error.attempts),
         CallError::Invalid(_)
@@ -56,7 +63,7 @@ pub(super) fn disposition(
         history.rejections = history.rejections.saturating_add(1);
     }
     let reason = match error {
-        CallError::Permanent(rejection) => match park_reason(rejection.status_code, stored.origin, &history) {
+        CallError::Permanent(rejection) => match park_reason(rejection, stored.origin, &history) {
             Some(reason) => reason,
             None => return dead(history, false),
         },
@@ -70,21 +77,33 @@ pub(super) fn disposition(
         | CallError::Overloaded
         | CallError::ShuttingDown => ParkReason::AttemptsFailed,
     };
-    if history.age >= inner.options.expires_after() {
+    let expires_after = match reason {
+        ParkReason::TrackerUnauthorized => inner.options.expires_after().min(TRACKER_EXPIRY),
+        ParkReason::AttemptsFailed
+        | ParkReason::LaneParked
+        | ParkReason::QueueFull
+        | ParkReason::NoCredentials
+        | ParkReason::Unauthorized
+        | ParkReason::Shutdown
+        | ParkReason::AlreadyStored
+        | ParkReason::Requeued => inner.options.expires_after(),
+    };
+    if history.age >= expires_after {
         return dead(history, true);
     }
     keep(reason, history)
 }
 
 /// Why a rejected call is parked; `None` makes it a dead letter.
-fn park_reason(status_code: u16, origin: Origin, history: &History) -> Option<ParkReason> {
-    match status_code {
-        401 | 302 | 303 | 307 => Some(ParkReason::Unauthorized),
-        301 | 308 | 407 | 408 | 425 | 429 => Some(ParkReason::AttemptsFailed),
-        _ if is_foreign_status(status_code, origin) && history.rejections < MAX_FOREIGN_REJECTIONS => {
-            Some(ParkReason::AttemptsFailed)
+fn park_reason(rejection: &PermanentError, origin: Origin, history: &History) -> Option<ParkReason> {
+    match rejection.cause {
+        RejectionCause::Credentials => Some(ParkReason::Unauthorized),
+        RejectionCause::TrackerAuthorization => Some(ParkReason::TrackerUnauthorized),
+        RejectionCause::Moved { .. } => Some(ParkReason::AttemptsFailed),
+        RejectionCause::Call | RejectionCause::Tracker => {
+            let is_foreign = is_foreign_status(rejection.status_code, origin);
+            (is_foreign && history.rejections < MAX_FOREIGN_REJECTIONS).then_some(ParkReason::AttemptsFailed)
         }
-        _ => None,
     }
 }
 

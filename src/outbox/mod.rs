@@ -19,6 +19,7 @@ mod settle;
 mod simulation;
 mod store;
 mod stored;
+mod unauthorized;
 
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{

@@ -22,6 +22,7 @@ use super::{
         Change, ClaimRequest, Claimed, LaneClaim, Settled, Settlement, SqliteStore, Store, Then, WallTime, Watched,
         isolated_lane,
     },
+    unauthorized::Unauthorized,
 };
 use crate::{
     call::{Call, Target},
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     pub(super) fixed_worker: Option<String>,
     pub(super) delays: RefCell<Delays>,
     pub(super) witnesses: RefCell<Witnesses>,
+    pub(super) unauthorized: RefCell<Unauthorized>,
     /// Settlements that could not be written.
     unwritten: RefCell<Vec<Settlement>>,
     pub(super) failures: Failures,
@@ -93,6 +95,7 @@ impl Outbox {
             fixed_worker: Some(worker_id.to_owned()).filter(|id| !id.is_empty()),
             delays: RefCell::default(),
             witnesses: RefCell::default(),
+            unauthorized: RefCell::default(),
             unwritten: RefCell::default(),
             failures: Failures::default(),
             is_closed: Cell::default(),
@@ -184,6 +187,19 @@ impl Inner {
             }
         }
         claimed
+    }
+
+    /// Notes the present credentials. If they are others than the rejected ones, the lanes that were parked because of
+    /// those are due now. Returns whether that is so.
+    pub(super) fn note_credentials(&self, generation: Option<u64>) -> bool {
+        let Some(lanes) = self.unauthorized.borrow_mut().present(generation) else {
+            return false;
+        };
+        ignore_panic(|| info!("there are other credentials; parked calls are sent again"));
+        let now = self.clock.instant();
+        let mut delays = self.delays.borrow_mut();
+        lanes.iter().for_each(|lane| delays.set(lane, now));
+        true
     }
 
     /// Frees the lanes of dead owners, and retries what could not be written. Returns whether there may be something to

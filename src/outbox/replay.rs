@@ -20,6 +20,7 @@ use super::{
 use crate::{
     backoff::RetryPolicy,
     call::{Call, StoredForm, Target},
+    credentials::GetCredentials,
     delivery::{Dispatcher, Job, Worker},
     queue::{Bound, LaneQueue},
     util::{chain, ignore_panic},
@@ -61,17 +62,25 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
             // Housekeeping, which is repeated.
             let _ = inner.store.purge(platform_now, inner.options.keep_dead_letters()).await;
         }
+        let asks_platform = dispatcher.credentials.asks_platform();
+        if inner.unauthorized.borrow_mut().must_ask(now, asks_platform) {
+            // A failed fetch changes nothing.
+            let _ = dispatcher.credentials.get(GetCredentials::default()).await;
+        }
+        may_have_due |= inner.note_credentials(dispatcher.credentials.last_generation());
         let due_in = inner.delays.borrow().next(inner.clock.instant());
         may_have_due |= due_in.is_some_and(|wait| wait.is_zero());
-        let room = max_at_once.saturating_sub(calls);
+        let free = max_at_once.saturating_sub(calls);
+        let room = inner.unauthorized.borrow().room(free, inner.clock.instant());
         // Not one by one, since each claim is a transaction.
-        if may_have_due && room > max_at_once / 2 && bytes < MAX_BYTES {
+        if may_have_due && room > 0 && free > max_at_once / 2 && bytes < MAX_BYTES {
             let round = queue.round().saturating_add(1);
             let since = inner.clock.instant();
             let claimed = inner.claim(round, room, MAX_BYTES.saturating_sub(bytes)).await;
             may_have_due = claimed.is_limited;
             next_of_others = claimed.next_due;
             for message in claimed.messages {
+                inner.unauthorized.borrow_mut().probe(&message.lane.lane);
                 let size: usize = message.calls.iter().map(|call| call.body.len()).sum();
                 calls = calls.saturating_add(message.calls.len());
                 bytes = bytes.saturating_add(size);
@@ -89,6 +98,11 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         let waits = [
             due_in.filter(|wait| !wait.is_zero()),
             next_of_others,
+            inner
+                .unauthorized
+                .borrow()
+                .next(inner.clock.instant())
+                .filter(|wait| !wait.is_zero()),
             Some(LOOK_INTERVAL),
         ];
         let wait = waits

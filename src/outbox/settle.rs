@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     call_id::CallId,
-    error::{CallError, OutboxError, ParkReason, ParkedError},
+    error::{AttemptError, CallError, OutboxError, ParkReason, ParkedError},
     receipt::Outcome,
 };
 
@@ -81,11 +81,15 @@ impl<'a> Settling<'a> {
                 self.changes.push((row.id, Change::Keep(failure)));
                 let (attempts, last, retry_after) = match &error {
                     CallError::Transient(error) => (error.attempts, Some(error.last.clone()), error.retry_after),
-                    CallError::Permanent(rejection) => (rejection.attempts, None, None),
+                    CallError::Permanent(rejection) => (
+                        rejection.attempts,
+                        Some(AttemptError::Rejected(rejection.clone())),
+                        None,
+                    ),
+                    CallError::Cancelled { attempts, .. } => (*attempts, None, None),
                     CallError::Invalid(_)
                     | CallError::NoCredentials
                     | CallError::Parked(_)
-                    | CallError::Cancelled { .. }
                     | CallError::Overloaded
                     | CallError::ShuttingDown
                     | CallError::Internal { .. } => (0, None, None),
@@ -155,7 +159,7 @@ impl<'a> Settling<'a> {
         let inner = &self.stored.outbox.0;
         for (_, change) in &mut self.changes {
             if let Change::Keep(failure) | Change::DeadLetter(failure) = change {
-                failure.worker_id = failure.worker_id.take().or_else(|| worker_id.map(str::to_owned));
+                failure.worker_id = worker_id.map(str::to_owned).or_else(|| failure.worker_id.take());
             }
         }
         let then = self.then();
@@ -213,6 +217,7 @@ impl<'a> Settling<'a> {
         let retry_after = self.kept.iter().filter_map(|kept| kept.retry_after).max();
         let wait = match reason {
             ParkReason::Shutdown => Duration::ZERO,
+            ParkReason::TrackerUnauthorized => options.longest_delay(),
             _ if faults >= MAX_FAULTS => options.longest_delay(),
             ParkReason::AttemptsFailed
             | ParkReason::LaneParked

@@ -77,17 +77,10 @@ impl Stored {
 /// The outcome of a call that the outbox could not store, or has lost.
 pub(super) fn noted(outcome: Outcome, error: &OutboxError) -> Outcome {
     match outcome {
-        Ok(CallReceipt::Delivered {
-            attempts,
-            elapsed,
-            warnings,
-            ..
-        }) => Ok(CallReceipt::Delivered {
-            attempts,
-            elapsed,
-            outbox_error: Some(error.clone()),
-            warnings,
-        }),
+        Ok(mut receipt) => {
+            receipt.note_outbox_error(error.clone());
+            Ok(receipt)
+        }
         Err(CallError::Transient(mut transient)) => {
             transient.outbox_error = Some(error.clone());
             Err(CallError::Transient(transient))

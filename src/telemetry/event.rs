@@ -45,11 +45,20 @@ pub enum DeliveryEventKind {
         #[serde(rename = "retryInSeconds", serialize_with = "crate::seconds::serialize_optional")]
         retry_in: Option<Duration>,
     },
-    /// The platform rejected the credentials, and the request is sent again at once with renewed ones.
+    /// The request is sent again at once: with renewed credentials (after a 401, 302, 303 or 307), as the worker of the
+    /// renewed credentials (after a 403), or in its reduced form (after a 413). Each happens at most once in a call, and
+    /// belongs to the same attempt.
     #[non_exhaustive]
-    Reauthenticating {
+    Resending {
         /// The HTTP status of the response.
         status_code: u16,
+    },
+    /// The response to this call makes all calls of its group wait: those of sessions, or those of the issue tracker.
+    /// When the pause is over, one call is sent first, and then as many at once as have succeeded since.
+    #[non_exhaustive]
+    Paused {
+        /// The length of the pause. Further responses may lengthen it.
+        pause: Duration,
     },
     /// The platform acknowledged the call.
     #[non_exhaustive]

@@ -13,7 +13,7 @@ pub use self::{
     stats::{GetStats, Metric, MetricKind, PosterStats},
 };
 use crate::{
-    call::CallRef,
+    call::{CallRef, Endpoint},
     error::{AttemptError, CallError, FailureKind},
     receipt::{CallReceipt, Outcome},
     util::ignore_panic,
@@ -88,13 +88,31 @@ impl Telemetry {
         });
     }
 
-    pub(crate) fn reauthenticating(&self, call: CallRef<'_>, status_code: u16) {
+    /// The request is sent again, at once, in another form.
+    pub(crate) fn resending(&self, call: CallRef<'_>, status_code: u16) {
+        let form = match status_code {
+            403 => "rejected; sending it at once as the worker of the renewed credentials",
+            413 => "too large; sending its reduced form at once",
+            _ => "credentials rejected; sending it at once with renewed ones",
+        };
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
-            info!(kind:%, target_id:?, status_code;
-                "{call}: credentials rejected with status {status_code}; retrying at once with renewed credentials");
+            info!(kind:%, target_id:?, status_code; "{call}: status {status_code}: {form}");
         });
-        self.emit(call, || DeliveryEventKind::Reauthenticating { status_code });
+        self.emit(call, || DeliveryEventKind::Resending { status_code });
+    }
+
+    pub(crate) fn paused(&self, call: CallRef<'_>, pause: Duration) {
+        count(&mut self.stats.borrow_mut().pauses);
+        let CallRef { kind, target_id } = call;
+        let group = match kind.endpoint() {
+            Endpoint::Session => "session",
+            Endpoint::Proxy => "tracker",
+        };
+        ignore_panic(|| {
+            warn!(kind:%, target_id:?, pause:?; "{call}: the platform asks for a pause; all {group} calls wait for {pause:?}");
+        });
+        self.emit(call, || DeliveryEventKind::Paused { pause });
     }
 
     pub(crate) fn call_ended(&self, call: CallRef<'_>, outcome: &Outcome) {
@@ -111,6 +129,9 @@ impl Telemetry {
         count(&mut self.stats.borrow_mut().delivered);
         let CallRef { kind, target_id } = call;
         ignore_panic(|| {
+            for warning in receipt.warnings() {
+                warn!(kind:%, target_id:?; "{call}: delivered, but {warning}");
+            }
             debug!(kind:%, target_id:?, attempts, elapsed:?;
                 "{call}: delivered in {elapsed:?}, attempts: {attempts}");
         });

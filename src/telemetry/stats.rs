@@ -99,6 +99,9 @@ poster_stats! {
         attempts: u64 = Counter,
         /// Attempts after the first of a call.
         retries: u64 = Counter,
+        /// Pauses of all session calls or of all tracker calls, after a 429, or after 503s with a `Retry-After` to two
+        /// sessions or issues in a row.
+        pauses: u64 = Counter,
         /// Fetches of credentials by the poster's own cache: one per attempt if the credentials may not be
         /// cached. `None` with [`credential_actor`](crate::OptionsBuilder::credential_actor), whose fetches are not the
         /// poster's.
@@ -111,6 +114,8 @@ poster_stats! {
         in_flight: u64 = Gauge,
         /// Messages that wait for their turn, for a permit, or for their next attempt.
         queued: u64 = Gauge,
+        /// Messages that are queued for the end of a pause.
+        paused: u64 = Gauge,
         /// Sessions and issues with a message in flight or queued.
         active_lanes: u64 = Gauge,
     }

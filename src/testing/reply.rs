@@ -36,7 +36,7 @@ impl Reply {
         self
     }
 
-    /// Adds a header. An invalid one turns the response into a 500.
+    /// Adds a header, which may be a repeated one. An invalid one turns the response into a 500.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -54,9 +54,15 @@ impl Reply {
             .filter(|status| !status.is_informational())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = Response::build(status);
-        response.insert_header(("content-type", "application/json"));
+        if !self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        {
+            response.insert_header(("content-type", "application/json"));
+        }
         for header in self.headers {
-            response.insert_header(header);
+            response.append_header(header);
         }
         response.body(self.body).map_into_boxed_body()
     }

@@ -52,6 +52,12 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The time limit for a body that the verdict does not depend on.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
+/// The headers that tell when a rate limit ends.
+const RATE_LIMIT_RESETS: [HeaderName; 2] = [
+    HeaderName::from_static("x-ratelimit-reset"),
+    HeaderName::from_static("ratelimit-reset"),
+];
+
 /// Sends requests to the platform.
 pub(crate) trait Transport {
     /// Sends one POST and returns the response: its head, and as much of its body as arrived before the deadline.
@@ -80,6 +86,8 @@ impl HttpTransport {
             status: response.status().as_u16(),
             content_type: text(response.headers(), &header::CONTENT_TYPE),
             retry_after: text(response.headers(), &header::RETRY_AFTER),
+            rate_limit_reset: RATE_LIMIT_RESETS.iter().find_map(|name| text(response.headers(), name)),
+            location: text(response.headers(), &header::LOCATION),
             date: text(response.headers(), &header::DATE),
             redactor: Redactor::new(request.token, self.client.config.proxy_credentials()),
             ..Answer::default()

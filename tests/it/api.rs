@@ -401,6 +401,7 @@ fn assert_told_apart(texts: &[String]) {
 async fn call_errors() -> Vec<(CallError, Vec<&'static str>)> {
     let cancelled = |by, may_have_been_delivered| CallError::Cancelled {
         by,
+        attempts: 1,
         may_have_been_delivered,
     };
     let internal = CallError::Internal {

@@ -60,14 +60,16 @@ async fn cancellation_during_the_completion_prevents_the_status() {
         completion,
         CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: true
+            may_have_been_delivered: true,
+            ..
         }
     ));
     assert!(matches!(
         status,
         CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: false
+            may_have_been_delivered: false,
+            ..
         }
     ));
     assert_eq!(sent(&platform, route), ["completion"]);
@@ -95,7 +97,8 @@ async fn cancellation_during_a_backoff_ends_the_call() {
         reply,
         Err(CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: true
+            may_have_been_delivered: true,
+            ..
         })
     ));
     assert_eq!(platform.requests().len(), 1);
@@ -133,7 +136,8 @@ async fn cancellation_during_the_status_is_reported_for_the_status_only() {
         error,
         PostError::Status(CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: true
+            may_have_been_delivered: true,
+            ..
         })
     ));
 }
@@ -212,7 +216,8 @@ async fn cancellation_during_the_credential_fetch_sends_nothing() {
             error,
             CallError::Cancelled {
                 by: CancelledBy::Token,
-                may_have_been_delivered: false
+                may_have_been_delivered: false,
+                ..
             }
         ),
         "{error:?}"

@@ -299,7 +299,8 @@ async fn cancellation_during_a_fetch_sends_nothing() {
         reply,
         Err(CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: false
+            may_have_been_delivered: false,
+            ..
         })
     ));
     assert!(platform.requests().is_empty());
@@ -509,7 +510,8 @@ async fn cancellation_together_with_the_fetched_credentials_sends_nothing() {
         reply,
         Err(CallError::Cancelled {
             by: CancelledBy::Token,
-            may_have_been_delivered: false
+            may_have_been_delivered: false,
+            ..
         })
     ));
     assert!(platform.requests().is_empty());

@@ -41,7 +41,7 @@ async fn a_subscriber_receives_the_events_of_each_call() {
             "completion s: accepted",
             "status s: accepted",
             "completion s: attempt 1: the platform answered 503, retrying in Some(1s)",
-            "completion s: reauthenticating 401",
+            "completion s: resending 401",
             "completion s: delivered 2 1s",
             "status s: failed permanent false",
         ]
@@ -133,7 +133,7 @@ async fn full_and_stopped_subscribers_do_not_affect_deliveries() {
 #[actix_rt::test]
 async fn every_call_is_counted_once() {
     let platform = FakePlatform::start().unwrap();
-    platform.script("rejected/completion", [Reply::status(403)]);
+    platform.script("rejected/completion", [Reply::status(404)]);
     platform.script("down/completion", [Reply::status(503)]);
     platform.script("flaky/status", [Reply::status(503), Reply::ok()]);
     let provider = ScriptedProvider::tokens(["t"]);
@@ -320,7 +320,7 @@ async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
                 retry_in,
                 ..
             } => format!("attempt {attempt}: {reason}, retrying in {retry_in:?}"),
-            DeliveryEventKind::Reauthenticating { status_code, .. } => format!("reauthenticating {status_code}"),
+            DeliveryEventKind::Resending { status_code, .. } => format!("resending {status_code}"),
             DeliveryEventKind::Delivered { attempts, elapsed, .. } => format!("delivered {attempts} {elapsed:?}"),
             DeliveryEventKind::Failed {
                 failure,

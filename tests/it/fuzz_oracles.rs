@@ -7,64 +7,79 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use result_poster::{
     AgentResult, AttemptError, PostResult,
     bridge::{
-        Answer, Endpoint, Platform, Redactor, RetryPolicy, StoredForm, Verdict, WireFormat,
+        Alternatives, Answer, Endpoint, Hint, Platform, Redactor, Resend, RetryPolicy, StoredForm, Verdict, WireFormat,
         classify as classify_answer,
         http1::{Framing, Head, parse_head, skip_empty_lines},
-        is_valid_token, jwt_expiry, parse_retry_after, parse_token_file, printable, rejection, without_body,
+        is_valid_token, jwt_expiry, parse_reset, parse_retry_after, parse_token_file, printable, without_body,
     },
     credentials::{ExposeSecret as _, RuntimeCredentials},
 };
 use serde_json::{Map, Value};
 
-/// The body of a 200 of the issue-tracker proxy.
+/// The body of a 200, and of a 400.
 pub fn envelope(body: &[u8]) {
-    let verdict = |body: &[u8]| {
+    let verdict = |endpoint, status, body: &[u8]| {
         let answer = Answer {
-            status: 200,
+            status,
+            content_type: Some("application/json".into()),
             body: body.to_vec(),
             ..Answer::default()
         };
-        classify_answer(Endpoint::Proxy, &answer, UNIX_EPOCH)
+        classify_answer(endpoint, &answer, Alternatives::default(), UNIX_EPOCH)
     };
-    let is_unexpected = |verdict: &Verdict| {
-        matches!(
-            verdict,
-            Verdict::Transient {
-                error: AttemptError::UnexpectedResponse { .. },
-                ..
-            }
-        )
-    };
-
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let judged = verdict(body);
-    match value.get("success").and_then(Value::as_bool) {
-        Some(true) => assert!(matches!(judged, Verdict::Delivered)),
-        Some(false) => {
-            let transient = matches!(judged, Verdict::Transient { .. });
-            assert!(!is_unexpected(&judged) && (transient || matches!(judged, Verdict::Permanent(_))));
-            let retryable = value.get("error").and_then(|error| error.get("retryable"));
-            assert_eq!(transient, retryable.is_some_and(|retryable| retryable == true));
-        }
-        None => assert!(is_unexpected(&judged)),
-    }
+    let judged = verdict(Endpoint::Proxy, 200, body);
     check_error(&judged, 200);
+    let rejected = verdict(Endpoint::Session, 400, body);
+    check_error(&rejected, 400);
+    assert!(matches!(
+        verdict(Endpoint::Session, 200, body),
+        Verdict::Delivered { .. }
+    ));
 
-    // A truncated body is never taken for the whole one.
-    if let Some((_, cut)) = body.trim_ascii_end().split_last() {
-        assert!(is_unexpected(&judged) || is_unexpected(&verdict(cut)));
+    // A body that is JSON as a whole means what its members say.
+    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+        let is_retryable = value.get("error").and_then(|error| error.get("retryable")) == Some(&Value::Bool(true));
+        match value.get("success").and_then(Value::as_bool) {
+            Some(true) => assert_eq!(kind(&judged), "delivered"),
+            Some(false) if is_retryable => assert_eq!(kind(&judged), "transient"),
+            Some(false) => assert_eq!(kind(&judged), "permanent"),
+            None => assert!(is_unexpected(&judged)),
+        }
+        assert_eq!(kind(&rejected) == "transient", is_retryable);
+    }
+
+    // What follows a broken-off body changes nothing that was known before, except for equal members.
+    let more = [body, b",\"x\":1}"].concat();
+    if !String::from_utf8_lossy(body).contains("success") {
+        assert!(is_unexpected(&judged) || body.contains(&b'\\'));
+        assert_eq!(
+            is_unexpected(&judged),
+            is_unexpected(&verdict(Endpoint::Proxy, 200, &more))
+        );
     }
 }
 
-/// Lines with the status, the content type, the `Retry-After` and the token, each of which may be empty, then the body.
+fn is_unexpected(verdict: &Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Transient {
+            error: AttemptError::UnexpectedResponse { .. },
+            ..
+        }
+    )
+}
+
+/// Lines with the status, the content type, the `Retry-After`, the token, the reset of the rate limit, the `Date` and the
+/// `Location`, each of which may be empty, then the body.
 pub fn classify(data: &[u8]) {
-    let mut fields = data.splitn(5, |&byte| byte == b'\n');
+    let mut fields = data.splitn(8, |&byte| byte == b'\n');
     let mut line = || {
         let line = String::from_utf8_lossy(fields.next().unwrap_or_default());
         Some(line.into_owned()).filter(|line| !line.is_empty())
     };
     let status = line().and_then(|status| status.parse().ok()).unwrap_or_default();
     let (content_type, retry_after, token) = (line(), line(), line());
+    let (rate_limit_reset, date, location) = (line(), line(), line());
     // No other token is ever sent.
     let token = token.filter(|token| is_valid_token(&RuntimeCredentials::new("", token.as_str())));
     let redactor = Redactor::new(token.as_deref(), None);
@@ -72,41 +87,53 @@ pub fn classify(data: &[u8]) {
         status,
         content_type,
         retry_after,
+        rate_limit_reset,
+        location,
+        date,
         body: fields.next().unwrap_or_default().to_vec(),
         ..Answer::default()
     };
 
-    let [session, proxy] = [Endpoint::Session, Endpoint::Proxy].map(|endpoint| {
+    for endpoint in [Endpoint::Session, Endpoint::Proxy] {
         answer.redactor = redactor;
-        let verdict = classify_answer(endpoint, &answer, UNIX_EPOCH);
+        let verdict = classify_answer(endpoint, &answer, Alternatives::default(), UNIX_EPOCH);
         match &verdict {
-            Verdict::Delivered => assert!((200..=299).contains(&status)),
-            Verdict::Unauthorized(_) => assert!(matches!(status, 300..=399 | 401)),
-            Verdict::Permanent(_) if endpoint == Endpoint::Session => assert!((400..=499).contains(&status)),
-            Verdict::Permanent(_) => assert!(matches!(status, 200..=299 | 400..=499)),
-            Verdict::Transient { retry_after, .. } => {
-                assert!(!matches!(status, 300..=399 | 401));
-                let header = answer.retry_after.as_deref();
-                assert_eq!(
-                    *retry_after,
-                    header.and_then(|value| parse_retry_after(value, UNIX_EPOCH))
-                );
+            Verdict::Delivered { .. } => assert!((200..=299).contains(&status)),
+            Verdict::Unauthorized(_) => assert!(matches!(status, 302 | 303 | 307 | 401)),
+            Verdict::Permanent(_) if endpoint == Endpoint::Session => {
+                assert!(matches!(status, 301 | 308 | 400..=499) && status != 401);
             }
+            Verdict::Permanent(_) => assert!(matches!(status, 200..=299 | 301 | 308 | 400..=499)),
+            Verdict::Transient { hint, .. } => {
+                assert!(!matches!(status, 301 | 302 | 303 | 307 | 308 | 401));
+                check_hint(&answer, *hint);
+            }
+            Verdict::Resend(_) => panic!("no other form is left"),
         }
         check_error(&verdict, status);
         if let Some(token) = &token {
             check_scrubbed(&verdict, token);
             answer.redactor = Redactor::default();
-            let without_token = classify_answer(endpoint, &answer, UNIX_EPOCH);
+            let without_token = classify_answer(endpoint, &answer, Alternatives::default(), UNIX_EPOCH);
             assert_eq!(kind(&verdict), kind(&without_token));
+            check_cut_short(&verdict, token, &answer.body);
         }
-        verdict
-    });
-    if !(200..=299).contains(&status) {
-        assert_eq!(format!("{session:?}"), format!("{proxy:?}"));
+        // With other forms left, only a 403 and a 413 of a session call are another verdict.
+        let left = Alternatives {
+            other_worker: true,
+            reduced: true,
+        };
+        answer.redactor = redactor;
+        match classify_answer(endpoint, &answer, left, UNIX_EPOCH) {
+            Verdict::Resend(Resend::OtherWorker { otherwise }) => {
+                assert_eq!((endpoint, status), (Endpoint::Session, 403));
+                assert_eq!(kind(&otherwise), kind(&verdict));
+            }
+            Verdict::Resend(Resend::Reduced) => assert_eq!((endpoint, status), (Endpoint::Session, 413)),
+            same => assert_eq!(kind(&same), kind(&verdict)),
+        }
     }
     let Some(token) = &token else { return };
-    check_cut_short(&session, token, &answer.body);
     // A body that contains the token, and ends within it.
     for form in forms(token) {
         let (start, _) = form.as_bytes().split_at(answer.body.len() % form.len());
@@ -116,10 +143,25 @@ pub fn classify(data: &[u8]) {
             redactor,
             ..Answer::default()
         };
-        let verdict = classify_answer(Endpoint::Session, &echo, UNIX_EPOCH);
+        let verdict = classify_answer(Endpoint::Session, &echo, Alternatives::default(), UNIX_EPOCH);
         check_scrubbed(&verdict, token);
         check_cut_short(&verdict, token, &echo.body);
     }
+}
+
+/// The hint is that of the headers, counted from the `Date`.
+fn check_hint(answer: &Answer<'_>, hint: Option<Hint>) {
+    let date = answer.date.as_deref();
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = now.unwrap_or(UNIX_EPOCH);
+    let retry_after = answer.retry_after.as_deref();
+    let retry_after = retry_after.and_then(|value| parse_retry_after(value, now));
+    let reset = answer.rate_limit_reset.as_deref();
+    let expected = match answer.status {
+        429 => retry_after.or_else(|| parse_reset(reset?, now)).map(Hint::RateLimit),
+        _ => retry_after.map(Hint::Busy),
+    };
+    assert_eq!(hint, expected);
 }
 
 /// A call in the outbox: lines with its kind, target id, key and headers, then its body. It is either restored or known to be damaged.
@@ -307,19 +349,24 @@ pub fn retry_after(data: &[u8]) {
         let Some(now) = now else { continue };
         let pause = parse_retry_after(&value, now);
         assert_eq!(pause, parse_retry_after(&format!(" {value}\t"), now));
+        let reset = parse_reset(&value, now);
+        assert_eq!(reset.is_some(), pause.is_some());
+        assert!(reset <= pause);
         let is_number = !value.trim().is_empty() && value.trim().bytes().all(|byte| byte.is_ascii_digit());
+        let is_date = httpdate::parse_http_date(value.trim()).is_ok();
         match pause {
-            None => assert!(!is_number),
-            Some(_) if is_number => assert_eq!(pause, parse_retry_after(&value, UNIX_EPOCH)),
+            None => assert!(!is_number && !is_date),
             // The pause ends at a date that can be formatted again, unless the date is past.
-            Some(Duration::ZERO) => {}
-            Some(pause) => {
+            Some(pause) if is_date && !pause.is_zero() => {
                 let date = now + pause;
                 assert_eq!(
                     httpdate::parse_http_date(&httpdate::fmt_http_date(date)).ok(),
                     Some(date)
                 );
             }
+            Some(_) if is_date => {}
+            // A number of seconds does not depend on the time.
+            Some(pause) => assert!(pause.subsec_nanos() == 0 && Some(pause) == parse_retry_after(&value, UNIX_EPOCH)),
         }
 
         let policy = RetryPolicy {
@@ -329,46 +376,68 @@ pub fn retry_after(data: &[u8]) {
             jitter,
             max_retry_after,
         };
-        let asked = pause.unwrap_or_default();
-        let Some(wait) = policy.wait_after(attempt, pause, random) else {
-            assert!(attempt >= max_attempts || asked > max_retry_after);
-            continue;
-        };
-        assert!(attempt < max_attempts && asked <= max_retry_after);
-        assert!(asked <= wait && wait <= max_delay.max(asked));
-        // Only the cap and the jitter make it shorter than the first wait, and only the jitter longer than the doubled
-        // one.
-        let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
-        let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);
-        let seconds = wait.as_secs_f64();
-        assert!(seconds >= max_delay.as_secs_f64().min(shortest) * (1.0 - 1e-9) - 1e-9);
-        assert!(wait == asked || seconds <= longest * (1.0 + 1e-9) + 1e-9);
-        if base_delay.is_zero() {
-            assert_eq!(wait, asked);
+        for hint in [pause.map(Hint::RateLimit), pause.map(Hint::Busy)] {
+            check_policy(&policy, attempt, hint, random);
         }
-        let steady = RetryPolicy { jitter: 0.0, ..policy };
-        let next = steady.wait_after(attempt.saturating_add(1), pause, random);
-        assert!(next.is_none() || next >= steady.wait_after(attempt, pause, random));
     }
+}
+
+fn check_policy(policy: &RetryPolicy, attempt: u32, hint: Option<Hint>, random: f64) {
+    let RetryPolicy {
+        max_attempts,
+        base_delay,
+        max_delay,
+        jitter,
+        max_retry_after,
+    } = *policy;
+    let is_too_long = hint.is_some_and(|hint| hint.duration() > max_retry_after);
+    let Some(wait) = policy.wait_after(attempt, hint, random) else {
+        assert!(attempt >= max_attempts || (is_too_long && matches!(hint, Some(Hint::RateLimit(_)))));
+        return;
+    };
+    assert!(attempt < max_attempts);
+    let asked = if is_too_long {
+        Duration::ZERO
+    } else {
+        hint.map(Hint::duration).unwrap_or_default()
+    };
+    assert!(asked <= wait && wait <= max_delay.max(asked));
+    // Only the cap and the jitter make it shorter than the first wait, and only the jitter longer than the doubled one.
+    let shortest = base_delay.as_secs_f64() * (1.0 - jitter);
+    let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+    let longest = base_delay.as_secs_f64() * 2f64.powi(doublings) * (1.0 + jitter);
+    let seconds = wait.as_secs_f64();
+    assert!(seconds >= max_delay.as_secs_f64().min(shortest) * (1.0 - 1e-9) - 1e-9);
+    assert!(wait == asked || seconds <= longest * (1.0 + 1e-9) + 1e-9);
+    if base_delay.is_zero() {
+        assert_eq!(wait, asked);
+    }
+    let steady = RetryPolicy {
+        jitter: 0.0,
+        ..policy.clone()
+    };
+    let next = steady.wait_after(attempt.saturating_add(1), hint, random);
+    assert!(next.is_none() || next >= steady.wait_after(attempt, hint, random));
 }
 
 /// The name of the verdict.
 fn kind(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::Delivered => "delivered",
+        Verdict::Delivered { .. } => "delivered",
         Verdict::Transient { .. } => "transient",
         Verdict::Permanent(_) => "permanent",
         Verdict::Unauthorized(_) => "unauthorized",
+        Verdict::Resend(_) => "resend",
     }
 }
 
 /// The status and body that a verdict keeps of a response, and its error's text with and without the body.
 fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
     match verdict {
-        Verdict::Delivered => None,
+        Verdict::Delivered { .. } | Verdict::Resend(_) => None,
         Verdict::Permanent(error) | Verdict::Unauthorized(error) => {
-            let without_body = rejection(error.status_code, String::new());
+            let mut without_body = error.clone();
+            without_body.body.clear();
             Some((
                 error.status_code,
                 &error.body,
@@ -391,7 +460,7 @@ fn kept(verdict: &Verdict) -> Option<(u16, &str, String, String)> {
 fn check_error(verdict: &Verdict, status: u16) {
     let Some((status_code, body, shown, without_body)) = kept(verdict) else {
         assert!(
-            matches!(verdict, Verdict::Delivered),
+            matches!(verdict, Verdict::Delivered { .. }),
             "there was an answer: {verdict:?}"
         );
         return;

@@ -178,10 +178,10 @@ async fn a_long_request_is_sent_whole() {
 
 #[actix_rt::test]
 async fn an_early_response_to_a_long_request_counts() {
-    let platform = Http2Platform::start(&[H2], [Http2Step::AnswerEarly(413)]);
+    let platform = Http2Platform::start(&[H2], [Http2Step::AnswerEarly(422)]);
     let poster = start(platform.options());
     let reply = poster.send(long_result("s")).await.unwrap();
-    assert_eq!(post_outcome(&reply), "permanent:413");
+    assert_eq!(post_outcome(&reply), "permanent:422");
 }
 
 #[actix_rt::test]

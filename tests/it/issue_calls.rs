@@ -90,10 +90,7 @@ async fn a_tracker_refusal_carries_its_reason() {
         error.permanent().unwrap().body,
         "NO_CLIENT: not configured for [REDACTED]"
     );
-    assert_eq!(
-        error.permanent().unwrap().advice(),
-        "the issue tracker refused the call"
-    );
+    assert_eq!(error.permanent().unwrap().advice(), "the body of the response says why");
     assert_eq!(
         error.to_string(),
         "the platform rejected the call with status 200: NO_CLIENT: not configured for [REDACTED]"

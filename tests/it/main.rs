@@ -12,6 +12,7 @@
 mod support;
 
 mod actix_facts;
+mod answers_in_the_field;
 mod api;
 mod cancellation;
 mod conformance;
@@ -40,11 +41,13 @@ mod outbox_rejections;
 mod outbox_repeated;
 mod outbox_sharing;
 mod outbox_time;
+mod pauses;
 mod post_result;
 mod properties;
 mod proxies;
 mod reauthentication;
 mod refresh_endpoint;
+mod resends;
 mod response_isolation;
 mod retries;
 mod secrets;

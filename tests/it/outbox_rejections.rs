@@ -1,10 +1,18 @@
 //! The answers of the platform that park a call, and those that make it a dead letter.
 
-use result_poster::{NextStep, ParkReason, outbox::EntryState, testing::Reply};
+use std::time::Duration;
+
+use result_poster::{
+    NextStep, ParkReason,
+    credentials::RuntimeCredentials,
+    outbox::EntryState,
+    testing::{ManualClock, Reply},
+};
 
 use crate::support::{
     outbox::OutboxFixture,
     outcome, post, post_outcome,
+    provider::{ProviderStep, ScriptedProvider},
     requests::{route, sent},
     send_update, start,
     wait::wait_until,
@@ -69,7 +77,7 @@ async fn a_redirect_a_proxy_and_a_rate_limit_park_a_call() {
 
 #[actix_rt::test]
 async fn any_other_refusal_makes_a_call_a_dead_letter() {
-    for status in [300, 400, 402, 403, 404, 405, 409, 410, 413, 422, 451] {
+    for status in [400, 402, 403, 404, 405, 409, 410, 422, 451] {
         let fixture = OutboxFixture::new();
         fixture.script("status", [status]);
         let poster = start(fixture.options_without_replay());
@@ -102,4 +110,67 @@ async fn a_dead_letter_does_not_hold_up_the_next_message_of_its_lane() {
     let poster = start(fixture.options_without_replay());
     assert_eq!(outcome(&send_update(&poster, "i").await), "permanent:404");
     assert_eq!(outcome(&send_update(&poster, "i").await), "ok");
+}
+
+#[actix_rt::test]
+async fn a_parked_call_has_the_answer_as_its_last_error() {
+    for status in [401, 302, 301, 408, 429] {
+        let fixture = OutboxFixture::new();
+        fixture.platform.script("issue-tracker-proxy", [Reply::status(status).body("why")]);
+        let error = send_update(&start(fixture.options_without_replay()), "i").await.unwrap_err();
+        let parked = error.parked().unwrap();
+        assert_eq!(parked.attempts, 1);
+        let last = parked.last.as_ref().unwrap().to_string();
+        assert!(last.contains(&status.to_string()) && last.ends_with("why"), "{last}");
+    }
+}
+
+#[actix_rt::test]
+async fn nothing_more_is_sent_with_rejected_credentials() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script("issue-tracker-proxy", [Reply::status(401)]);
+    let poster = start(fixture.options_without_replay());
+    for issue in ["a", "b", "c"] {
+        let error = send_update(&poster, issue).await.unwrap_err();
+        assert_eq!(error.next_step(), NextStep::RenewCredentials);
+        assert_eq!(error.parked().unwrap().reason, ParkReason::Unauthorized);
+    }
+    post(&poster, "s").await.unwrap_err();
+    assert_eq!(fixture.platform.requests().len(), 1);
+    assert_eq!((fixture.parked().len(), fixture.dead_letters().len()), (5, 0));
+}
+
+#[actix_rt::test]
+async fn other_credentials_end_the_wait_at_once() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script("issue-tracker-proxy", [Reply::status(401), Reply::ok()]);
+    let give = |token: &str| ProviderStep::Give(RuntimeCredentials::new("w", token));
+    let provider = ScriptedProvider::new([give("old"), give("old"), give("new")]);
+    let clock = ManualClock::new();
+    let options = fixture.options().credential_provider(provider).clock(clock.clone());
+    let poster = start(options);
+    for issue in ["a", "b"] {
+        send_update(&poster, issue).await.unwrap_err();
+    }
+    assert_eq!(fixture.platform.requests().len(), 1);
+    // The provider is asked every 5 s.
+    wait_until(|| {
+        clock.advance(Duration::from_secs(1));
+        fixture.platform.requests().len() == 3
+    })
+    .await;
+    wait_until(|| fixture.parked().is_empty() && fixture.live().is_empty()).await;
+}
+
+#[actix_rt::test]
+async fn a_call_that_the_tracker_does_not_authorize_is_parked_and_costs_no_token() {
+    let fixture = OutboxFixture::new();
+    let body = r#"{"success":false,"error":{"code":"AUTH_ERROR","message":"tracker"}}"#;
+    fixture.platform.script("issue-tracker-proxy", [Reply::status(401).body(body)]);
+    let poster = start(fixture.options_without_replay());
+    let error = send_update(&poster, "i").await.unwrap_err();
+    assert_eq!(error.next_step(), NextStep::Nothing);
+    assert_eq!(error.parked().unwrap().reason, ParkReason::TrackerUnauthorized);
+    // The other calls are sent.
+    post(&poster, "s").await.unwrap();
 }

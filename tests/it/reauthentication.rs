@@ -14,12 +14,13 @@ use result_poster::{
 use crate::support::{
     completed, options, outcome, post, post_outcome,
     provider::{ProviderStep, ScriptedProvider},
-    requests::{route_and_token, sent, worker_id},
+    requests::{route_and_token, sent, token, worker_id},
     send_update, start, status_update,
 };
 
 const PROXY: &str = "issue-tracker-proxy";
 
+const SUCCESS: &str = r#"{"success":true}"#;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -46,18 +47,52 @@ async fn a_rejected_call_is_sent_again_with_fresh_credentials() {
 }
 
 #[actix_rt::test]
-async fn a_rejection_with_an_unchanged_token_is_permanent() {
+async fn a_provider_that_is_late_delays_the_call() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script(PROXY, [401, 401, 200].map(|status| Reply::status(status).body(SUCCESS)));
+    let clock = ManualClock::new();
+    let provider = ScriptedProvider::tokens(["old", "old", "old", "new"]);
+    let options = options(platform.url()).credential_provider(provider.clone());
+    let poster = start(options.clock(clock.clone()).base_delay(SECOND));
+    let reply = actix_rt::spawn(poster.send(status_update("issue-1")));
+    for wait in [SECOND, 2 * SECOND] {
+        assert_eq!(clock.wait_for_sleepers(1).await, [wait]);
+        clock.advance(wait);
+    }
+    assert_eq!(reply.await.unwrap().unwrap().unwrap().attempts(), Some(3));
+    assert_eq!(sent(&platform, token), ["old", "old", "new"]);
+}
+
+#[actix_rt::test]
+async fn a_provider_that_stays_late_ends_the_call_with_the_platforms_answer() {
+    for status in [401, 302, 303, 307] {
+        let platform = FakePlatform::start().unwrap();
+        platform.script(PROXY, [Reply::status(status).body("expired")]);
+        let provider = ScriptedProvider::tokens(["old"]);
+        let poster = start(options(platform.url()).credential_provider(provider));
+        let error = send_update(&poster, "issue-1").await.unwrap_err();
+        assert_eq!(error.next_step(), NextStep::RenewCredentials);
+        let rejection = error.permanent().unwrap();
+        assert_eq!((rejection.status_code, rejection.attempts), (status, 3));
+        assert_eq!(rejection.body, "expired");
+        assert_eq!(platform.requests().len(), 3);
+    }
+}
+
+#[actix_rt::test]
+async fn a_failing_provider_does_not_hide_the_platforms_answer() {
     let platform = FakePlatform::start().unwrap();
     platform.script(PROXY, [Reply::status(401)]);
-    let clock = ManualClock::new();
-    let provider = ScriptedProvider::tokens(["a"]);
-    let poster = start(
-        options(platform.url())
-            .credential_provider(provider.clone())
-            .clock(clock.clone()),
+    let give = ProviderStep::Give(RuntimeCredentials::new("w", "old"));
+    let provider = ScriptedProvider::new([give, ProviderStep::Fail]);
+    let options = options(platform.url()).auth_token("").worker_id("");
+    let poster = start(options.credential_provider(provider));
+    let error = send_update(&poster, "issue-1").await.unwrap_err();
+    assert_eq!(
+        error.permanent().map(|error| (error.status_code, error.attempts)),
+        Some((401, 3))
     );
-    assert_eq!(outcome(&send_update(&poster, "issue-1").await), "permanent:401");
-    assert_eq!((platform.requests().len(), provider.fetches()), (1, 2));
+    assert_eq!(platform.requests().len(), 1);
 }
 
 #[actix_rt::test]
@@ -71,27 +106,27 @@ async fn refreshes_without_a_change_are_a_second_apart() {
             .credential_provider(provider.clone())
             .clock(clock.clone()),
     );
-    assert_eq!(outcome(&send_update(&poster, "issue-1").await), "permanent:401");
     for _ in 0..5 {
         assert_eq!(outcome(&send_update(&poster, "issue-1").await), "permanent:401");
     }
-    assert_eq!((platform.requests().len(), provider.fetches()), (6, 2));
+    assert_eq!((platform.requests().len(), provider.fetches()), (15, 2));
     clock.advance(SECOND);
     assert_eq!(outcome(&send_update(&poster, "issue-1").await), "permanent:401");
     assert_eq!(provider.fetches(), 3);
 }
 
 #[actix_rt::test]
-async fn a_second_rejection_is_permanent() {
+async fn a_call_is_sent_again_at_once_only_once() {
     for status in [401, 307] {
         let platform = FakePlatform::start().unwrap();
-        platform.script(PROXY, [Reply::status(401), Reply::status(status)]);
-        let provider = ScriptedProvider::tokens(["a", "b", "c", "d"]);
+        platform.script(PROXY, [Reply::status(status)]);
+        let provider = ScriptedProvider::tokens(["a", "b", "c", "d", "e", "f"]);
         let poster = start(options(platform.url()).credential_provider(provider));
         let reply = send_update(&poster, "issue-1").await;
         assert_eq!(outcome(&reply), format!("permanent:{status}"));
         assert_eq!(reply.unwrap_err().next_step(), NextStep::RenewCredentials);
-        assert_eq!(platform.requests().len(), 2);
+        // The first attempt is sent twice.
+        assert_eq!(sent(&platform, token), ["a", "b", "c", "d"]);
     }
 }
 
@@ -107,12 +142,59 @@ async fn a_reauthentication_is_not_counted_as_an_attempt() {
 }
 
 #[actix_rt::test]
-async fn a_401_without_a_provider_is_permanent() {
+async fn a_401_to_the_fixed_pair_is_permanent_at_once() {
     let platform = FakePlatform::start().unwrap();
     platform.script("completion", [Reply::status(401)]);
     let reply = post(&start(options(platform.url())), "s").await;
     assert_eq!(post_outcome(&reply), "permanent:401");
     assert_eq!(platform.requests().len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_401_of_the_tracker_does_not_cost_the_workers_token() {
+    for status in [401, 403] {
+        let platform = FakePlatform::start().unwrap();
+        let body = r#"{"success":false,"error":{"code":"AUTH_ERROR","message":"tracker","retryable":false}}"#;
+        platform.script(PROXY, [Reply::status(status).body(body), Reply::ok()]);
+        let clock = ManualClock::new();
+        let until = clock.now() + HOUR;
+        let provider = ScriptedProvider::new([ProviderStep::Give(
+            RuntimeCredentials::new("w", "the-token").with_expires_at(until),
+        )]);
+        let options = options(platform.url()).credential_provider(provider.clone());
+        let poster = start(options.clock(clock));
+        let error = send_update(&poster, "issue-1").await.unwrap_err();
+        assert_eq!(error.next_step(), NextStep::GiveUp);
+        let rejection = error.permanent().unwrap();
+        assert_eq!(
+            (rejection.status_code, rejection.body.as_str()),
+            (status, "AUTH_ERROR: tracker")
+        );
+        assert!(rejection.advice().contains("the worker's token is not affected"));
+        send_update(&poster, "issue-1").await.unwrap();
+        assert_eq!((platform.requests().len(), provider.fetches()), (2, 1));
+    }
+}
+
+#[actix_rt::test]
+async fn a_permanent_redirect_names_the_address_and_keeps_the_token() {
+    for status in [301, 308] {
+        let platform = FakePlatform::start().unwrap();
+        let moved = Reply::status(status).header("location", "https://x/");
+        platform.script(PROXY, [moved]);
+        let provider = ScriptedProvider::tokens(["a", "b"]);
+        let poster = start(options(platform.url()).credential_provider(provider.clone()));
+        let error = send_update(&poster, "issue-1").await.unwrap_err();
+        assert_eq!(error.next_step(), NextStep::GiveUp);
+        assert_eq!(error.permanent().unwrap().location(), Some("https://x/"));
+        assert!(
+            error
+                .to_string()
+                .ends_with(&format!("status {status}, moved to https://x/")),
+            "{error}"
+        );
+        assert_eq!((platform.requests().len(), provider.fetches()), (1, 1));
+    }
 }
 
 #[actix_rt::test]
@@ -271,7 +353,7 @@ async fn a_fetch_begun_before_the_rejection_is_not_a_refresh() {
 }
 
 #[actix_rt::test]
-async fn a_token_rejected_after_a_refresh_is_not_used_again() {
+async fn the_next_attempt_does_not_use_a_token_that_was_rejected_after_a_refresh() {
     let platform = FakePlatform::start().unwrap();
     platform.script(PROXY, [Reply::status(401), Reply::status(401), Reply::ok()]);
     let clock = ManualClock::new();
@@ -279,12 +361,8 @@ async fn a_token_rejected_after_a_refresh_is_not_used_again() {
     let give = |name| ProviderStep::Give(RuntimeCredentials::new("w", name).with_expires_at(until));
     let provider = ScriptedProvider::new(["a", "b", "c"].map(give));
     let poster = start(options(platform.url()).credential_provider(provider).clock(clock));
-    assert_eq!(outcome(&send_update(&poster, "issue-1").await), "permanent:401");
-    assert_eq!(outcome(&send_update(&poster, "issue-2").await), "ok");
-    assert_eq!(
-        sent(&platform, route_and_token),
-        ["a", "b", "c"].map(|token| format!("{PROXY} {token}"))
-    );
+    assert_eq!(send_update(&poster, "issue-1").await.unwrap().attempts(), Some(2));
+    assert_eq!(sent(&platform, token), ["a", "b", "c"]);
 }
 
 #[actix_rt::test]
@@ -343,5 +421,6 @@ async fn concurrent_rejections_of_an_unchanged_token_cause_one_refresh() {
     for call in calls {
         assert_eq!(outcome(&call.await.unwrap().unwrap()), "permanent:401");
     }
-    assert_eq!((platform.requests().len(), provider.fetches()), (20, 2));
+    // Each call makes its attempts.
+    assert_eq!((platform.requests().len(), provider.fetches()), (60, 2));
 }

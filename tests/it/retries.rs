@@ -12,7 +12,7 @@ use result_poster::{
     testing::{FakePlatform, ManualClock, Reply},
 };
 
-use crate::support::{options, outcome, platform_and_poster, post, send_update, start, status_update};
+use crate::support::{options, outcome, platform_and_poster, send_update, start, status_update};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,6 @@ async fn a_receipt_counts_attempts_and_elapsed_time() {
 
 #[actix_rt::test]
 async fn retry_after_lengthens_a_backoff() {
-    let date = |seconds| httpdate::fmt_http_date(ManualClock::new().now() + Duration::from_secs(seconds));
     for (value, wait) in [
         ("5".to_owned(), 5),
         ("60".to_owned(), 60),
@@ -49,7 +48,6 @@ async fn retry_after_lengthens_a_backoff() {
         ("-5".to_owned(), 1),
         ("soon".to_owned(), 1),
         (String::new(), 1),
-        (date(30), 30),
         (httpdate::fmt_http_date(SystemTime::UNIX_EPOCH), 1),
     ] {
         let busy = Reply::status(503).header("retry-after", value.clone());
@@ -60,16 +58,68 @@ async fn retry_after_lengthens_a_backoff() {
 }
 
 #[actix_rt::test]
-async fn retry_after_beyond_the_limit_ends_the_call_and_is_reported() {
-    for status in [503, 429] {
-        let (waits, reply) = backoffs([Reply::status(status).header("retry-after", "61")], 3).await;
-        assert!(waits.is_empty());
-        let error = reply.unwrap_err();
-        let after = Duration::from_secs(61);
-        assert_eq!(error.next_step(), NextStep::RetryLater { after });
-        let error = error.transient().unwrap();
-        assert_eq!((error.attempts, error.retry_after), (1, Some(after)));
+async fn retry_after_beyond_the_limit_ends_a_429_and_is_reported() {
+    let (waits, reply) = backoffs([Reply::status(429).header("retry-after", "61")], 3).await;
+    assert!(waits.is_empty());
+    let error = reply.unwrap_err();
+    let after = Duration::from_secs(61);
+    assert_eq!(error.next_step(), NextStep::RetryLater { after });
+    let error = error.transient().unwrap();
+    assert_eq!((error.attempts, error.retry_after), (1, Some(after)));
+}
+
+#[actix_rt::test]
+async fn retry_after_beyond_the_limit_of_a_503_is_reported_after_the_ordinary_attempts() {
+    let (waits, reply) = backoffs([Reply::status(503).header("retry-after", "61")], 3).await;
+    assert_eq!(waits, [SECOND, 2 * SECOND]);
+    let error = reply.unwrap_err();
+    let after = Duration::from_secs(61);
+    assert_eq!(error.next_step(), NextStep::RetryLater { after });
+    let error = error.transient().unwrap();
+    assert_eq!((error.attempts, error.retry_after), (3, Some(after)));
+}
+
+#[actix_rt::test]
+async fn a_hint_is_read_in_every_form() {
+    let date = |seconds| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let now = date(1_795_766_000);
+    for (status, headers, wait) in [
+        (429, vec![], 1),
+        (429, vec![("x-ratelimit-reset", "2")], 2),
+        (429, vec![("ratelimit-reset", "3")], 3),
+        (429, vec![("x-ratelimit-reset", "2"), ("ratelimit-reset", "3")], 2),
+        (
+            429,
+            vec![("x-ratelimit-reset", "1795766004"), ("date", now.as_str())],
+            4,
+        ),
+        (429, vec![("retry-after", "soon"), ("x-ratelimit-reset", "5")], 5),
+        (429, vec![("retry-after", "1.5")], 2),
+        (429, vec![("retry-after", "7"), ("retry-after", "9")], 7),
+        (503, vec![("x-ratelimit-reset", "2")], 1),
+        (503, vec![("retry-after", "1.5")], 2),
+        (408, vec![("retry-after", "1s")], 1),
+        (425, vec![], 1),
+        (407, vec![], 1),
+    ] {
+        let busy = headers.iter().fold(Reply::status(status), |reply, (name, value)| {
+            reply.header(*name, *value)
+        });
+        let (waits, reply) = backoffs([busy, Reply::ok()], 3).await;
+        assert_eq!(waits, [Duration::from_secs(wait)], "{status} {headers:?}");
+        assert_eq!(reply.unwrap().attempts(), Some(2));
     }
+}
+
+#[actix_rt::test]
+async fn a_date_is_counted_from_the_platforms_clock() {
+    let server_now = ManualClock::new().now() + Duration::from_secs(70);
+    let date = |seconds| httpdate::fmt_http_date(server_now + Duration::from_secs(seconds));
+    let busy = Reply::status(503)
+        .header("date", date(0))
+        .header("retry-after", date(2));
+    let (waits, _) = backoffs([busy, Reply::ok()], 3).await;
+    assert_eq!(waits, [2 * SECOND]);
 }
 
 #[actix_rt::test]
@@ -80,8 +130,8 @@ async fn retry_after_adds_no_attempt() {
 }
 
 #[actix_rt::test]
-async fn a_4xx_without_retry_after_is_not_retried() {
-    for status in [400, 401, 403, 404, 408, 409, 422, 425, 429] {
+async fn a_rejection_is_not_retried() {
+    for status in [301, 308, 400, 401, 403, 404, 409, 410, 413, 421, 422] {
         let (platform, poster) = platform_and_poster();
         platform.script("issue-tracker-proxy", [Reply::status(status)]);
         let error = send_update(&poster, "issue-1").await.unwrap_err();
@@ -108,10 +158,10 @@ async fn the_cap_on_backoffs_is_configurable() {
 #[actix_rt::test]
 async fn the_limit_on_retry_after_is_configurable() {
     let platform = FakePlatform::start().unwrap();
-    platform.script("completion", [Reply::status(503).header("retry-after", "3")]);
+    platform.script("issue-tracker-proxy", [Reply::status(429).header("retry-after", "3")]);
     let options = options(platform.url()).max_retry_after(2 * SECOND);
     let poster = start(options.clock(ManualClock::new()).max_attempts(2));
-    let error = post(&poster, "s").await.unwrap_err();
+    let error = send_update(&poster, "issue-1").await.unwrap_err();
     assert_eq!(error.transient().unwrap().attempts, 1);
 }
 

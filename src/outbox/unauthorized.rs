@@ -1,0 +1,218 @@
+//! The wait for other credentials, after the platform has rejected those of a poster. Pure.
+//!
+//! Nothing is sent with rejected credentials, except for one probe at a time: they may be accepted again.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use crate::error::PermanentError;
+
+/// The delay of the first probe. It doubles from there.
+const FIRST_PROBE: Duration = Duration::from_secs(5);
+/// The longest delay of a probe.
+const LONGEST_PROBE: Duration = Duration::from_secs(5 * 60);
+/// How often a provider is asked for other credentials.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Whether the credentials of a poster are rejected.
+#[derive(Debug, Default)]
+pub(super) struct Unauthorized(Option<Rejected>);
+
+#[derive(Debug)]
+struct Rejected {
+    /// The credentials, by their generation.
+    generation: Option<u64>,
+    /// The platform's response.
+    rejection: PermanentError,
+    probes: u32,
+    probe_at: Instant,
+    ask_at: Instant,
+    /// The lane of the probe that is being sent.
+    probing: Option<String>,
+    /// The lanes that were parked for this reason.
+    lanes: HashSet<String>,
+}
+
+impl Unauthorized {
+    /// Why this lane must not be sent now. Other credentials than the rejected ones end the wait.
+    pub(super) fn rejection(&self, lane: &str) -> Option<&PermanentError> {
+        let rejected = self.0.as_ref()?;
+        (rejected.probing.as_deref() != Some(lane)).then_some(&rejected.rejection)
+    }
+
+    /// How many messages may be claimed, of at most `room`.
+    pub(super) fn room(&self, room: usize, now: Instant) -> usize {
+        match &self.0 {
+            None => room,
+            Some(rejected) if rejected.probing.is_none() && now >= rejected.probe_at => room.min(1),
+            Some(_) => 0,
+        }
+    }
+
+    /// Notes that a claimed lane is sent as a probe, if there is to be one.
+    pub(super) fn probe(&mut self, lane: &str) {
+        if let Some(rejected) = &mut self.0 {
+            rejected.probing.get_or_insert_with(|| lane.to_owned());
+        }
+    }
+
+    /// Notes that the platform has rejected these credentials for a message of this lane, whose attempts have ended.
+    pub(super) fn rejected(&mut self, lane: &str, generation: Option<u64>, rejection: &PermanentError, now: Instant) {
+        let rejected = self.0.get_or_insert_with(|| Rejected {
+            generation,
+            rejection: PermanentError {
+                attempts: 0,
+                ..rejection.clone()
+            },
+            probes: 0,
+            probe_at: after(now, FIRST_PROBE),
+            ask_at: after(now, ASK_INTERVAL),
+            probing: None,
+            lanes: HashSet::new(),
+        });
+        rejected.generation = generation;
+        rejected.lanes.insert(lane.to_owned());
+        if rejected.probing.as_deref() == Some(lane) {
+            rejected.probing = None;
+            rejected.probes = rejected.probes.saturating_add(1);
+            let factor = 2u32.saturating_pow(rejected.probes);
+            rejected.probe_at = after(now, FIRST_PROBE.saturating_mul(factor).min(LONGEST_PROBE));
+        }
+    }
+
+    /// Notes that a message of this lane has ended without an answer about its credentials.
+    pub(super) fn undecided(&mut self, lane: &str, now: Instant) {
+        if let Some(rejected) = &mut self.0
+            && rejected.probing.as_deref() == Some(lane)
+        {
+            rejected.probing = None;
+            rejected.probe_at = after(now, FIRST_PROBE);
+        }
+    }
+
+    /// Notes that the platform has accepted the credentials. Returns the lanes that were parked because of them.
+    pub(super) fn accepted(&mut self) -> HashSet<String> {
+        self.0.take().map(|rejected| rejected.lanes).unwrap_or_default()
+    }
+
+    /// Whether the provider is to be asked for other credentials now.
+    pub(super) fn must_ask(&mut self, now: Instant, only_for_probes: bool) -> bool {
+        let Some(rejected) = &mut self.0 else { return false };
+        let at = if only_for_probes {
+            rejected.ask_at.max(rejected.probe_at)
+        } else {
+            rejected.ask_at
+        };
+        let must_ask = now >= at;
+        if must_ask {
+            rejected.ask_at = after(now, ASK_INTERVAL);
+        }
+        must_ask
+    }
+
+    /// Notes the present credentials. If they are others, the wait is over: returns the lanes that were parked for it.
+    pub(super) fn present(&mut self, generation: Option<u64>) -> Option<HashSet<String>> {
+        let is_other = self
+            .0
+            .as_ref()
+            .is_some_and(|rejected| rejected.generation != generation);
+        is_other.then(|| self.accepted())
+    }
+
+    /// How long it is until the next probe, or the next question to the provider.
+    pub(super) fn next(&self, now: Instant) -> Option<Duration> {
+        let rejected = self.0.as_ref()?;
+        let next = rejected.ask_at.min(rejected.probe_at);
+        Some(next.saturating_duration_since(now))
+    }
+}
+
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now)
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rejection() -> PermanentError {
+        PermanentError::new(401, "expired".into())
+    }
+
+    /// The state after a message of lane `a` was rejected, and that time.
+    fn rejected() -> (Unauthorized, Instant) {
+        let now = Clock::system().instant();
+        let mut state = Unauthorized::default();
+        state.rejected("a", Some(1), &rejection(), now);
+        (state, now)
+    }
+
+    #[test]
+    fn nothing_is_held_back_while_credentials_are_accepted() {
+        let state = Unauthorized::default();
+        let now = Clock::system().instant();
+        assert_eq!(
+            (state.rejection("a"), state.room(9, now), state.next(now)),
+            (None, 9, None)
+        );
+    }
+
+    #[test]
+    fn one_probe_is_sent_after_5_s_then_10_s_up_to_5_min() {
+        let (mut state, mut now) = rejected();
+        for wait in [5, 10, 20, 40, 80, 160, 300, 300] {
+            let wait = Duration::from_secs(wait);
+            assert_eq!(state.room(9, now + wait - SECOND), 0, "{wait:?}");
+            now += wait;
+            assert_eq!(state.room(9, now), 1, "{wait:?}");
+            state.probe("a");
+            assert_eq!(state.room(9, now), 0);
+            assert!(state.rejection("a").is_none() && state.rejection("b").is_some());
+            state.rejected("a", Some(1), &rejection(), now);
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_in_flight_does_not_delay_the_probe() {
+        let (mut state, now) = rejected();
+        state.rejected("b", Some(1), &rejection(), now + 4 * SECOND);
+        assert_eq!(state.room(9, now + 5 * SECOND), 1);
+    }
+
+    #[test]
+    fn a_probe_without_an_answer_is_repeated() {
+        let (mut state, now) = rejected();
+        state.probe("a");
+        state.undecided("a", now);
+        assert_eq!((state.room(9, now), state.room(9, now + 5 * SECOND)), (0, 1));
+    }
+
+    #[test]
+    fn other_credentials_end_the_wait_and_name_the_lanes() {
+        let (mut state, now) = rejected();
+        state.rejected("b", Some(1), &rejection(), now);
+        assert_eq!(state.present(Some(1)), None);
+        let lanes = HashSet::from(["a".to_owned(), "b".to_owned()]);
+        assert_eq!(state.present(Some(2)), Some(lanes));
+        assert_eq!((state.room(9, now), state.present(Some(2))), (9, None));
+    }
+
+    #[test]
+    fn a_provider_is_asked_every_5_s_and_an_endpoint_at_each_probe() {
+        let (mut state, now) = rejected();
+        assert!(!state.must_ask(now + 4 * SECOND, false));
+        assert!(state.must_ask(now + 5 * SECOND, false));
+        assert!(!state.must_ask(now + 6 * SECOND, false));
+        assert!(state.must_ask(now + 10 * SECOND, false));
+        state.probe("a");
+        state.rejected("a", Some(1), &rejection(), now + 10 * SECOND);
+        assert!(!state.must_ask(now + 19 * SECOND, true));
+        assert!(state.must_ask(now + 20 * SECOND, true));
+    }
+}
