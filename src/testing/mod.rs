@@ -6,6 +6,7 @@ mod errors;
 mod platform;
 mod reply;
 mod request;
+mod rules;
 
 pub use self::{
     crash::Crash,
@@ -13,5 +14,6 @@ pub use self::{
     platform::FakePlatform,
     reply::Reply,
     request::RecordedRequest,
+    rules::PlatformRules,
 };
 pub use crate::clock::ManualClock;

@@ -20,7 +20,10 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{RecordedRequest, Reply};
+use super::{
+    PlatformRules, RecordedRequest, Reply,
+    rules::RuledPlatform,
+};
 
 /// How long [`FakePlatform::wait_for_requests`] waits, in real time.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
@@ -69,6 +72,8 @@ pub struct FakePlatform {
 #[derive(Debug, Default)]
 struct Shared {
     scripts: Mutex<HashMap<String, Script>>,
+    /// Answers the requests that no script is for.
+    rules: Mutex<Option<RuledPlatform>>,
     requests: watch::Sender<Vec<RecordedRequest>>,
     connections: AtomicUsize,
 }
@@ -138,6 +143,14 @@ impl FakePlatform {
             .insert(path_end.into(), script);
     }
 
+    /// Answers the requests that no script is for by these rules, from now on. Without rules: by [`Reply::ok`].
+    ///
+    /// What the platform has counted for the limits of former rules is forgotten.
+    pub fn set_rules(&self, rules: PlatformRules) {
+        let mut present = self.shared.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        *present = Some(RuledPlatform::new(rules));
+    }
+
     /// All requests so far, in the order in which they were completely received.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
@@ -203,7 +216,7 @@ async fn answer(shared: Arc<Shared>, mut request: Request) -> Result<Response<Bo
         }
     }
     let path = request.path().to_owned();
-    let recorded = RecordedRequest {
+    let mut recorded = RecordedRequest {
         connection: request.conn_data::<ConnectionNumber>().map_or(0, |number| number.0),
         method: request.method().to_string(),
         path: request.uri().to_string(),
@@ -213,22 +226,25 @@ async fn answer(shared: Arc<Shared>, mut request: Request) -> Result<Response<Bo
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect(),
         body,
+        answered_with: 0,
     };
-    let reply = shared.next_reply(&path);
+    let reply = shared.next_reply(&path, &recorded);
+    recorded.answered_with = reply.status_code();
     shared.requests.send_modify(|requests| requests.push(recorded));
     actix_rt::time::sleep(reply.delay).await;
     Ok(reply.into_response())
 }
 
 impl Shared {
-    fn next_reply(&self, path: &str) -> Reply {
+    fn next_reply(&self, path: &str, request: &RecordedRequest) -> Reply {
         let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
         let script = scripts
             .iter_mut()
             .filter(|(path_end, _)| is_end_of(path_end, path))
             .max_by_key(|(path_end, _)| path_end.len());
         let Some((_, script)) = script else {
-            return Reply::ok();
+            let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            return rules.as_mut().map_or_else(Reply::ok, |rules| rules.reply(request));
         };
         let reply = script.replies.get(script.next).or(script.replies.last());
         script.next = script.next.saturating_add(1);

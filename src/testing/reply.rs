@@ -48,6 +48,10 @@ impl Reply {
         self
     }
 
+    pub(super) fn status_code(&self) -> u16 {
+        self.status
+    }
+
     pub(super) fn into_response(self) -> Response<BoxBody> {
         let status = StatusCode::from_u16(self.status)
             .ok()

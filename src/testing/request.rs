@@ -18,6 +18,8 @@ pub struct RecordedRequest {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// The status of the response.
+    pub answered_with: u16,
 }
 
 impl RecordedRequest {
@@ -52,6 +54,7 @@ impl fmt::Debug for RecordedRequest {
             .field("path", &self.path)
             .field("headers", &self.headers.iter().map(shown).collect::<Vec<_>>())
             .field("body", &String::from_utf8_lossy(&self.body))
+            .field("answered_with", &self.answered_with)
             .finish()
     }
 }

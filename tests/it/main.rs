@@ -17,6 +17,7 @@ mod api;
 mod cancellation;
 mod conformance;
 mod credentials;
+mod day;
 mod credentials_in_the_field;
 mod events;
 mod fake_platform;
