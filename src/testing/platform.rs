@@ -20,10 +20,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    PlatformRules, RecordedRequest, Reply,
-    rules::RuledPlatform,
-};
+use super::{PlatformRules, RecordedRequest, Reply, rules::RuledPlatform};
 
 /// How long [`FakePlatform::wait_for_requests`] waits, in real time.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);

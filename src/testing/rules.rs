@@ -142,7 +142,9 @@ impl RuledPlatform {
         if request.body.len() > rules.max_body_bytes {
             return page(413, "request entity too large");
         }
-        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let token = request
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
         if !token.is_some_and(|token| rules.tokens.contains(token)) {
             return error(401, "Unauthorized");
         }

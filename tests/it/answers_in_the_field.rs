@@ -44,14 +44,20 @@ fn cases(kind: &str) -> Vec<Case> {
 async fn every_answer_of_the_proxy_ends_as_expected() {
     for case in cases("proxy-answer") {
         let platform = FakePlatform::start().unwrap();
-        let status = case.name.rsplit_once("HTTP ").map_or(200, |(_, status)| status.parse().unwrap());
+        let status = case
+            .name
+            .rsplit_once("HTTP ")
+            .map_or(200, |(_, status)| status.parse().unwrap());
         let reply = Reply::status(status).body(case.input.as_str().unwrap());
         platform.script("issue-tracker-proxy", [reply]);
         let outcome = match send_update(&start(options(platform.url())), "i").await {
             Ok(_) => "delivered, one request",
             Err(error) => {
                 let rejection = error.permanent().unwrap();
-                assert_eq!((rejection.status_code, rejection.body.as_str()), (401, "AUTH_ERROR: tracker"));
+                assert_eq!(
+                    (rejection.status_code, rejection.body.as_str()),
+                    (401, "AUTH_ERROR: tracker")
+                );
                 "permanent 401 with that message; provider asked no second time; token still valid; one request"
             }
         };
@@ -105,9 +111,8 @@ async fn outcome(step: &str, answer: &Answer) -> String {
         }
     };
     format!(
-        "{end}; {} requests, {} connections, waits {waits:?}, {reduced} reduced, {warnings:?}",
-        platform.requests().len(),
-        platform.connections()
+        "{end}; {} requests, waits {waits:?}, {reduced} reduced, {warnings:?}",
+        platform.requests().len()
     )
 }
 
@@ -116,51 +121,51 @@ async fn every_answer_to_a_result_ends_as_expected() {
     let expected = BTreeMap::from([
         (
             "429 without Retry-After",
-            ("completion", "delivered; 3 requests, 1 connections, waits [1], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [1], 0 reduced, []"),
         ),
         (
             "429 with a reset in seconds",
-            ("completion", "delivered; 3 requests, 1 connections, waits [2], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [2], 0 reduced, []"),
         ),
         (
             "429 with a fraction",
-            ("completion", "delivered; 3 requests, 1 connections, waits [2], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [2], 0 reduced, []"),
         ),
         (
             "503 with a date, server clock 70 s ahead",
-            ("completion", "delivered; 3 requests, 1 connections, waits [2], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [2], 0 reduced, []"),
         ),
         (
             "408 on a kept connection",
-            ("completion", "delivered; 3 requests, 2 connections, waits [1], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [1], 0 reduced, []"),
         ),
         (
             "403 as HTML",
-            ("completion", "delivered; 3 requests, 1 connections, waits [1], 0 reduced, []"),
+            ("completion", "delivered; 3 requests, waits [1], 0 reduced, []"),
         ),
         (
             "409 of a receiver that wants newer fields",
             (
                 "completion",
-                "permanent 409 None; the body of the response says why; 2 requests, 1 connections, waits [], 0 reduced, []",
+                "permanent 409 None; the body of the response says why; 2 requests, waits [], 0 reduced, []",
             ),
         ),
         (
             "413 on status",
-            ("status", "delivered; 3 requests, 1 connections, waits [], 1 reduced, []"),
+            ("status", "delivered; 3 requests, waits [], 1 reduced, []"),
         ),
         (
             "completion partly posted",
             (
                 "completion",
-                r#"delivered; 2 requests, 1 connections, waits [], 0 reduced, ["the platform posted 3 of 7 parts of the comment", "the platform reported errors: x"]"#,
+                r#"delivered; 2 requests, waits [], 0 reduced, ["the platform posted 3 of 7 parts of the comment", "the platform reported errors: x"]"#,
             ),
         ),
         (
             "301 to https",
             (
                 "completion",
-                r#"permanent 301 Some("https://x/"); redirects are not followed: set the platform URL to the new address; 2 requests, 1 connections, waits [], 0 reduced, []"#,
+                r#"permanent 301 Some("https://x/"); redirects are not followed: set the platform URL to the new address; 2 requests, waits [], 0 reduced, []"#,
             ),
         ),
     ]);
@@ -169,17 +174,32 @@ async fn every_answer_to_a_result_ends_as_expected() {
     for case in cases {
         let (step, expected) = expected[case.name.as_str()];
         let answer = serde_json::from_value(case.input).unwrap();
-        assert_eq!(outcome(step, &answer).await, expected, "{}: {}", case.name, case.expected);
+        assert_eq!(
+            outcome(step, &answer).await,
+            expected,
+            "{}: {}",
+            case.name,
+            case.expected
+        );
     }
 }
 
 #[actix_rt::test]
 async fn an_answer_of_something_in_between_is_parked_with_an_outbox() {
-    for (status, content_type) in [(301, "text/plain"), (403, "text/html"), (404, "text/html"), (408, "text/plain")] {
+    for (status, content_type) in [
+        (301, "text/plain"),
+        (403, "text/html"),
+        (404, "text/html"),
+        (408, "text/plain"),
+    ] {
         let fixture = OutboxFixture::new();
-        let reply = Reply::status(status).header("content-type", content_type).body("<html>");
+        let reply = Reply::status(status)
+            .header("content-type", content_type)
+            .body("<html>");
         fixture.platform.script("issue-tracker-proxy", [reply]);
-        let error = send_update(&start(fixture.options_without_replay()), "i").await.unwrap_err();
+        let error = send_update(&start(fixture.options_without_replay()), "i")
+            .await
+            .unwrap_err();
         let CallError::Parked(parked) = error else {
             panic!("{status}: {error:?}");
         };

@@ -116,8 +116,12 @@ async fn a_dead_letter_does_not_hold_up_the_next_message_of_its_lane() {
 async fn a_parked_call_has_the_answer_as_its_last_error() {
     for status in [401, 302, 301, 408, 429] {
         let fixture = OutboxFixture::new();
-        fixture.platform.script("issue-tracker-proxy", [Reply::status(status).body("why")]);
-        let error = send_update(&start(fixture.options_without_replay()), "i").await.unwrap_err();
+        fixture
+            .platform
+            .script("issue-tracker-proxy", [Reply::status(status).body("why")]);
+        let error = send_update(&start(fixture.options_without_replay()), "i")
+            .await
+            .unwrap_err();
         let parked = error.parked().unwrap();
         assert_eq!(parked.attempts, 1);
         let last = parked.last.as_ref().unwrap().to_string();
@@ -143,7 +147,9 @@ async fn nothing_more_is_sent_with_rejected_credentials() {
 #[actix_rt::test]
 async fn other_credentials_end_the_wait_at_once() {
     let fixture = OutboxFixture::new();
-    fixture.platform.script("issue-tracker-proxy", [Reply::status(401), Reply::ok()]);
+    fixture
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(401), Reply::ok()]);
     let give = |token: &str| ProviderStep::Give(RuntimeCredentials::new("w", token));
     let provider = ScriptedProvider::new([give("old"), give("old"), give("new")]);
     let clock = ManualClock::new();
@@ -166,7 +172,9 @@ async fn other_credentials_end_the_wait_at_once() {
 async fn a_call_that_the_tracker_does_not_authorize_is_parked_and_costs_no_token() {
     let fixture = OutboxFixture::new();
     let body = r#"{"success":false,"error":{"code":"AUTH_ERROR","message":"tracker"}}"#;
-    fixture.platform.script("issue-tracker-proxy", [Reply::status(401).body(body)]);
+    fixture
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(401).body(body)]);
     let poster = start(fixture.options_without_replay());
     let error = send_update(&poster, "i").await.unwrap_err();
     assert_eq!(error.next_step(), NextStep::Nothing);
