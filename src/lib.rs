@@ -174,7 +174,12 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     let _ = (&overflow.calls, &overflow.worker, overflow.reason);
     let _ = (overflow.cancellation.token(), parts.outbox, queue::Bound::None);
     let _ = (Clock::idle, error.with_source(cause));
-    let _ = (backoff::RetryPolicy::once, credentials::Credentials::last_worker_id);
+    let _ = (
+        backoff::RetryPolicy::once,
+        credentials::Credentials::last_worker_id,
+        credentials::Credentials::last_generation,
+        credentials::Credentials::asks_platform,
+    );
     let _ = (
         call::Call::stored_body,
         call::Call::stored_headers,

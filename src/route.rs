@@ -57,6 +57,9 @@ pub(crate) trait Route {
     /// Starts the background work, unless it is running.
     fn start(&self, _dispatcher: &Rc<Dispatcher>, _queue: &Rc<LaneQueue>) {}
 
+    /// Wakes the background work: there may be other credentials.
+    fn wake(&self) {}
+
     /// Stops the background work.
     fn stop(&self) {}
 

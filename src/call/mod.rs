@@ -9,7 +9,7 @@ mod summary;
 mod text;
 mod wire_format;
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, cell::OnceCell, rc::Rc};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -53,6 +53,8 @@ pub struct Call {
     body: String,
     /// What the call has lost; for its receipt.
     pub(crate) warnings: Vec<Warning>,
+    /// The reduced form, once the platform has refused the whole body as too large.
+    reduced: OnceCell<Box<Self>>,
 }
 
 impl Call {
@@ -72,9 +74,22 @@ impl Call {
         }
     }
 
-    /// The call in reduced form: every string cut to 4 KiB, without the manifest and added fields, under a key of its
-    /// own.
-    pub(crate) fn reduced(&self) -> Self {
+    /// From now on, the call is sent in reduced form: every string cut to 4 KiB, without the manifest and added fields,
+    /// under a key of its own.
+    pub(crate) fn reduce(&self) {
+        self.reduced.get_or_init(|| Box::new(self.reduced()));
+    }
+
+    pub(crate) fn is_reduced(&self) -> bool {
+        self.reduced.get().is_some()
+    }
+
+    /// The form in which the call is sent.
+    pub(crate) fn form(&self) -> &Self {
+        self.reduced.get().map_or(self, Box::as_ref)
+    }
+
+    fn reduced(&self) -> Self {
         Self {
             kind: self.kind,
             target: self.target.clone(),
@@ -83,6 +98,7 @@ impl Call {
             headers: Rc::clone(&self.headers),
             body: reduced(&self.body),
             warnings: Vec::new(),
+            reduced: OnceCell::new(),
         }
     }
 
@@ -217,6 +233,7 @@ impl Platform {
             headers: Rc::default(),
             body,
             warnings: Vec::new(),
+            reduced: OnceCell::new(),
         }
     }
 

@@ -55,8 +55,7 @@ impl Dispatcher {
             }
         };
         loop {
-            let form = state.reduced.get().unwrap_or(call);
-            let mut verdict = self.exchange(form, &credentials, state).await?;
+            let mut verdict = self.exchange(call, &credentials, state).await?;
             if let Verdict::Resend(Resend::OtherWorker { otherwise }) = verdict {
                 if let Some(others) = self.other_worker(state).await {
                     credentials = others;
@@ -70,7 +69,7 @@ impl Dispatcher {
                 Verdict::Permanent(rejection) => return Ok(Attempt::Rejected(rejection)),
                 Verdict::Transient { error, hint } => return Ok(Attempt::Failed { error, hint }),
                 Verdict::Resend(_) => {
-                    state.reduced.get_or_init(|| call.reduced());
+                    call.reduce();
                     self.telemetry.resending(call.as_ref(), 413);
                     continue;
                 }
@@ -134,19 +133,25 @@ impl Dispatcher {
                 hint: None,
             });
         }
+        let form = call.form();
         let request = HttpRequest {
             url: &call.url,
             token,
-            idempotency_key: Some(&call.idempotency_key),
+            idempotency_key: Some(&form.idempotency_key),
             headers: &call.headers,
-            body: call.encode(worker_id.as_deref().unwrap_or_default()),
+            body: form.encode(worker_id.as_deref().unwrap_or_default()),
             status_decides: endpoint == Endpoint::Session,
             phase: Rc::clone(&state.phase),
         };
         let verdict = match self.transport.post(&request).await {
             Ok(answer) => {
                 self.note_platform_time(&answer);
-                classify(endpoint, &answer, state.alternatives(), self.clock.now())
+                classify(
+                    endpoint,
+                    &answer,
+                    state.alternatives(call.is_reduced()),
+                    self.clock.now(),
+                )
             }
             // Without a response the failure is never final.
             Err(error) => Verdict::Transient { error, hint: None },

@@ -1,9 +1,6 @@
 //! The types of a delivery: the dispatcher, the job of a message, and the state of one call.
 
-use std::{
-    cell::{Cell, OnceCell},
-    rc::Rc,
-};
+use std::{cell::Cell, rc::Rc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -60,16 +57,14 @@ pub(super) struct CallState<'a> {
     pub(super) phase: Rc<Cell<AttemptPhase>>,
     pub(super) reauthenticated: Cell<bool>,
     pub(super) asked_for_other_worker: Cell<bool>,
-    /// The call in reduced form, once the platform has refused the whole body as too large.
-    pub(super) reduced: OnceCell<Call>,
 }
 
 impl CallState<'_> {
     /// The forms of the call that are left to try.
-    pub(super) fn alternatives(&self) -> Alternatives {
+    pub(super) fn alternatives(&self, is_reduced: bool) -> Alternatives {
         Alternatives {
             other_worker: self.worker.is_from_credentials() && !self.asked_for_other_worker.get(),
-            reduced: self.reduced.get().is_none(),
+            reduced: !is_reduced,
         }
     }
 

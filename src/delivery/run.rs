@@ -1,7 +1,7 @@
 //! The run of a message: its turn, then its calls in order, each guarded against cancellation and panics.
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::Cell,
     pin::{Pin, pin},
     rc::Rc,
 };
@@ -97,7 +97,6 @@ impl Dispatcher {
             phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
             reauthenticated: Cell::new(false),
             asked_for_other_worker: Cell::new(false),
-            reduced: OnceCell::new(),
         };
         // The calls after a cancelled one are not sent, and `cancelled` must not be polled again once it is ready.
         if let Some(by) = cancellation.by() {

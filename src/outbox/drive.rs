@@ -52,6 +52,7 @@ impl Outbox {
         let settle = async |index, outcome| settling.record(index, outcome);
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
         self.note_answers(dispatcher, &stored, &outcomes);
+        settling.note_reduced(&job.calls);
         let worker_id = job.worker.id();
         let has_released = settling
             .finish(worker_id.as_deref(), &dispatcher.shutdown, &mut outcomes)

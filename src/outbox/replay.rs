@@ -167,6 +167,9 @@ impl Replayed {
             };
             match dispatcher.platform.restore(stored) {
                 Ok(call) => {
+                    if row.history.is_reduced {
+                        call.reduce();
+                    }
                     restored.push(call);
                     rows.push(row);
                 }

@@ -243,6 +243,10 @@ impl Route for Durable {
         }
     }
 
+    fn wake(&self) {
+        self.outbox.0.wake_replay.notify_one();
+    }
+
     fn stop(&self) {
         self.replay.take();
     }

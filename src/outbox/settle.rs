@@ -11,6 +11,7 @@ use super::{
     stored::{Stored, noted},
 };
 use crate::{
+    call::Call,
     call_id::CallId,
     error::{AttemptError, CallError, OutboxError, ParkReason, ParkedError},
     receipt::Outcome,
@@ -141,6 +142,18 @@ impl<'a> Settling<'a> {
             error: error.stored_text(),
             worker_id: self.worker_id.clone(),
             history,
+        }
+    }
+
+    /// Notes which calls the platform takes in reduced form only.
+    pub(super) fn note_reduced(&mut self, calls: &[Call]) {
+        for (row, call) in self.stored.calls.iter().zip(calls) {
+            let changes = self.changes.iter_mut().filter(|(id, _)| *id == row.id);
+            for (_, change) in changes {
+                if let Change::Keep(failure) | Change::DeadLetter(failure) = change {
+                    failure.history.is_reduced |= call.is_reduced();
+                }
+            }
         }
     }
 

@@ -97,9 +97,10 @@ impl Handler<RefreshCredentials> for ResultPoster {
     type Result = ResponseFuture<Result<IssuedCredentials, CredentialError>>;
 
     fn handle(&mut self, _: RefreshCredentials, _: &mut Context<Self>) -> Self::Result {
-        let dispatcher = Rc::clone(&self.parts.dispatcher);
+        let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
         Box::pin(async move {
             let result = catch_panic(dispatcher.credentials.refresh()).await;
+            route.wake();
             result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
         })
     }

@@ -7,7 +7,9 @@ use result_poster::{
 };
 
 use crate::support::{
-    completed, options, outcome, platform_and_poster, post, post_outcome,
+    completed, options,
+    outbox::OutboxFixture,
+    outcome, platform_and_poster, post, post_outcome,
     provider::{ProviderStep, ScriptedProvider},
     requests::{json, key, route, route_and_token, sent, worker_id},
     send_update, start,
@@ -153,4 +155,16 @@ async fn the_advice_on_a_refusal_does_not_guess() {
     let rejection = error.permanent().unwrap();
     assert_eq!(rejection.body, body);
     assert_eq!(rejection.advice(), "the body of the response says why");
+}
+
+#[actix_rt::test]
+async fn the_outbox_remembers_that_a_call_is_reduced() {
+    let fixture = OutboxFixture::new();
+    let replies = [too_large(), Reply::status(503), Reply::ok()];
+    fixture.platform.script("status", replies);
+    let poster = start(fixture.options());
+    assert_eq!(post_outcome(&post(&poster, "s").await), "parked:1");
+    let requests = fixture.platform.wait_for_requests(4).await;
+    let is_reduced = requests.iter().map(|request| key(request).ends_with("-reduced"));
+    assert_eq!(is_reduced.collect::<Vec<_>>(), [false, false, true, true]);
 }

@@ -123,6 +123,8 @@ pub(in crate::outbox) struct History {
     pub(in crate::outbox) faults: u32,
     /// How often the platform has rejected the call of a worker that its sender has replaced.
     pub(in crate::outbox) rejections: u32,
+    /// Whether the platform has refused the whole body as too large.
+    pub(in crate::outbox) is_reduced: bool,
     /// How often an owner died that had claimed the call first in its lane.
     pub(in crate::outbox) takeovers: u32,
     /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.

@@ -422,9 +422,7 @@ impl Store for MemoryStore {
                     row.call.history = failure.history;
                     row.status_code = failure.status_code;
                     row.error = Some(failure.error);
-                    if row.call.worker_id.is_none() {
-                        row.call.worker_id = failure.worker_id;
-                    }
+                    row.call.worker_id = failure.worker_id.or(row.call.worker_id.take());
                 };
                 match (change, tables.calls.get_mut(&id)) {
                     (Change::Delete, _) => drop(tables.calls.remove(&id)),

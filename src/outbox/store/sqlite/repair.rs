@@ -17,7 +17,7 @@ pub(super) const FIND: &str = concat!(
     " <> 'live'"
 );
 pub(super) const RENEW: &str = "
-    UPDATE calls SET attempts = 0, parks = 0, faults = 0, rejections = 0, takeovers = 0, age = 0, dead_at = NULL WHERE id = ?1";
+    UPDATE calls SET attempts = 0, parks = 0, faults = 0, rejections = 0, takeovers = 0, reduced = 0, age = 0, dead_at = NULL WHERE id = ?1";
 pub(super) const DISCARD: &str = "DELETE FROM calls WHERE id = ?1";
 
 /// A call that is not live.

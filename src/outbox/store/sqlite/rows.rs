@@ -11,7 +11,7 @@ use crate::call_id::CallId;
 macro_rules! stored_call_columns {
     () => {
         "calls.id, kind, target_id, idempotency_key, worker_id, attempts, parks, faults, rejections, takeovers, age,
-            headers, body"
+            reduced, headers, body"
     };
 }
 pub(super) use stored_call_columns;
@@ -30,6 +30,7 @@ pub(super) fn stored_call(row: &Row<'_>) -> StoredCall {
             parks: clamped(row, "parks"),
             faults: clamped(row, "faults"),
             rejections: clamped(row, "rejections"),
+            is_reduced: clamped(row, "reduced") != 0,
             takeovers: clamped(row, "takeovers"),
             age: duration(row, "age"),
         },

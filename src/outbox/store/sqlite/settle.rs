@@ -13,7 +13,7 @@ use crate::{call_id::CallId, error::ParkReason};
 pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1 AND lane = ?2";
 pub(super) const RECORD: &str = "
     UPDATE calls SET attempts = ?3, parks = ?4, faults = ?5, takeovers = ?6, age = ?7, status_code = ?8, last_error = ?9,
-        worker_id = coalesce(worker_id, ?10), rejections = ?11
+        worker_id = coalesce(?10, worker_id), rejections = ?11, reduced = ?12
     WHERE id = ?1 AND lane = ?2";
 pub(super) const BURY: &str = "
     UPDATE calls SET state = 'dead', lane = NULL, seq = NULL, dead_at = NULL WHERE id = ?1 AND lane = ?2";
@@ -104,6 +104,7 @@ fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> 
         failure.error,
         failure.worker_id,
         history.rejections,
+        history.is_reduced,
     ])?;
     Ok(())
 }

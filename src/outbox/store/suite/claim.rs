@@ -160,6 +160,7 @@ pub(super) async fn a_claimed_call_has_its_history_and_worker(fixture: &impl Fix
         parks: 4,
         faults: 3,
         rejections: 2,
+        is_reduced: true,
         takeovers: 2,
         age: Duration::from_millis(1_001),
     };

@@ -16,6 +16,7 @@ fn whole_failure() -> Failure {
             attempts: 7,
             parks: 3,
             faults: 2,
+            is_reduced: true,
             rejections: 4,
             takeovers: 1,
             age: Duration::from_millis(61_234),
@@ -64,7 +65,7 @@ pub(super) async fn the_history_of_an_isolated_call_is_recorded(fixture: &impl F
     assert_eq!(claimed.messages[0].calls[0].history, whole_failure().history);
 }
 
-pub(super) async fn a_failure_does_not_change_a_worker(fixture: &impl Fixture) {
+pub(super) async fn a_failure_names_the_worker_that_its_call_was_sent_as(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let message = owner.insert_live("lane", &["a"]).await;
     owner.set_worker(message.ids.clone(), "first".into()).await.unwrap();
@@ -72,7 +73,7 @@ pub(super) async fn a_failure_does_not_change_a_worker(fixture: &impl Fixture) {
         .settle_all(&message, Change::Keep(whole_failure()), park_for(MINUTE))
         .await;
     let entry = owner.entry(message.ids[0]).await.unwrap();
-    assert_eq!(entry.worker_id.as_deref(), Some("first"));
+    assert_eq!(entry.worker_id.as_deref(), Some("worker"));
 }
 
 pub(super) async fn a_failing_store_changes_nothing(fixture: &impl Fixture) {

@@ -193,7 +193,7 @@ macro_rules! contract_suite {
                     a_failure_is_recorded_on_a_parked_call,
                     a_failure_is_recorded_on_a_dead_letter,
                     the_history_of_an_isolated_call_is_recorded,
-                    a_failure_does_not_change_a_worker,
+                    a_failure_names_the_worker_that_its_call_was_sent_as,
                     a_failing_store_changes_nothing,
                 }
                 death {
