@@ -58,8 +58,9 @@
 //! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` waiting messages, a deadline on each
 //!   attempt, a limit on each wait and on the part of a response that is read.
 //! - **Restart**: a failed actor keeps its address, its mail and its running calls; see [`Supervisor`].
-//! - **Fresh credentials**: a rejected call is retried once with fresh credentials; concurrent rejections share one
-//!   fetch; see [`CredentialActor`](credentials::CredentialActor).
+//! - **Fresh credentials**: a rejected call is sent once more, at once, with fresh credentials, and each later attempt
+//!   asks for them again; concurrent rejections share one fetch; see [`CredentialActor`](credentials::CredentialActor).
+//! - **Rate limits**: after a 429, the calls of its group wait together, without a permit and without an attempt.
 //! - **At least once**, with the feature `outbox` and `OptionsBuilder::outbox`: a call is on disk before it is sent, if
 //!   it can be stored, and is then delivered even if the platform is down for days or the process is killed.
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no redirect, and it

@@ -14,7 +14,7 @@ use crate::{
     call::Call,
     credentials::GetCredentials,
     delivery::{Cancellation, Dispatcher, Job},
-    error::{AttemptError, CallError, CancelledBy, ParkReason, PermanentError},
+    error::{CallError, CancelledBy, ParkReason},
     receipt::Outcome,
 };
 
@@ -45,7 +45,7 @@ impl Outbox {
             return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
         }
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
-            return hold_back(dispatcher, &job, &stored, &rejection).await;
+            return self.hold_back(dispatcher, &mut job, &stored, &rejection).await;
         }
         self.commit_worker(dispatcher, &job, &stored).await;
         let mut settling = Settling::new(&stored);
@@ -77,32 +77,6 @@ impl Outbox {
         }
     }
 
-    /// The platform's rejection of the present credentials, if it is known and this message is not the probe.
-    fn rejection(&self, dispatcher: &Dispatcher, stored: &Stored) -> Option<PermanentError> {
-        if self.0.note_credentials(dispatcher.credentials.last_generation()) {
-            self.0.wake_replay.notify_one();
-        }
-        let unauthorized = self.0.unauthorized.borrow();
-        unauthorized.rejection(&stored.lane.lane).cloned()
-    }
-
-    /// Notes what the outcomes say about the credentials.
-    fn note_answers(&self, dispatcher: &Dispatcher, stored: &Stored, outcomes: &[Outcome]) {
-        let (lane, now) = (&stored.lane.lane, self.0.clock.instant());
-        let is_accepted = outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Ok(_) | Err(CallError::Permanent(_))));
-        let mut unauthorized = self.0.unauthorized.borrow_mut();
-        if is_accepted {
-            unauthorized.accepted();
-            self.0.wake_replay.notify_one();
-        } else if let Some(rejection) = outcomes.iter().find_map(unauthorized_answer) {
-            unauthorized.rejected(lane, dispatcher.credentials.last_generation(), rejection, now);
-        } else {
-            unauthorized.undecided(lane, now);
-        }
-    }
-
     /// Fixes the worker id of a message that was stored without one, before its first attempt.
     async fn commit_worker(&self, dispatcher: &Dispatcher, job: &Job, stored: &Stored) {
         if let Some(worker_id) = &stored.worker_id {
@@ -119,39 +93,6 @@ impl Outbox {
             job.worker.set_from_credentials(worker_id);
         }
     }
-}
-
-/// The rejection of the credentials in the outcome of a call that was parked after it.
-fn unauthorized_answer(outcome: &Outcome) -> Option<&PermanentError> {
-    match outcome.as_ref().err()?.parked()?.last.as_ref()? {
-        AttemptError::Rejected(rejection) if rejection.is_unauthorized() => Some(rejection),
-        AttemptError::Rejected(_)
-        | AttemptError::Credentials(_)
-        | AttemptError::Connect(_)
-        | AttemptError::Timeout { .. }
-        | AttemptError::ConnectionLost(_)
-        | AttemptError::StreamRefused(_)
-        | AttemptError::RetryableResponse { .. }
-        | AttemptError::UnexpectedResponse { .. } => None,
-    }
-}
-
-/// Parks a message that would be sent with rejected credentials.
-async fn hold_back(dispatcher: &Dispatcher, job: &Job, stored: &Stored, rejection: &PermanentError) -> Vec<Outcome> {
-    let mut settling = Settling::new(stored);
-    let mut outcomes = Vec::with_capacity(job.calls.len());
-    for index in 0..job.calls.len() {
-        let error = match job.cancellation.by() {
-            Some(by) => cancelled(by),
-            None => rejection.clone().into(),
-        };
-        outcomes.push(settling.record(index, Err(error)));
-    }
-    settling.finish(None, &dispatcher.shutdown, &mut outcomes).await;
-    for (call, outcome) in job.calls.iter().zip(&outcomes) {
-        dispatcher.telemetry.call_ended(call.as_ref(), outcome);
-    }
-    outcomes
 }
 
 /// Ends a stored message that is not sent now: as parked, or as cancelled if its caller has withdrawn it meanwhile.

@@ -1,5 +1,6 @@
 //! The durable outbox: a call is on disk before its first attempt, and is removed once the platform has acknowledged it.
 
+mod authorization;
 mod config;
 mod delays;
 mod disposition;

@@ -189,19 +189,6 @@ impl Inner {
         claimed
     }
 
-    /// Notes the present credentials. If they are others than the rejected ones, the lanes that were parked because of
-    /// those are due now. Returns whether that is so.
-    pub(super) fn note_credentials(&self, generation: Option<u64>) -> bool {
-        let Some(lanes) = self.unauthorized.borrow_mut().present(generation) else {
-            return false;
-        };
-        ignore_panic(|| info!("there are other credentials; parked calls are sent again"));
-        let now = self.clock.instant();
-        let mut delays = self.delays.borrow_mut();
-        lanes.iter().for_each(|lane| delays.set(lane, now));
-        true
-    }
-
     /// Frees the lanes of dead owners, and retries what could not be written. Returns whether there may be something to
     /// claim.
     pub(super) async fn look(&self) -> bool {

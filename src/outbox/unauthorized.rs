@@ -92,9 +92,10 @@ impl Unauthorized {
         }
     }
 
-    /// Notes that the platform has accepted the credentials. Returns the lanes that were parked because of them.
-    pub(super) fn accepted(&mut self) -> HashSet<String> {
-        self.0.take().map(|rejected| rejected.lanes).unwrap_or_default()
+    /// Notes that the platform has accepted the credentials. If it had rejected them, the wait is over: returns the lanes
+    /// that were parked because of that.
+    pub(super) fn accepted(&mut self) -> Option<HashSet<String>> {
+        self.0.take().map(|rejected| rejected.lanes)
     }
 
     /// Whether the provider is to be asked for other credentials now.
@@ -118,7 +119,7 @@ impl Unauthorized {
             .0
             .as_ref()
             .is_some_and(|rejected| rejected.generation != generation);
-        is_other.then(|| self.accepted())
+        is_other.then(|| self.accepted()).flatten()
     }
 
     /// How long it is until the next probe, or the next question to the provider.
