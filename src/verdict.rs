@@ -203,6 +203,7 @@ fn warnings(answer: &Answer<'_>) -> Vec<Warning> {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "an unexpected verdict fails the test")]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -237,7 +238,7 @@ mod tests {
         match verdict {
             Verdict::Delivered { .. } => "delivered".into(),
             Verdict::Unauthorized(error) => format!("unauthorized {}", error.status_code),
-            Verdict::Resend(Resend::OtherWorker { otherwise }) => format!("other worker, {}", name(&otherwise)),
+            Verdict::Resend(Resend::OtherWorker { otherwise }) => format!("other worker, {}", name(otherwise)),
             Verdict::Resend(Resend::Reduced) => "reduced".into(),
             Verdict::Permanent(error) => format!("permanent {} {}", error.status_code, error.body),
             Verdict::Transient { error, .. } => match error {

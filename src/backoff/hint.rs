@@ -64,6 +64,7 @@ fn until(date: &str, now: SystemTime) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
 mod tests {
     use super::*;
 

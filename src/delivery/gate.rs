@@ -155,6 +155,7 @@ impl Gate {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
 mod tests {
     use super::*;
     use crate::clock::Clock;

@@ -61,7 +61,7 @@ impl Outbox {
     pub(super) async fn hold_back(
         &self,
         dispatcher: &Dispatcher,
-        job: &mut Job,
+        job: &Job,
         stored: &Stored,
         rejection: &PermanentError,
     ) -> Vec<Outcome> {

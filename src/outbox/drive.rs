@@ -45,7 +45,7 @@ impl Outbox {
             return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
         }
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
-            return self.hold_back(dispatcher, &mut job, &stored, &rejection).await;
+            return self.hold_back(dispatcher, &job, &stored, &rejection).await;
         }
         self.commit_worker(dispatcher, &job, &stored).await;
         let mut settling = Settling::new(&stored);
