@@ -74,6 +74,15 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
+/// A body as the end of a line, escaped so that it can neither break the line nor steer a terminal.
+pub(crate) fn after_colon(body: &str) -> String {
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", printable(body))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

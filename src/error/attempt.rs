@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{CredentialError, PermanentError, SharedError};
 use crate::{
     label::labels,
-    util::{chain, printable},
+    util::{after_colon, chain},
 };
 
 /// Why one attempt failed.
@@ -132,15 +132,6 @@ impl AttemptError {
             | Self::ConnectionLost(_)
             | Self::StreamRefused(_) => chain(self),
         }
-    }
-}
-
-/// A body as the end of a line, escaped so that it can neither break the line nor steer a terminal.
-pub(super) fn after_colon(body: &str) -> String {
-    if body.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", printable(body))
     }
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::attempt::after_colon;
-use crate::util::printable;
+use crate::util::{after_colon, printable};
 
 /// The error of a call that the platform rejected. The call is not retried, since the response would be the same.
 ///
