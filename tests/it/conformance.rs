@@ -26,18 +26,11 @@ async fn every_case_of_the_extended_format_has_the_same_requests_and_outcome() {
 }
 
 async fn replay(cases: &str, format: WireFormat, count: usize) {
-    let mut cases: Vec<Case> = serde_json::from_str(cases).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
     assert_eq!(cases.len(), count);
-    cases.retain(|case| !WITH_OTHER_ANSWERS.contains(&&*case.name));
     // At once, since some of them wait for a second.
     join_all(cases.into_iter().map(|case| case.replay(format))).await;
 }
-
-/// The cases whose answers are not classified as in these cases yet.
-const WITH_OTHER_ANSWERS: [&str; 2] = [
-    "completion_401_then_200_with_the_same_token",
-    "proxy_403_with_a_retryable_envelope_is_permanent",
-];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
