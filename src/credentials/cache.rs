@@ -111,7 +111,11 @@ impl CredentialCache {
         if let Some(running) = running {
             let _before_the_change = running.result().await;
         }
-        let pause = self.state.borrow().pause(self.config.clock.instant()).cloned();
+        let pause = match source {
+            CredentialSource::Endpoint(_) => self.state.borrow().pause(self.config.clock.instant()).cloned(),
+            // Only the platform's own endpoint must not be asked too often.
+            CredentialSource::Provider(_) => None,
+        };
         match pause {
             Some(error) => Err(error),
             None => self.submit_fetch(source).result().await,

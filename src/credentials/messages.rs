@@ -130,7 +130,9 @@ impl Message for InvalidateCredentials {
 /// # Errors
 ///
 /// [`CredentialError`] says why the fetch failed. The credentials in use stay the same. Within a minute of a
-/// [`CredentialError::WorkerGone`], the same error is returned without a fetch.
+/// [`CredentialError::WorkerGone`] from the platform's own endpoint
+/// ([`OptionsBuilder::refresh_endpoint`](crate::OptionsBuilder::refresh_endpoint)), the same error is returned without a
+/// fetch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct RefreshCredentials;
 

@@ -204,14 +204,10 @@ fn sensitive(secret: String) -> Result<HeaderValue, HttpError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use bytes::Bytes;
-    use url::Host;
 
     use super::{
         super::{
-            addresses::FailedAddresses,
             connect::Upstream,
             proxy::{Proxy, ProxyChoice},
         },
@@ -224,15 +220,8 @@ mod tests {
         let proxy = Proxy::choose(&platform, &ProxyChoice::Url(proxy.into()), Some(""), |_| String::new()).unwrap();
         HttpClient::new(TransportConfig {
             upstream: Arc::new(Upstream {
-                host: Host::Domain("platform.test".into()),
-                port: 80,
-                tls: None,
                 proxy,
-                proxy_tls: None,
-                connect_timeout: Duration::from_secs(1),
-                attempt_timeout: Duration::from_secs(1),
-                failed_addresses: FailedAddresses::default(),
-                descriptors_exhausted: AtomicBool::default(),
+                ..Upstream::for_test("platform.test", Duration::from_secs(1))
             }),
             authority: HeaderValue::from_static("platform.test"),
             timeout: Duration::from_secs(1),

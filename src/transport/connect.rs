@@ -58,6 +58,24 @@ pub(crate) struct Upstream {
     pub(crate) descriptors_exhausted: AtomicBool,
 }
 
+#[cfg(test)]
+impl Upstream {
+    /// A platform that is reached by plain http, without a proxy.
+    pub(super) fn for_test(host: &str, connect_timeout: Duration) -> Self {
+        Self {
+            host: Host::Domain(host.to_owned()),
+            port: 80,
+            tls: None,
+            proxy: None,
+            proxy_tls: None,
+            connect_timeout,
+            attempt_timeout: Duration::from_secs(30),
+            failed_addresses: FailedAddresses::default(),
+            descriptors_exhausted: AtomicBool::default(),
+        }
+    }
+}
+
 /// The step in which a connection failed.
 #[derive(Debug, Clone, Copy, Error)]
 enum ConnectPhase {
@@ -258,17 +276,7 @@ mod tests {
     }
 
     fn upstream(connect_timeout: Duration) -> Upstream {
-        Upstream {
-            host: Host::Domain("platform.test".into()),
-            port: 443,
-            tls: None,
-            proxy: None,
-            proxy_tls: None,
-            connect_timeout,
-            attempt_timeout: Duration::from_secs(30),
-            failed_addresses: FailedAddresses::default(),
-            descriptors_exhausted: AtomicBool::default(),
-        }
+        Upstream::for_test("platform.test", connect_timeout)
     }
 
     #[actix_rt::test]

@@ -197,3 +197,57 @@ impl fmt::Debug for ClientConnection {
         f.write_str("ClientConnection")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        time::Duration,
+    };
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A connection, and the other end of it.
+    async fn connection(listener: &TcpListener, upstream: &Arc<Upstream>) -> (ClientConnection, std::net::TcpStream) {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let transfer = Transfer::Http1(Http1Stream::new(Stream::Tcp(stream)));
+        let connection = ClientConnection::new(transfer, Arc::clone(upstream));
+        (connection, listener.accept().unwrap().0)
+    }
+
+    #[actix_rt::test]
+    async fn an_address_that_accepts_and_does_not_answer_is_tried_last() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Arc::new(Upstream::for_test("platform.test", Duration::from_secs(5)));
+        let (address, other) = (listener.local_addr().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let is_last = || upstream.failed_addresses.order(vec![address, other]) == [other, address];
+
+        drop(connection(&listener, &upstream).await);
+        assert!(!is_last(), "nothing was sent");
+
+        let (mut unanswered, _server) = connection(&listener, &upstream).await;
+        unanswered.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        drop(unanswered);
+        assert!(is_last());
+
+        let (mut cut, mut server) = connection(&listener, &upstream).await;
+        cut.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        server.read_exact(&mut [0; 19]).unwrap();
+        server.write_all(b"HTTP/1.1 2").unwrap();
+        drop(server);
+        cut.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(cut);
+        assert!(is_last());
+
+        let (mut answered, mut server) = connection(&listener, &upstream).await;
+        answered.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        server.read_exact(&mut [0; 19]).unwrap();
+        server.write_all(b"HTTP/1.1 204 -\r\n\r\n").unwrap();
+        answered.read_exact(&mut [0; 18]).await.unwrap();
+        drop(answered);
+        assert!(!is_last());
+    }
+}

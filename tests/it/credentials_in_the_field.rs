@@ -3,13 +3,19 @@
 
 use std::{
     fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use result_poster::{
     AttemptError, CallError, CredentialError, NextStep, OptionsBuilder, Supervisor,
-    credentials::{CredentialActor, RefreshCredentials, RuntimeCredentials, RuntimeTokenFile, provider_fn},
+    credentials::{
+        CredentialActor, GetCredentials, RefreshCredentials, RuntimeCredentials, RuntimeTokenFile, provider_fn,
+    },
     testing::{FakePlatform, ManualClock, Reply},
 };
 
@@ -193,6 +199,25 @@ async fn a_worker_that_the_platform_no_longer_knows_is_told_apart() {
 }
 
 #[actix_rt::test]
+async fn a_failed_refresh_does_not_hide_the_platforms_own_401() {
+    for refused in [
+        Reply::status(404).body(input("refresh-answer", "404 with JSON")),
+        Reply::status(404)
+            .header("content-type", "text/html")
+            .body(input("refresh-answer", "404 with an HTML page")),
+        Reply::status(503),
+    ] {
+        let platform = FakePlatform::start().unwrap();
+        platform.script(REFRESH, [issue(r#"{"runtimeToken":"first"}"#), refused]);
+        platform.script(PROXY, [Reply::status(401)]);
+        let poster = start(with_endpoint(&platform));
+        let error = send_update(&poster, "i").await.unwrap_err();
+        assert_eq!(error.permanent().map(|error| error.status_code), Some(401), "{error:?}");
+        assert_eq!(error.next_step(), NextStep::RenewCredentials);
+    }
+}
+
+#[actix_rt::test]
 async fn the_fixed_pair_is_used_while_the_platform_does_not_know_the_worker() {
     let platform = FakePlatform::start().unwrap();
     platform.script(REFRESH, [Reply::status(404)]);
@@ -209,12 +234,28 @@ async fn the_fixed_pair_is_used_while_the_platform_does_not_know_the_worker() {
 #[actix_rt::test]
 async fn a_provider_may_say_itself_that_the_worker_is_gone() {
     let gone = CredentialError::WorkerGone { status_code: 410 };
+    let (registered, fetches) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let state = Arc::new((registered, fetches));
     let provider = {
-        let gone = gone.clone();
-        provider_fn(async move || Err(gone.clone().into()))
+        let (gone, state) = (gone.clone(), Arc::clone(&state));
+        provider_fn(async move || {
+            state.1.fetch_add(1, Ordering::Relaxed);
+            match state.0.load(Ordering::Relaxed) {
+                true => Ok(RuntimeCredentials::new("w", "t")),
+                false => Err(gone.clone().into()),
+            }
+        })
     };
     let actor = Supervisor::start(|_, _| CredentialActor::new(provider));
-    assert_eq!(actor.send(RefreshCredentials).await.unwrap().unwrap_err(), gone);
+    for _ in 0..3 {
+        let error = actor.send(GetCredentials::default()).await.unwrap().unwrap_err();
+        assert_eq!(error, gone);
+    }
+    assert_eq!(state.1.load(Ordering::Relaxed), 1);
+    // A registration is taken into account at once.
+    state.0.store(true, Ordering::Relaxed);
+    actor.send(RefreshCredentials).await.unwrap().unwrap();
+    actor.send(GetCredentials::default()).await.unwrap().unwrap();
 }
 
 #[actix_rt::test]

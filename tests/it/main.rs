@@ -23,6 +23,7 @@ mod events;
 mod fake_platform;
 mod faults;
 mod field_cases;
+mod field_coverage;
 // Also a part of `fuzz/`, which requires it to be public.
 #[allow(unreachable_pub)]
 mod fuzz_oracles;

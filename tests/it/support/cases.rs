@@ -4,6 +4,15 @@ use serde_json::Value;
 
 const CASES: &str = include_str!("../../data/field_transport.json");
 
+/// The kind and the name of each case.
+pub(crate) fn names() -> Vec<(String, String)> {
+    let text = |case: &Value, key| case[key].as_str().unwrap().to_owned();
+    cases()
+        .iter()
+        .map(|case| (text(case, "kind"), text(case, "name")))
+        .collect()
+}
+
 /// The input of a case.
 pub(crate) fn input(kind: &str, name: &str) -> String {
     let case = cases()
