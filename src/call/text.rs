@@ -76,6 +76,7 @@ fn encoded_len(byte: u8) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a panic is a failed test")]
 mod tests {
     use proptest::prelude::*;
 
