@@ -24,7 +24,7 @@ impl Inner {
         ignore_panic(|| info!("there are other credentials; parked calls are sent again"));
         let now = self.clock.instant();
         let mut delays = self.delays.borrow_mut();
-        lanes.iter().for_each(|lane| delays.set(lane, now));
+        lanes.iter().for_each(|lane| delays.advance(lane, now));
         true
     }
 }
@@ -65,6 +65,7 @@ impl Outbox {
         stored: &Stored,
         rejection: &PermanentError,
     ) -> Vec<Outcome> {
+        self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
         let mut settling = Settling::new(stored);
         let mut outcomes = Vec::with_capacity(job.calls.len());
         for index in 0..job.calls.len() {

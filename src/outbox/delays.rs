@@ -9,31 +9,52 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::store::LaneClaim;
+
 /// The lanes that this owner has parked, and when each is due.
 #[derive(Default)]
 pub(super) struct Delays {
-    due_at: HashMap<String, Instant>,
+    lanes: HashMap<String, Delay>,
     order: BTreeSet<(Instant, String)>,
 }
 
+struct Delay {
+    due_at: Instant,
+    /// The claim that has ended.
+    claim: i64,
+}
+
 impl Delays {
-    /// Notes that this owner has parked a lane.
-    pub(super) fn set(&mut self, lane: &str, due_at: Instant) {
+    /// Notes that this owner has parked a lane, which it had under this claim.
+    pub(super) fn set(&mut self, lane: &str, due_at: Instant, claim: i64) {
         self.remove(lane);
-        self.due_at.insert(lane.to_owned(), due_at);
+        self.lanes.insert(lane.to_owned(), Delay { due_at, claim });
         self.order.insert((due_at, lane.to_owned()));
+    }
+
+    /// Makes a lane due earlier, if this owner has parked it.
+    pub(super) fn advance(&mut self, lane: &str, due_at: Instant) {
+        if let Some(&Delay { claim, .. }) = self.lanes.get(lane) {
+            self.set(lane, due_at, claim);
+        }
+    }
+
+    /// Whether this owner has parked the lane since it had this claim. Claims ascend.
+    pub(super) fn was_released(&self, lane: &LaneClaim) -> bool {
+        let delay = self.lanes.get(&lane.lane);
+        delay.is_some_and(|delay| lane.claim <= delay.claim)
     }
 
     /// Forgets a lane that was claimed, or no longer exists.
     pub(super) fn remove(&mut self, lane: &str) {
-        if let Some(due_at) = self.due_at.remove(lane) {
+        if let Some(Delay { due_at, .. }) = self.lanes.remove(lane) {
             self.order.remove(&(due_at, lane.to_owned()));
         }
     }
 
     /// Whether this owner has parked the lane and not claimed it since.
     pub(super) fn contains(&self, lane: &str) -> bool {
-        self.due_at.contains_key(lane)
+        self.lanes.contains_key(lane)
     }
 
     /// The lanes that are due, the longest due first, at most `limit`.
@@ -61,12 +82,25 @@ mod tests {
     use crate::clock::Clock;
 
     #[test]
+    fn a_lane_is_released_for_the_claims_until_it_was_parked() {
+        let mut delays = Delays::default();
+        delays.set("a", Clock::system().instant(), 7);
+        let is_released = |lane: &str, claim| {
+            delays.was_released(&LaneClaim {
+                lane: lane.into(),
+                claim,
+            })
+        };
+        assert!(is_released("a", 6) && is_released("a", 7) && !is_released("a", 8) && !is_released("b", 7));
+    }
+
+    #[test]
     fn lanes_are_due_in_the_order_of_their_delays() {
         let start = Clock::system().instant();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut delays = Delays::default();
         for (lane, seconds) in [("a", 3), ("b", 1), ("c", 2), ("b", 5)] {
-            delays.set(lane, at(seconds));
+            delays.set(lane, at(seconds), 1);
         }
         assert_eq!(delays.next(at(0)), Some(Duration::from_secs(2)));
         assert_eq!(delays.due(at(1), 9), Vec::<String>::new());

@@ -32,7 +32,7 @@ impl Outbox {
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
             select(cancelled, turn).await;
         }
-        let is_released = stored.lane.claim <= job.ticket.mark() || self.0.is_about_to_release(&stored.lane);
+        let is_released = stored.lane.claim <= job.ticket.mark() || self.0.has_released(&stored.lane);
         if !is_released && !job.permit.is_held() {
             let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
             select(cancelled, permit).await;
@@ -88,7 +88,8 @@ impl Outbox {
         // Without credentials the attempt fails, and the next one asks again.
         if let Either::Left((Ok(credentials), _)) = select(credentials, cancelled).await
             && let Some(worker_id) = credentials.worker_id()
-            && let Ok(()) = self.0.store.set_worker(stored.ids(), worker_id.to_owned()).await
+            && let set = self.0.store.set_worker(stored.ids(), worker_id.to_owned())
+            && let Some(Ok(())) = dispatcher.shutdown.run_until_cancelled(set).await
         {
             job.worker.set_from_credentials(worker_id);
         }
@@ -103,25 +104,21 @@ pub(super) async fn end_parked(
     stored: &Stored,
     reason: ParkReason,
 ) -> Vec<Outcome> {
-    let is_withdrawn = cancellation.is_cancelled_by_token();
-    if is_withdrawn {
-        // Parked calls have left the claim: each is deleted by its id.
-        for id in stored.ids() {
-            let _ = dispatcher
+    let mut outcomes = Vec::with_capacity(calls.len());
+    for (call, id) in calls.iter().zip(stored.ids()) {
+        let mut error = parked(id, reason);
+        if cancellation.is_cancelled_by_token() {
+            // The call has left the claim. If it can't be withdrawn, it was claimed again, or is another message's, too.
+            let discarded = dispatcher
                 .shutdown
-                .run_until_cancelled(stored.outbox.0.store.discard(id))
-                .await;
+                .run_until_cancelled(stored.outbox.0.store.withdraw(id));
+            if discarded.await == Some(Ok(true)) {
+                error = cancelled(CancelledBy::Token);
+            }
         }
+        outcomes.push(dispatcher.end_unsent(call.as_ref(), error));
     }
-    let end = |(call, id): (&Call, _)| {
-        let error = if is_withdrawn {
-            cancelled(CancelledBy::Token)
-        } else {
-            parked(id, reason)
-        };
-        dispatcher.end_unsent(call.as_ref(), error)
-    };
-    calls.iter().zip(stored.ids()).map(end).collect()
+    outcomes
 }
 
 pub(super) fn cancelled(by: CancelledBy) -> CallError {

@@ -91,17 +91,18 @@ impl Started<'_> {
         }
     }
 
-    /// Logs a success that ends the last failure. A file that is full for one operation may have room for another; other
-    /// causes end for all operations.
+    /// Logs a success that ends the last failure. A write that succeeds ends the failures of all operations, except that a
+    /// file that is full for one may have room for another. A look at the others only reads.
     fn succeed(self) {
         let mut state = self.failures.0.borrow_mut();
         let started = state.started;
         state.succeeded.retain(|(operation, _)| *operation != self.operation);
         state.succeeded.push((self.operation, started));
+        let only_reads = self.operation == Operation::Watch;
         let before = state.failed.len();
         state
             .failed
-            .retain(|(failed, cause)| *failed != self.operation && *cause == OutboxError::Full);
+            .retain(|(failed, cause)| *failed != self.operation && (only_reads || *cause == OutboxError::Full));
         let is_last = before > 0 && state.failed.is_empty();
         drop(state);
         if is_last {
@@ -135,6 +136,8 @@ mod tests {
         fails(&failures, Operation::Claim, OutboxError::Locked);
         assert_eq!(failed(&failures), [Operation::Insert, Operation::Claim]);
         failures.start(Operation::Watch).end(&Ok(()));
+        assert_eq!(failed(&failures), [Operation::Insert, Operation::Claim]);
+        failures.start(Operation::Settle).end(&Ok(()));
         assert_eq!(failed(&failures), []);
     }
 

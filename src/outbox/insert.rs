@@ -114,23 +114,19 @@ impl Outbox {
 impl Inner {
     /// Removes a message that was stored although its caller has withdrawn it.
     async fn withdraw(&self, inserted: Result<Inserted, OutboxError>, lane: String, ids: Vec<CallId>) {
-        match inserted {
-            Ok(Inserted::Live { claim }) => {
-                let settlement = Settlement {
-                    lane: LaneClaim { lane, claim },
-                    changes: ids.into_iter().map(|id| (id, Change::Delete)).collect(),
-                    then: Then::Continue,
-                    now: self.now(),
-                };
-                let _ = self.settle(settlement).await;
-            }
-            Ok(Inserted::Parked) => {
-                for id in ids {
-                    // An error leaves the call in the outbox, as if the cancellation had come too late.
-                    let _ = self.store.discard(id).await;
-                }
-            }
-            Ok(Inserted::Known { .. } | Inserted::Withdrawn) | Err(_) => {}
-        }
+        let claim = match inserted {
+            Ok(Inserted::Live { claim }) => claim,
+            // No claim has this number: parked calls are discarded.
+            Ok(Inserted::Parked) => 0,
+            Ok(Inserted::Known { .. } | Inserted::Withdrawn) | Err(_) => return,
+        };
+        let settlement = Settlement {
+            lane: LaneClaim { lane, claim },
+            changes: ids.into_iter().map(|id| (id, Change::Withdraw)).collect(),
+            then: Then::Continue,
+            now: self.now(),
+        };
+        // An error is retried.
+        let _ = self.settle(settlement).await;
     }
 }

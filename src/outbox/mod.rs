@@ -21,6 +21,7 @@ mod simulation;
 mod store;
 mod stored;
 mod unauthorized;
+mod unwritten;
 
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{

@@ -18,11 +18,9 @@ use super::{
     failures::{Failures, Operation},
     faults::Witnesses,
     options::OutboxOptions,
-    store::{
-        Change, ClaimRequest, Claimed, LaneClaim, Settled, Settlement, SqliteStore, Store, Then, WallTime, Watched,
-        isolated_lane,
-    },
+    store::{ClaimRequest, Claimed, SqliteStore, Store, WallTime, Watched},
     unauthorized::Unauthorized,
+    unwritten::Unwritten,
 };
 use crate::{
     call::{Call, Target},
@@ -49,7 +47,7 @@ pub(super) struct Inner {
     pub(super) witnesses: RefCell<Witnesses>,
     pub(super) unauthorized: RefCell<Unauthorized>,
     /// Settlements that could not be written.
-    unwritten: RefCell<Vec<Settlement>>,
+    pub(super) unwritten: Unwritten,
     pub(super) failures: Failures,
     pub(super) is_closed: Cell<bool>,
     /// Inserts and settlements that are being written.
@@ -96,7 +94,7 @@ impl Outbox {
             delays: RefCell::default(),
             witnesses: RefCell::default(),
             unauthorized: RefCell::default(),
-            unwritten: RefCell::default(),
+            unwritten: Unwritten::default(),
             failures: Failures::default(),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
@@ -220,67 +218,12 @@ impl Inner {
         }
     }
 
-    /// Writes a settlement; one that fails is retried.
-    pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
-        let started = self.failures.start(Operation::Settle);
-        let settled = self.store.settle(settlement.clone()).await;
-        started.end(&settled);
-        match settled {
-            Ok(settled) => {
-                if settled == (Settled::Done { is_released: true }) {
-                    self.wake_replay.notify_one();
-                }
-                if settled != Settled::NotCurrent {
-                    self.note_delay(&settlement);
-                }
-                Ok(settled)
-            }
-            Err(error) => {
-                self.unwritten.borrow_mut().push(settlement);
-                Err(error)
-            }
-        }
-    }
-
-    /// Remembers when a lane is due that is parked now. Not before: a claim meanwhile would find the lane owned, and forget
-    /// the delay.
-    fn note_delay(&self, settlement: &Settlement) {
-        let (lane, wait) = match settlement.then {
-            Then::Continue => return,
-            Then::Park { wait, .. } => (Some(settlement.lane.lane.clone()), wait),
-            Then::Isolate { wait, .. } => {
-                let mut changes = settlement.changes.iter();
-                let kept = changes.find(|(_, change)| matches!(change, Change::Keep(_)));
-                (kept.map(|(id, _)| isolated_lane(&settlement.lane.lane, *id)), wait)
-            }
-        };
-        if let (Some(lane), Some(due_at)) = (lane, self.clock.instant().checked_add(wait)) {
-            self.delays.borrow_mut().set(&lane, due_at);
-        }
-    }
-
-    pub(super) async fn retry_unwritten(&self) {
-        for settlement in self.unwritten.take() {
-            // An error puts it back.
-            let _ = self.settle(settlement).await;
-        }
-    }
-
-    /// Whether the lane would be free if the store could be written.
-    pub(super) fn is_about_to_release(&self, lane: &LaneClaim) -> bool {
-        let unwritten = self.unwritten.borrow();
-        let mut releases = unwritten
-            .iter()
-            .filter(|settlement| !matches!(settlement.then, Then::Continue));
-        releases.any(|settlement| settlement.lane == *lane)
-    }
-
-    /// Whether the lane of these calls has any in the store.
+    /// Whether the lane of these calls has any in the store that have not ended.
     pub(super) async fn has_calls(&self, calls: &[Call]) -> bool {
         let Some(lane) = calls.first().map(|call| lane(&call.target)) else {
             return false;
         };
-        let has_calls = self.store.has_calls(lane.clone()).await;
+        let has_calls = self.store.has_calls(lane.clone(), self.unwritten.deleted()).await;
         has_calls.unwrap_or_else(|_| self.delays.borrow().contains(&lane))
     }
 

@@ -138,6 +138,7 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
 struct Replayed {
     outbox: Outbox,
     dispatcher: Rc<Dispatcher>,
+    lane: String,
     /// Deletes the calls that can't be read.
     unreadable: Option<Settlement>,
     /// `None` if no call can be read, or the poster is shutting down and releases its lanes.
@@ -195,6 +196,7 @@ impl Replayed {
         Self {
             outbox: outbox.clone(),
             dispatcher: Rc::clone(dispatcher),
+            lane: lane.lane.clone(),
             unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
             sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored, since),
         }
@@ -226,7 +228,8 @@ impl Replayed {
             .credentials
             .last_worker_id()
             .or_else(|| outbox.0.fixed_worker.clone());
-        let is_own_worker = worker_id.is_none() || present.is_none() || worker_id == present;
+        // Before the first credentials, nothing says that the call's worker is the present one.
+        let is_own_worker = worker_id.is_none() || worker_id == present;
         let stored = Stored {
             outbox: outbox.clone(),
             target,
@@ -248,6 +251,7 @@ impl Replayed {
 
     /// Tries each call once.
     async fn run(self) {
+        let lane = self.lane;
         if let Some(settlement) = self.unreadable {
             let _ = self.outbox.0.settle(settlement).await;
         }
@@ -257,5 +261,8 @@ impl Replayed {
                 .drive(&self.dispatcher, job, stored, &RetryPolicy::once())
                 .await;
         }
+        // If it was the probe of rejected credentials and has asked nothing, another one is sent.
+        let now = self.outbox.0.clock.instant();
+        self.outbox.0.unauthorized.borrow_mut().undecided(&lane, now);
     }
 }

@@ -66,7 +66,7 @@ impl<'a> Settling<'a> {
         };
         match disposition(inner, self.stored, row, &error, now) {
             Disposition::Delete => {
-                self.changes.push((row.id, Change::Delete));
+                self.changes.push((row.id, Change::Withdraw));
                 Err(error)
             }
             Disposition::DeadLetter { history, is_expired } => {
@@ -187,25 +187,22 @@ impl<'a> Settling<'a> {
         let settlement = self.stored.settlement(mem::take(&mut self.changes), then);
         let writer = Rc::clone(inner);
         let write = actix_rt::spawn(inner.writes.track_future(async move {
-            let withdrawn: Vec<CallId> = (settlement.changes.iter())
-                .filter(|(_, change)| matches!(change, Change::Delete))
-                .map(|(id, _)| *id)
-                .collect();
             let settled = writer.settle(settlement).await;
-            if settled == Ok(Settled::NotCurrent) {
-                // The lane was parked before the message had its turn, and its withdrawn calls with it.
-                for id in withdrawn {
-                    let _ = writer.store.discard(id).await;
-                }
-            }
             writer.wake_replay.notify_one();
-            matches!(settled, Ok(Settled::Done { .. }))
+            settled
         }));
-        if let Some(Ok(false)) = shutdown.run_until_cancelled(write).await {
-            self.correct(shutdown, outcomes).await;
-            return true;
+        match shutdown.run_until_cancelled(write).await {
+            Some(Ok(Ok(Settled::NotCurrent))) => {
+                self.correct(shutdown, outcomes).await;
+                true
+            }
+            Some(Ok(Err(_))) => {
+                self.correct(shutdown, outcomes).await;
+                releases
+            }
+            Some(Ok(Ok(Settled::Done { is_released }))) => releases || is_released,
+            Some(Err(_)) | None => releases,
         }
-        releases
     }
 
     async fn correct(self, shutdown: &CancellationToken, outcomes: &mut [Outcome]) {

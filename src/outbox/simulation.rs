@@ -12,7 +12,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     rc::Rc,
     sync::Arc,
@@ -155,8 +155,8 @@ impl Store for SimulatedStore {
         self.run(self.store.is_current(lane, ids))
     }
 
-    fn has_calls(&self, lane: String) -> StoreFuture<bool> {
-        self.run(self.store.has_calls(lane))
+    fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
+        self.run(self.store.has_calls(lane, ended))
     }
 
     fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
@@ -185,6 +185,10 @@ impl Store for SimulatedStore {
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
         self.run(self.store.requeue(id, now))
+    }
+
+    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
+        self.run(self.store.withdraw(id))
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {

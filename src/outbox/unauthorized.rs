@@ -82,6 +82,13 @@ impl Unauthorized {
         }
     }
 
+    /// Notes that a message of this lane is parked without being sent.
+    pub(super) fn held_back(&mut self, lane: &str) {
+        if let Some(rejected) = &mut self.0 {
+            rejected.lanes.insert(lane.to_owned());
+        }
+    }
+
     /// Notes that a message of this lane has ended without an answer about its credentials.
     pub(super) fn undecided(&mut self, lane: &str, now: Instant) {
         if let Some(rejected) = &mut self.0

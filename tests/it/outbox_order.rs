@@ -173,6 +173,22 @@ async fn a_call_is_not_overtaken_after_a_failure_to_park_it() {
 }
 
 #[actix_rt::test]
+async fn a_call_behind_one_whose_rejection_could_not_be_written_is_delivered() {
+    let fixture = OutboxFixture::new();
+    let rejected = Reply::status(422).delay(10 * SHORT_DELAY);
+    fixture.platform.script("issue-tracker-proxy", [rejected, Reply::ok()]);
+    let poster = start(fixture.options_without_replay());
+    let [running, waiting] = fixture.running_and_waiting_call(&poster).await;
+    fixture
+        .database()
+        .execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    assert_eq!(outcome(&running.await.unwrap().unwrap()), "permanent:422");
+    // The lane is still this poster's: nobody else would send the call.
+    assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "ok");
+}
+
+#[actix_rt::test]
 async fn a_call_behind_a_discarded_call_is_delivered() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503]);

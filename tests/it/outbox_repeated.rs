@@ -8,6 +8,8 @@ use result_poster::{
     testing::{ManualClock, Reply},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::support::{
     completed,
     outbox::{OutboxFixture, entries, shut_down},
@@ -56,6 +58,24 @@ async fn a_result_that_is_being_sent_is_answered_at_once_with_the_stored_ids() {
     assert_already_stored(error.completion().unwrap(), receipt.completion.call_id().unwrap());
     assert_already_stored(error.status().unwrap(), receipt.status.call_id().unwrap());
     assert_eq!(entries(&poster).await.len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_withdrawn_result_whose_clone_was_confirmed_is_delivered() {
+    let fixture = OutboxFixture::new();
+    let slow = Reply::ok().delay(Duration::from_secs(60));
+    fixture.platform.script("completion", [slow, Reply::ok()]);
+    let poster = start(fixture.options_without_replay());
+    let token = CancellationToken::new();
+    let withdrawn = PostResult::new("s", completed()).with_cancellation(token.clone());
+    let withdrawn = actix_rt::spawn(poster.send(withdrawn));
+    fixture.platform.wait_for_requests(1).await;
+    let confirmed = PostResult::new("s", completed()).reply_when_durable();
+    poster.send(confirmed).await.unwrap().unwrap();
+    token.cancel();
+    withdrawn.await.unwrap().unwrap().unwrap_err();
+    fixture.emptied().await;
+    assert_eq!(sent(&fixture.platform, route), ["completion", "completion", "status"]);
 }
 
 #[actix_rt::test]

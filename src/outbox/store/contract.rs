@@ -8,7 +8,7 @@
 //!   changes nothing.
 //! - An answer means that the change is durable. A change that was not awaited may or may not have happened.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -85,8 +85,9 @@ pub(in crate::outbox) enum Inserted {
     Live { claim: i64 },
     /// The message is parked at the end of its lane.
     Parked,
-    /// Nothing was stored, since calls with these keys are stored already: their ids, in the order of the message's calls. A
-    /// call that is not stored was delivered, and has the id of the other call of its message.
+    /// No call was stored, since calls with these keys wait in the store already: their ids, in the order of the message's
+    /// calls. A dead letter with one of the keys waits again, at the end of its lane. A call that is not stored was
+    /// delivered, and has the id of the other call of its message.
     Known { ids: Vec<CallId> },
     /// Nothing was stored, since the message was withdrawn.
     Withdrawn,
@@ -179,8 +180,11 @@ pub(in crate::outbox) struct Settlement {
 /// The end of one call, or its place in the store from now on.
 #[derive(Debug, Clone)]
 pub(in crate::outbox) enum Change {
-    /// The platform has acknowledged the call, or its caller has withdrawn it.
+    /// The platform has acknowledged the call.
     Delete,
+    /// The caller has withdrawn the call. It is deleted, unless another message was answered with its id ([`Known`]
+    /// (Inserted::Known)): then it stays, and its lane is released, due at once.
+    Withdraw,
     /// The call is not tried again.
     DeadLetter(Failure),
     /// The call stays in its lane.
@@ -239,8 +243,8 @@ pub(in crate::outbox) trait Store {
     /// Whether the lane is this owner's under this claim, and has these calls.
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool>;
 
-    /// Whether the lane has calls, of whatever owner.
-    fn has_calls(&self, lane: String) -> StoreFuture<bool>;
+    /// Whether the lane has calls, of whatever owner, that have not `ended`.
+    fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool>;
 
     /// Sets the worker id of calls that have none.
     fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()>;
@@ -263,6 +267,10 @@ pub(in crate::outbox) trait Store {
     /// Makes a parked call or a dead letter due now, at the end of its lane, with a fresh history. Returns whether there is
     /// one.
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool>;
+
+    /// Deletes a parked call that its caller has withdrawn, unless another message was answered with its id. Returns whether
+    /// it was deleted.
+    fn withdraw(&self, id: CallId) -> StoreFuture<bool>;
 
     /// Deletes a parked call or a dead letter. Returns whether there was one.
     fn discard(&self, id: CallId) -> StoreFuture<bool>;

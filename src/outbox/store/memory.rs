@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -67,6 +67,8 @@ struct Row {
     home: String,
     created_at: WallTime,
     dead_at: Option<WallTime>,
+    /// Whether another message was answered with this id.
+    is_known: bool,
     status_code: Option<u16>,
     error: Option<String>,
 }
@@ -178,6 +180,42 @@ impl Tables {
         }
     }
 
+    fn requeue(&mut self, id: CallId, now: WallTime) -> bool {
+        let Some(row) = self.calls.get(&id) else { return false };
+        if self.state(row) == EntryState::Live {
+            return false;
+        }
+        let (home, former) = (row.home.clone(), row.place.clone());
+        if let Some(row) = self.calls.get_mut(&id) {
+            row.call.history = History::default();
+            row.dead_at = None;
+            row.place = None;
+        }
+        if let Some(former) = former {
+            self.tidy(&former.lane, now);
+        }
+        self.append(id, &home, now, ParkReason::Requeued);
+        if let Some(lane) = self.lanes.get_mut(&home)
+            && lane.owner.is_none()
+        {
+            lane.free(now, 0, None, Some(ParkReason::Requeued));
+        }
+        true
+    }
+
+    fn discard(&mut self, id: CallId) -> bool {
+        let Some(row) = self.calls.get(&id) else { return false };
+        if self.state(row) == EntryState::Live {
+            return false;
+        }
+        if let Some(row) = self.calls.remove(&id)
+            && let Some(place) = row.place
+        {
+            self.tidy(&place.lane, 0);
+        }
+        true
+    }
+
     fn free_lanes_of(&mut self, owner: u64, now: WallTime, delay: WallTime) -> u64 {
         let names: Vec<String> = (self.lanes.iter())
             .filter(|(_, lane)| lane.owner == Some(owner))
@@ -249,9 +287,19 @@ impl Store for MemoryStore {
                 .map(|call| stored(tables, &call.idempotency_key))
                 .collect();
             if let Some(any) = known.iter().copied().flatten().next() {
-                return Inserted::Known {
-                    ids: known.into_iter().map(|id| id.unwrap_or(any)).collect(),
-                };
+                let mut ids = Vec::new();
+                for (call, waiting) in message.calls.iter().zip(known) {
+                    let mut rows = tables.calls.values();
+                    let dead = rows.find(|row| row.call.idempotency_key == call.idempotency_key);
+                    let dead = dead.filter(|_| waiting.is_none()).map(|row| row.call.id);
+                    if let Some(dead) = dead {
+                        tables.requeue(dead, message.now);
+                    }
+                    let id = waiting.or(dead).unwrap_or(any);
+                    tables.calls.entry(id).and_modify(|row| row.is_known = true);
+                    ids.push(id);
+                }
+                return Inserted::Known { ids };
             }
             let keys: Vec<_> = message.calls.iter().map(|call| call.idempotency_key.clone()).collect();
             tables.calls.retain(|_, row| !keys.contains(&row.call.idempotency_key));
@@ -284,6 +332,7 @@ impl Store for MemoryStore {
                     home: message.lane.clone(),
                     created_at: message.now,
                     dead_at: None,
+                    is_known: false,
                     status_code: None,
                     error: None,
                 };
@@ -388,8 +437,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn has_calls(&self, lane: String) -> StoreFuture<bool> {
-        self.run(move |tables, _| tables.lanes.contains_key(&lane))
+    fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
+        self.run(move |tables, _| tables.of_lane(&lane).iter().any(|id| !ended.contains(id)))
     }
 
     fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
@@ -417,6 +466,7 @@ impl Store for MemoryStore {
                 .filter(|(_, change)| matches!(change, Change::Keep(_)))
                 .map(|(id, _)| *id)
                 .collect();
+            let mut must_release = false;
             for (id, change) in changes {
                 let record = |row: &mut Row, failure: Failure| {
                     row.call.history = failure.history;
@@ -426,6 +476,8 @@ impl Store for MemoryStore {
                 };
                 match (change, tables.calls.get_mut(&id)) {
                     (Change::Delete, _) => drop(tables.calls.remove(&id)),
+                    (Change::Withdraw, Some(row)) if row.is_known => must_release = true,
+                    (Change::Withdraw, _) => drop(tables.calls.remove(&id)),
                     (Change::DeadLetter(failure), Some(row)) => {
                         record(row, failure);
                         row.place = None;
@@ -437,6 +489,12 @@ impl Store for MemoryStore {
             let milliseconds = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
             let mut is_parked = false;
             match then {
+                Then::Continue if must_release => {
+                    if let Some(lane) = tables.lanes.get_mut(&lane.lane) {
+                        lane.free(now, 0, None, None);
+                    }
+                    is_parked = true;
+                }
                 Then::Continue => {}
                 Then::Park { wait, reason } => {
                     if let Some(lane) = tables.lanes.get_mut(&lane.lane) {
@@ -508,43 +566,18 @@ impl Store for MemoryStore {
     }
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
+        self.run(move |tables, _| tables.requeue(id, now))
+    }
+
+    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
         self.run(move |tables, _| {
-            let Some(row) = tables.calls.get(&id) else { return false };
-            if tables.state(row) == EntryState::Live {
-                return false;
-            }
-            let (home, former) = (row.home.clone(), row.place.clone());
-            if let Some(row) = tables.calls.get_mut(&id) {
-                row.call.history = History::default();
-                row.dead_at = None;
-                row.place = None;
-            }
-            if let Some(former) = former {
-                tables.tidy(&former.lane, now);
-            }
-            tables.append(id, &home, now, ParkReason::Requeued);
-            if let Some(lane) = tables.lanes.get_mut(&home)
-                && lane.owner.is_none()
-            {
-                lane.free(now, 0, None, Some(ParkReason::Requeued));
-            }
-            true
+            let is_known = tables.calls.get(&id).is_some_and(|row| row.is_known);
+            !is_known && tables.discard(id)
         })
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
-        self.run(move |tables, _| {
-            let Some(row) = tables.calls.get(&id) else { return false };
-            if tables.state(row) == EntryState::Live {
-                return false;
-            }
-            if let Some(row) = tables.calls.remove(&id)
-                && let Some(place) = row.place
-            {
-                tables.tidy(&place.lane, 0);
-            }
-            true
-        })
+        self.run(move |tables, _| tables.discard(id))
     }
 
     fn stats(&self) -> StoreFuture<OutboxStats> {

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::{Inserted, NewMessage};
+use super::super::{Inserted, NewMessage, WallTime};
 use super::{
     error::sqlite_error,
     lanes::{self, Lane},
     owners::Owner,
-    rows,
+    repair, rows,
 };
 use crate::{
     call_id::CallId,
@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub(super) const FIND_KEY: &str = "SELECT id, state FROM calls WHERE queue = ?1 AND idempotency_key = ?2";
+pub(super) const NOTE_KNOWN: &str = "UPDATE calls SET known = 1 WHERE id = ?1";
 pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1";
 pub(super) const CREATE_LANE: &str = "
     INSERT INTO lanes (queue, name, owner, claim, taken, next_seq, parked_at, reason)
@@ -36,8 +37,10 @@ pub(super) fn insert(
     if message.is_withdrawn() {
         return Ok(Inserted::Withdrawn);
     }
-    let same = SameKeys::find(connection, queue, message).map_err(sqlite_error)?;
-    if let Some(ids) = same.known() {
+    let same = message.calls.iter();
+    let same = same.map(|call| SameKey::find(connection, queue, &call.idempotency_key));
+    let same = same.collect::<rusqlite::Result<Vec<_>>>().map_err(sqlite_error)?;
+    if let Some(ids) = known(connection, queue, &same, message.now).map_err(sqlite_error)? {
         return Ok(Inserted::Known { ids });
     }
     let bodies = message.calls.iter().map(|call| call.body.len() as u64);
@@ -64,7 +67,7 @@ pub(super) fn insert(
         None => create(connection, owner, queue, message, is_live),
     };
     let place = place.map_err(sqlite_error)?;
-    for dead in same.dead {
+    for dead in same.into_iter().flat_map(|same| same.dead) {
         delete(connection, dead).map_err(sqlite_error)?;
     }
     insert_calls(connection, queue, message, first, &place).map_err(sqlite_error)?;
@@ -76,39 +79,54 @@ fn is_all_taken_by(connection: &Connection, lane: &Lane, owner: i64) -> rusqlite
     Ok(lane.owner == Some(owner) && lanes::last_seq(connection, lane.id)?.is_none_or(|last| last <= lane.taken))
 }
 
-/// The stored calls with the keys of a message.
+/// The stored calls with the key of a call.
 #[derive(Default)]
-struct SameKeys {
-    /// For each call of the message, the one that waits.
-    waiting: Vec<Option<CallId>>,
+struct SameKey {
+    waiting: Option<CallId>,
     dead: Vec<CallId>,
 }
 
-impl SameKeys {
-    fn find(connection: &Connection, queue: &str, message: &NewMessage) -> rusqlite::Result<Self> {
+impl SameKey {
+    fn find(connection: &Connection, queue: &str, key: &str) -> rusqlite::Result<Self> {
         let mut find = connection.prepare_cached(FIND_KEY)?;
+        let mut rows = find.query([queue, key])?;
         let mut same = Self::default();
-        for call in &message.calls {
-            let mut rows = find.query([queue, &call.idempotency_key])?;
-            let mut waiting = None;
-            while let Some(row) = rows.next()? {
-                let id = rows::call_id(row, "id");
-                if rows::text(row, "state") == "dead" {
-                    same.dead.push(id);
-                } else {
-                    waiting = Some(id);
-                }
+        while let Some(row) = rows.next()? {
+            let id = rows::call_id(row, "id");
+            if rows::text(row, "state") == "dead" {
+                same.dead.push(id);
+            } else {
+                same.waiting = Some(id);
             }
-            same.waiting.push(waiting);
         }
         Ok(same)
     }
+}
 
-    /// The ids to answer, if any call of the message waits already.
-    fn known(&self) -> Option<Vec<CallId>> {
-        let any = self.waiting.iter().copied().flatten().next()?;
-        Some(self.waiting.iter().map(|id| id.unwrap_or(any)).collect())
+/// The ids to answer, if any call of the message waits already. The others are made to wait, too, if they are dead.
+fn known(
+    connection: &Connection,
+    queue: &str,
+    same: &[SameKey],
+    now: WallTime,
+) -> rusqlite::Result<Option<Vec<CallId>>> {
+    let Some(any) = same.iter().find_map(|same| same.waiting) else {
+        return Ok(None);
+    };
+    let mut ids = Vec::with_capacity(same.len());
+    for SameKey { waiting, dead } in same {
+        let id = match (waiting, dead.first()) {
+            (Some(waiting), _) => *waiting,
+            (None, Some(dead)) => {
+                repair::requeue(connection, Some(queue), *dead, now)?;
+                *dead
+            }
+            (None, None) => any,
+        };
+        connection.prepare_cached(NOTE_KNOWN)?.execute([id.to_bytes()])?;
+        ids.push(id);
     }
+    Ok(Some(ids))
 }
 
 /// The size of the database, without free pages.

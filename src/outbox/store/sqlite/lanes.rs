@@ -1,5 +1,7 @@
 //! The rows of lanes: found, extended, released and removed.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::WallTime;
@@ -15,6 +17,7 @@ pub(super) const EXTEND: &str = "
 pub(super) const PLACE: &str = "UPDATE calls SET state = 'waiting', lane = ?2, seq = ?3 WHERE id = ?1";
 pub(super) const RELEASE: &str = "
     UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = ?3, parked_by = ?4, reason = ?5 WHERE id = ?1";
+pub(super) const CALLS: &str = "SELECT id FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const FIRST_SEQ: &str = "SELECT min(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const LAST_SEQ: &str = "SELECT max(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const REMOVE_IF_EMPTY: &str = "
@@ -107,6 +110,26 @@ pub(super) fn release(connection: &Connection, lane: i64, release: &Release) -> 
 /// Whether there was nothing left in the lane.
 pub(super) fn remove_if_empty(connection: &Connection, lane: i64) -> rusqlite::Result<bool> {
     Ok(connection.prepare_cached(REMOVE_IF_EMPTY)?.execute([lane])? > 0)
+}
+
+/// Whether a lane has calls that have not ended.
+pub(super) fn has_calls(
+    connection: &Connection,
+    queue: &str,
+    name: &str,
+    ended: &HashSet<CallId>,
+) -> rusqlite::Result<bool> {
+    let Some(lane) = find(connection, queue, name)? else {
+        return Ok(false);
+    };
+    let mut calls = connection.prepare_cached(CALLS)?;
+    let mut calls = calls.query([lane.id])?;
+    while let Some(row) = calls.next()? {
+        if !ended.contains(&rows::call_id(row, "id")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The last waiting call of a lane.

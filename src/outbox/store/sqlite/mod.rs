@@ -32,6 +32,7 @@ mod thread;
 mod watch;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -170,11 +171,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn has_calls(&self, lane: String) -> StoreFuture<bool> {
+    fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
         let queue = Arc::clone(&self.queue);
         self.read(move |connection, _, _| {
-            let found = lanes::find(connection, &queue, &lane).map_err(sqlite_error)?;
-            Ok(Some(found.is_some()))
+            lanes::has_calls(connection, &queue, &lane, &ended)
+                .map(Some)
+                .map_err(sqlite_error)
         })
     }
 
@@ -226,6 +228,10 @@ impl Store for SqliteStore {
         self.write_for_others(move |connection, _, queue| {
             repair::requeue(connection, Some(queue), id, now).map_err(sqlite_error)
         })
+    }
+
+    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
+        self.write(move |connection, _, queue| repair::withdraw(connection, queue, id).map_err(sqlite_error))
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {

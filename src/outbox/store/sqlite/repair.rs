@@ -18,6 +18,7 @@ pub(super) const FIND: &str = concat!(
 );
 pub(super) const RENEW: &str = "
     UPDATE calls SET attempts = 0, parks = 0, faults = 0, rejections = 0, takeovers = 0, reduced = 0, age = 0, dead_at = NULL WHERE id = ?1";
+pub(super) const IS_KNOWN: &str = "SELECT 1 FROM calls WHERE id = ?1 AND known = 1";
 pub(super) const DISCARD: &str = "DELETE FROM calls WHERE id = ?1";
 
 /// A call that is not live.
@@ -64,6 +65,12 @@ pub(super) fn requeue(
         lanes::remove_if_empty(connection, former)?;
     }
     Ok(true)
+}
+
+/// Deletes a parked call that its caller has withdrawn, unless another message was answered with its id.
+pub(super) fn withdraw(connection: &Connection, queue: &str, id: CallId) -> rusqlite::Result<bool> {
+    let is_known = connection.prepare_cached(IS_KNOWN)?.exists([id.to_bytes()])?;
+    Ok(!is_known && discard(connection, Some(queue), id)?)
 }
 
 /// Deletes a parked call or a dead letter.

@@ -53,6 +53,7 @@ const MIGRATIONS: [&str; 1] = ["
         idempotency_key TEXT NOT NULL,
         worker_id TEXT,
         reduced INTEGER NOT NULL DEFAULT 0,
+        known INTEGER NOT NULL DEFAULT 0, -- another message was answered with this id
         attempts INTEGER NOT NULL DEFAULT 0,
         parks INTEGER NOT NULL DEFAULT 0,
         faults INTEGER NOT NULL DEFAULT 0,

@@ -11,6 +11,7 @@ use super::{
 use crate::{call_id::CallId, error::ParkReason};
 
 pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1 AND lane = ?2";
+pub(super) const WITHDRAW: &str = "DELETE FROM calls WHERE id = ?1 AND lane = ?2 AND known = 0";
 pub(super) const RECORD: &str = "
     UPDATE calls SET attempts = ?3, parks = ?4, faults = ?5, takeovers = ?6, age = ?7, status_code = ?8, last_error = ?9,
         worker_id = coalesce(?10, worker_id), rejections = ?11, reduced = ?12
@@ -42,10 +43,19 @@ pub(super) fn settle(
     let Some(current) = lanes::find_current(connection, queue, name, owner.id, claim)? else {
         return Ok(Settled::NotCurrent);
     };
+    let mut must_release = false;
     for (id, change) in changes {
-        apply(connection, current.id, *id, change)?;
+        must_release |= !apply(connection, current.id, *id, change)?;
     }
     match then {
+        Then::Continue if must_release => {
+            let release = Release {
+                now: *now,
+                ..Release::default()
+            };
+            lanes::release(connection, current.id, &release)?;
+            return Ok(Settled::Done { is_released: true });
+        }
         Then::Continue => {}
         Then::Park { wait, reason } => {
             let release = Release {
@@ -74,8 +84,14 @@ pub(super) fn settle(
     Ok(Settled::Done { is_released })
 }
 
-fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<()> {
+/// Returns false if a call that was withdrawn stays.
+fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<bool> {
     match change {
+        Change::Withdraw => {
+            let key = params![id.to_bytes(), lane];
+            let is_deleted = connection.prepare_cached(WITHDRAW)?.execute(key)? > 0;
+            return Ok(is_deleted || !connection.prepare_cached(HAS_CALL)?.exists(key)?);
+        }
         Change::Delete => {
             connection
                 .prepare_cached(DELETE)?
@@ -87,7 +103,7 @@ fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rus
             connection.prepare_cached(BURY)?.execute(params![id.to_bytes(), lane])?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> rusqlite::Result<()> {

@@ -76,7 +76,7 @@ impl Content {
         let mut kept = Vec::new();
         for (id, change) in changes {
             match change {
-                Change::Delete => self.remove(id),
+                Change::Delete | Change::Withdraw => self.remove(id),
                 Change::DeadLetter(_) => {
                     self.remove(id);
                     self.dead.insert(id);

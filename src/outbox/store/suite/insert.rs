@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Change, Inserted, NewMessage, Store as _, Then};
+use super::super::{Change, Inserted, NewMessage, Settled, Store as _, Then};
 use super::{Fixture, shorthand::*};
 use crate::{error::ParkReason, outbox::entry::EntryState};
 
@@ -173,6 +173,44 @@ pub(super) async fn a_delivered_call_of_a_known_message_has_the_id_of_its_siblin
     let inserted = owner.insert(message("lane", &["a", "b"])).await;
     assert_eq!(inserted, Ok(Inserted::Known { ids }));
     assert_eq!(owner.entries().await.len(), 1);
+}
+
+pub(super) async fn a_dead_letter_of_a_known_message_waits_again(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let stored = owner.insert_live("lane", &["a", "b"]).await;
+    let changes = vec![
+        (stored.ids[0], Change::DeadLetter(failure())),
+        (stored.ids[1], Change::Keep(failure())),
+    ];
+    owner.settle_each(&stored, changes, park_for(MINUTE)).await;
+    let inserted = owner.insert(message("lane", &["a", "b"])).await;
+    assert_eq!(
+        inserted,
+        Ok(Inserted::Known {
+            ids: stored.ids.clone()
+        })
+    );
+    assert_eq!(owner.claim_ids_at(NOW).await, [stored.ids[1], stored.ids[0]]);
+}
+
+pub(super) async fn a_withdrawn_call_that_another_message_was_told_of_stays(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let stored = owner.insert_live("lane", &["a"]).await;
+    owner.insert(message("lane", &["a"])).await.unwrap();
+    let settled = owner.settle_all(&stored, Change::Withdraw, Then::Continue).await;
+    assert_eq!(settled, Settled::Done { is_released: true });
+    assert_eq!(owner.withdraw(stored.ids[0]).await, Ok(false));
+    assert_eq!(owner.claim_ids_at(NOW).await, stored.ids);
+}
+
+pub(super) async fn a_withdrawn_call_is_deleted(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let stored = owner.insert_live("lane", &["a"]).await;
+    let settled = owner.settle_all(&stored, Change::Withdraw, Then::Continue).await;
+    assert_eq!(settled, Settled::Done { is_released: false });
+    let parked = owner.park_new("lane", &["b"]).await;
+    assert_eq!(owner.withdraw(parked[0]).await, Ok(true));
+    assert_eq!(owner.entries().await, []);
 }
 
 pub(super) async fn a_parked_duplicate_of_a_waiting_key_is_not_stored(fixture: &impl Fixture) {

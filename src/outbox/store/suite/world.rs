@@ -140,7 +140,16 @@ impl<'a, F: Fixture> World<'a, F> {
         let (number, owner) = self.owners[owner].clone();
         let inserted = owner.insert(message).await.unwrap();
         if let Some(any) = any_known {
-            let ids: Vec<_> = known.into_iter().map(|id| id.unwrap_or(any)).collect();
+            let mut ids = Vec::new();
+            for (key, waiting) in keys.iter().zip(known) {
+                let dead = self.by_key.get(*key).filter(|id| self.content.dead.contains(*id));
+                let dead = dead.copied().filter(|_| waiting.is_none());
+                if let Some(id) = dead {
+                    self.content.remove(id);
+                    self.content.append(&self.content.homes[&id].clone(), id);
+                }
+                ids.push(waiting.or(dead).unwrap_or(any));
+            }
             assert_eq!(inserted, Inserted::Known { ids: ids.clone() });
             return Answer::Known(ids);
         }

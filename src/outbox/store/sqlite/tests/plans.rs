@@ -8,10 +8,12 @@ const STATEMENTS: &[&str] = &[
     lanes::PLACE,
     lanes::RELEASE,
     lanes::FIRST_SEQ,
+    lanes::CALLS,
     lanes::LAST_SEQ,
     lanes::REMOVE_IF_EMPTY,
     insert::FIND_KEY,
     insert::DELETE,
+    insert::NOTE_KNOWN,
     insert::EXTEND_LANE,
     insert::INSERT,
     due::NEXT_PARKER,
@@ -23,6 +25,7 @@ const STATEMENTS: &[&str] = &[
     claim::CALLS,
     claim::TAKE,
     settle::DELETE,
+    settle::WITHDRAW,
     settle::RECORD,
     settle::BURY,
     settle::HAS_CALL,
@@ -43,6 +46,7 @@ const STATEMENTS: &[&str] = &[
     repair::FIND,
     repair::RENEW,
     repair::DISCARD,
+    repair::IS_KNOWN,
 ];
 
 #[test]
