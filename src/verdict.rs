@@ -43,8 +43,8 @@ pub struct Answer<'a> {
     pub content_type: Option<String>,
     /// The first `Retry-After`.
     pub retry_after: Option<String>,
-    /// The first `X-RateLimit-Reset`, or else the first `RateLimit-Reset`.
-    pub rate_limit_reset: Option<String>,
+    /// The first `X-RateLimit-Reset`, and the first `RateLimit-Reset`. The first that can be read applies.
+    pub rate_limit_resets: [Option<String>; 2],
     pub location: Option<String>,
     pub date: Option<String>,
     pub body: Vec<u8>,
@@ -183,8 +183,9 @@ fn hint(answer: &Answer<'_>, now: SystemTime) -> Option<Hint> {
     if answer.status != 429 {
         return retry_after.map(Hint::Busy);
     }
-    let reset = answer.rate_limit_reset.as_deref();
-    retry_after.or_else(|| parse_reset(reset?, now)).map(Hint::RateLimit)
+    let resets = answer.rate_limit_resets.iter().flatten();
+    let reset = || resets.into_iter().find_map(|value| parse_reset(value, now));
+    retry_after.or_else(reset).map(Hint::RateLimit)
 }
 
 /// What the platform says about a delivery that it did not carry out in full.
@@ -493,23 +494,25 @@ mod tests {
     #[test]
     fn a_verdict_carries_the_hint() {
         let [limit, busy] = [Hint::RateLimit, Hint::Busy].map(|hint| move |s| Some(hint(Duration::from_secs(s))));
-        for (status, retry_after, reset, expected) in [
-            (503, Some("7"), None, busy(7)),
-            (503, None, Some("7"), None),
-            (408, Some("1.5"), None, busy(2)),
-            (429, Some("1.5"), None, limit(2)),
-            (429, Some("3"), Some("9"), limit(3)),
-            (429, Some("soon"), Some("9"), limit(9)),
-            (429, None, Some("2"), limit(2)),
-            (429, None, Some("soon"), None),
-            (429, None, None, None),
+        for (status, retry_after, resets, expected) in [
+            (503, Some("7"), [None, None], busy(7)),
+            (503, None, [Some("7"), Some("7")], None),
+            (408, Some("1.5"), [None, None], busy(2)),
+            (429, Some("1.5"), [None, None], limit(2)),
+            (429, Some("3"), [Some("9"), None], limit(3)),
+            (429, Some("soon"), [Some("9"), None], limit(9)),
+            (429, None, [Some("2"), Some("9")], limit(2)),
+            (429, None, [None, Some("9")], limit(9)),
+            (429, None, [Some("soon"), Some("9")], limit(9)),
+            (429, None, [Some("soon"), None], None),
+            (429, None, [None, None], None),
         ] {
             let answer = Answer {
                 retry_after: retry_after.map(str::to_owned),
-                rate_limit_reset: reset.map(str::to_owned),
+                rate_limit_resets: resets.map(|reset| reset.map(str::to_owned)),
                 ..answer(status, None, "")
             };
-            assert_eq!(hint_of(&answer), expected, "{status} {retry_after:?} {reset:?}");
+            assert_eq!(hint_of(&answer), expected, "{status} {retry_after:?} {resets:?}");
         }
     }
 

@@ -52,7 +52,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The time limit for a body that the verdict does not depend on.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// The headers that tell when a rate limit ends.
+/// The headers that tell when a rate limit ends, in the order in which they are tried.
 const RATE_LIMIT_RESETS: [HeaderName; 2] = [
     HeaderName::from_static("x-ratelimit-reset"),
     HeaderName::from_static("ratelimit-reset"),
@@ -86,7 +86,7 @@ impl HttpTransport {
             status: response.status().as_u16(),
             content_type: text(response.headers(), &header::CONTENT_TYPE),
             retry_after: text(response.headers(), &header::RETRY_AFTER),
-            rate_limit_reset: RATE_LIMIT_RESETS.iter().find_map(|name| text(response.headers(), name)),
+            rate_limit_resets: RATE_LIMIT_RESETS.each_ref().map(|name| text(response.headers(), name)),
             location: text(response.headers(), &header::LOCATION),
             date: text(response.headers(), &header::DATE),
             redactor: Redactor::new(request.token, self.client.config.proxy_credentials()),

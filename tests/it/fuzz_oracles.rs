@@ -79,7 +79,10 @@ pub fn classify(data: &[u8]) {
     };
     let status = line().and_then(|status| status.parse().ok()).unwrap_or_default();
     let (content_type, retry_after, token) = (line(), line(), line());
-    let (rate_limit_reset, date, location) = (line(), line(), line());
+    let (resets, date, location) = (line(), line(), line());
+    // One line holds both, so that the inputs that were kept mean the same.
+    let mut resets = resets.as_deref().unwrap_or_default().split('\t').map(str::to_owned);
+    let rate_limit_resets = [resets.next(), resets.next()];
     // No other token is ever sent.
     let token = token.filter(|token| is_valid_token(&RuntimeCredentials::new("", token.as_str())));
     let redactor = Redactor::new(token.as_deref(), None);
@@ -87,7 +90,7 @@ pub fn classify(data: &[u8]) {
         status,
         content_type,
         retry_after,
-        rate_limit_reset,
+        rate_limit_resets,
         location,
         date,
         body: fields.next().unwrap_or_default().to_vec(),
@@ -156,9 +159,10 @@ fn check_hint(answer: &Answer<'_>, hint: Option<Hint>) {
     let now = now.unwrap_or(UNIX_EPOCH);
     let retry_after = answer.retry_after.as_deref();
     let retry_after = retry_after.and_then(|value| parse_retry_after(value, now));
-    let reset = answer.rate_limit_reset.as_deref();
+    let reset = |value: &Option<String>| parse_reset(value.as_deref()?, now);
+    let [first, second] = answer.rate_limit_resets.each_ref().map(reset);
     let expected = match answer.status {
-        429 => retry_after.or_else(|| parse_reset(reset?, now)).map(Hint::RateLimit),
+        429 => retry_after.or(first).or(second).map(Hint::RateLimit),
         _ => retry_after.map(Hint::Busy),
     };
     assert_eq!(hint, expected);
