@@ -23,10 +23,7 @@ use std::time::Duration;
 
 use awc::{
     ClientResponse,
-    http::{
-        Version,
-        header::{self, HeaderMap, HeaderName},
-    },
+    http::header::{self, HeaderMap, HeaderName},
 };
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use tokio::time::Instant;
@@ -49,8 +46,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest prefix of a body that is read, in bytes. The rest is discarded with its connection.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// The time limit for a body that the verdict does not depend on.
-const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// The time limit for a body whose head means that the call is delivered.
+const DETAILS_LIMIT: Duration = Duration::from_secs(1);
 
 /// The headers that tell when a rate limit ends, in the order in which they are tried.
 const RATE_LIMIT_RESETS: [HeaderName; 2] = [
@@ -107,9 +104,9 @@ impl Transport for HttpTransport {
             let head = within(limit, self.client.round_trip(request)).await;
             let response = &mut head.ok_or_else(timed_out)??.response;
             let mut answer = self.answer(request, response);
-            let remaining = limit.saturating_sub(started.elapsed());
-            let purpose = BodyPurpose::of(request, response);
-            if let Some(limit) = reading_time(BodyEnd::of(response), purpose, remaining) {
+            if has_body(response) {
+                let remaining = limit.saturating_sub(started.elapsed());
+                let limit = BodyPurpose::of(request, response).reading_time(remaining);
                 // A failed body does not fail the attempt: the verdict depends on the part that was read.
                 answer.cut_short = read_body(response, &mut answer.body, limit).await;
             }
@@ -118,30 +115,12 @@ impl Transport for HttpTransport {
     }
 }
 
-/// The end of a response's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BodyEnd {
-    /// The body is empty.
-    AtOnce,
-    /// The body declares its length or is chunked.
-    Declared,
-    /// The body ends when the platform closes the connection.
-    Close,
-}
-
-impl BodyEnd {
-    fn of(response: &ClientResponse) -> Self {
-        let headers = response.headers();
-        let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-        let length = headers.get(header::CONTENT_LENGTH).filter(|_| !is_chunked);
-        match length {
-            _ if matches!(response.status().as_u16(), 101 | 204 | 304) => Self::AtOnce,
-            Some(length) if length == "0" => Self::AtOnce,
-            // Such a body is declared as one of HTTP/1.0, see `http1`.
-            None if response.version() == Version::HTTP_10 && !is_chunked => Self::Close,
-            Some(_) | None => Self::Declared,
-        }
-    }
+/// Whether the head of a response announces a body. One without a length may be empty all the same.
+fn has_body(response: &ClientResponse) -> bool {
+    let headers = response.headers();
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let is_empty = !is_chunked && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    !is_empty && !matches!(response.status().as_u16(), 101 | 204 | 304)
 }
 
 /// Why a body is read.
@@ -149,28 +128,26 @@ impl BodyEnd {
 enum BodyPurpose {
     /// The verdict depends on the body's text.
     Verdict,
-    /// Its connection can be used again once the body is read.
-    Drain,
+    /// The head means that the call is delivered. The body may have warnings, or be a page without a type, and its
+    /// connection can be used again once it is read.
+    Details,
 }
 
 impl BodyPurpose {
     fn of(request: &HttpRequest<'_>, response: &ClientResponse) -> Self {
         if request.status_decides && response.status().is_success() {
-            Self::Drain
+            Self::Details
         } else {
             Self::Verdict
         }
     }
-}
 
-/// How long a body is read, with this much time before the deadline. `None` if it is not read.
-fn reading_time(end: BodyEnd, purpose: BodyPurpose, remaining: Duration) -> Option<Duration> {
-    match (end, purpose) {
-        (BodyEnd::AtOnce, _) => None,
-        (BodyEnd::Declared | BodyEnd::Close, BodyPurpose::Verdict) => Some(remaining),
-        (BodyEnd::Declared, BodyPurpose::Drain) => Some(remaining.min(DRAIN_LIMIT)),
-        // The connection can't be used again.
-        (BodyEnd::Close, BodyPurpose::Drain) => None,
+    /// How long the body is read, with this much time before the deadline.
+    fn reading_time(self, remaining: Duration) -> Duration {
+        match self {
+            Self::Verdict => remaining,
+            Self::Details => remaining.min(DETAILS_LIMIT),
+        }
     }
 }
 
@@ -203,18 +180,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_read_until_the_deadline_only_where_it_matters() {
+    fn a_body_is_read_until_the_deadline_only_where_it_decides() {
         let (long, short) = (Duration::from_secs(9), Duration::from_millis(9));
-        for (end, purpose, remaining, expected) in [
-            (BodyEnd::Declared, BodyPurpose::Verdict, long, Some(long)),
-            (BodyEnd::Declared, BodyPurpose::Drain, long, Some(DRAIN_LIMIT)),
-            (BodyEnd::Declared, BodyPurpose::Drain, short, Some(short)),
-            (BodyEnd::Close, BodyPurpose::Verdict, long, Some(long)),
-            (BodyEnd::Close, BodyPurpose::Drain, long, None),
-            (BodyEnd::AtOnce, BodyPurpose::Verdict, long, None),
-            (BodyEnd::AtOnce, BodyPurpose::Drain, long, None),
+        for (purpose, remaining, expected) in [
+            (BodyPurpose::Verdict, long, long),
+            (BodyPurpose::Verdict, short, short),
+            (BodyPurpose::Details, long, DETAILS_LIMIT),
+            (BodyPurpose::Details, short, short),
         ] {
-            assert_eq!(reading_time(end, purpose, remaining), expected, "{end:?} {purpose:?}");
+            assert_eq!(purpose.reading_time(remaining), expected, "{purpose:?}");
         }
     }
 }

@@ -119,6 +119,33 @@ async fn an_html_page_is_not_a_delivery() {
 }
 
 #[actix_rt::test]
+async fn an_html_page_without_a_type_is_not_a_delivery() {
+    for page in ["<!DOCTYPE html><title>login</title>", "<html>login</html>"] {
+        let sized = response(200, "", page);
+        let ended_by_close = unsized_response(200, "", page);
+        for step in [
+            RawStep::write(sized),
+            RawStep::write_and_close(ended_by_close.clone()),
+            // The connection stays open: the page is known by its beginning.
+            RawStep::write(ended_by_close),
+        ] {
+            let platform = ScriptedServer::start(vec![step; 2]);
+            let poster = start(options(platform.url()).max_attempts(1));
+            assert_eq!(post_outcome(&post(&poster, "s").await), "transient:1;transient:1");
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn the_warnings_of_a_body_that_ends_with_the_connection_are_in_the_receipt() {
+    let partly = unsized_response(200, "", r#"{"partsPosted":3,"totalParts":7}"#);
+    let platform = ScriptedServer::start([RawStep::write_and_close(partly), RawStep::write(success())]);
+    let receipt = post(&start(options(platform.url())), "s").await.unwrap();
+    let warnings: Vec<_> = receipt.warnings().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["the platform posted 3 of 7 parts of the comment"]);
+}
+
+#[actix_rt::test]
 async fn error_bodies_are_truncated_decoded_and_scrubbed() {
     let echo = format!("Bearer {TOKEN} is wrong");
     for (body, kept) in [
