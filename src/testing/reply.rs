@@ -37,6 +37,8 @@ impl Reply {
     }
 
     /// Adds a header, which may be a repeated one. An invalid one turns the response into a 500.
+    ///
+    /// `Connection: close` closes the connection after the response. Another `Connection` header is not sent.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -65,8 +67,12 @@ impl Reply {
         {
             response.insert_header(("content-type", "application/json"));
         }
-        for header in self.headers {
-            response.append_header(header);
+        for (name, value) in self.headers {
+            // Sent by the server, which ignores the header.
+            if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
+                response.force_close();
+            }
+            response.append_header((name, value));
         }
         response.body(self.body).map_into_boxed_body()
     }

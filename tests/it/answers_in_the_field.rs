@@ -185,6 +185,24 @@ async fn every_answer_to_a_result_ends_as_expected() {
 }
 
 #[actix_rt::test]
+async fn a_408_on_a_kept_connection_is_retried_on_another() {
+    let case = cases("answer").into_iter().find(|case| case.input["status"] == 408);
+    let case = case.unwrap();
+    assert_eq!(case.expected, "transient; retried on a new connection");
+    let answer: Answer = serde_json::from_value(case.input).unwrap();
+    let headers = answer.headers.into_iter();
+    let timed_out = headers.fold(Reply::status(408), |reply, (name, value)| reply.header(name, value));
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [Reply::ok(), timed_out, Reply::ok()]);
+    let poster = start(options(platform.url()));
+    for attempts in [1, 2] {
+        let receipt = send_update(&poster, "i").await.unwrap();
+        assert_eq!(receipt.attempts(), Some(attempts));
+    }
+    assert_eq!(sent(&platform, |request| request.connection), [0, 0, 1]);
+}
+
+#[actix_rt::test]
 async fn an_answer_of_something_in_between_is_parked_with_an_outbox() {
     for (status, content_type) in [
         (301, "text/plain"),

@@ -87,6 +87,22 @@ async fn a_request_is_recorded_with_its_method_path_and_headers() {
 }
 
 #[actix_rt::test]
+async fn a_reply_with_connection_close_ends_its_connection() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("tea", [Reply::ok().header("Connection", "close"), Reply::ok()]);
+    let client = awc::Client::default();
+    let mut headers = Vec::new();
+    for _ in 0..3 {
+        let mut response = client.get(platform.url() + "/tea").send().await.unwrap();
+        response.body().await.unwrap();
+        headers.push(response.headers().contains_key("connection"));
+    }
+    assert_eq!(headers, [true, false, false]);
+    let connections: Vec<_> = platform.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 1, 1]);
+}
+
+#[actix_rt::test]
 async fn a_request_is_recorded_before_its_delayed_reply() {
     let (platform, poster) = platform_and_poster();
     platform.script("completion", [Reply::ok().delay(Duration::from_millis(50))]);
