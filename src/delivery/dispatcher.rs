@@ -63,7 +63,7 @@ impl CallState<'_> {
     /// The forms of the call that are left to try.
     pub(super) fn alternatives(&self, is_reduced: bool) -> Alternatives {
         Alternatives {
-            other_worker: self.worker.is_from_credentials() && !self.asked_for_other_worker.get(),
+            other_worker: self.worker.is_replaceable() && !self.asked_for_other_worker.get(),
             reduced: !is_reduced,
         }
     }

@@ -223,7 +223,7 @@ impl Replayed {
             permit.make_exclusive();
         }
         let worker_id = rows.iter().find_map(|row| row.worker_id.clone());
-        let worker = Worker::of_message(worker_id.as_deref());
+        let worker = Worker::of_replay(worker_id.as_deref());
         let present = dispatcher
             .credentials
             .last_worker_id()

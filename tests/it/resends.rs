@@ -7,12 +7,13 @@ use result_poster::{
 };
 
 use crate::support::{
-    completed, options,
-    outbox::OutboxFixture,
+    builder, completed, options,
+    outbox::{OutboxFixture, replay_soon},
     outcome, platform_and_poster, post, post_outcome,
     provider::{ProviderStep, ScriptedProvider},
     requests::{json, key, route, route_and_token, sent, worker_id},
     send_update, start,
+    wait::wait_until,
 };
 
 fn credentials(worker: &str, token: &str) -> ProviderStep {
@@ -66,6 +67,29 @@ async fn a_403_to_the_worker_that_the_message_names_is_final() {
     let message = PostResult::new("s", completed()).with_worker_id("own");
     assert_eq!(post_outcome(&poster.send(message).await.unwrap()), "permanent:403");
     assert_eq!(sent(&platform, worker_id), ["own", "own"]);
+}
+
+#[actix_rt::test]
+async fn a_replay_is_not_sent_as_another_worker() {
+    let fixture = OutboxFixture::new();
+    fixture.script("completion", [403]);
+    // The message is stored without a worker, since there are no credentials yet. The replay sets it.
+    let missing = vec![ProviderStep::Fail; 3];
+    let steps = missing
+        .into_iter()
+        .chain([credentials("first", "a"), credentials("later", "b")]);
+    let provider = ScriptedProvider::new(steps);
+    let outbox = replay_soon(fixture.path()).build().unwrap();
+    let options = builder(fixture.platform.url()).max_attempts(1).outbox(outbox);
+    let poster = start(options.credential_provider(provider));
+    assert_eq!(post_outcome(&post(&poster, "s").await), "parked:1;parked:1");
+    wait_until(|| fixture.parked().is_empty() && fixture.live().is_empty()).await;
+    assert_eq!(
+        sent(&fixture.platform, |request| (route(request), worker_id(request))),
+        ["completion", "status"].map(|route| (route.to_owned(), "first".into()))
+    );
+    let dead_letters: Vec<_> = fixture.dead_letters().into_iter().map(|entry| entry.kind).collect();
+    assert_eq!(dead_letters, ["completion"]);
 }
 
 fn too_large() -> Reply {
