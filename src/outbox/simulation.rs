@@ -38,7 +38,7 @@ use crate::{
     call_id::CallId,
     clock::{Clock, ManualClock},
     delivery::{Dispatcher, Job, Worker},
-    error::{AttemptError, CallError},
+    error::{AttemptError, CallError, OutboxError},
     message::PostResult,
     options::Options,
     queue::{AdmitError, Bound, LaneQueue},
@@ -135,6 +135,11 @@ impl SimulatedStore {
         Box::pin(async move {
             // Operations happen in the order in which they were begun, as on the thread of a database.
             process.may_crash().await;
+            if !process.world.is_calm.get() && process.world.chance(50) {
+                // A file that is locked for too long.
+                process.checkpoint().await;
+                return Err(OutboxError::Locked);
+            }
             let answer = operation.await;
             process.checkpoint().await;
             answer
@@ -246,7 +251,12 @@ impl SimulatedTransport {
         // An isolated message and its target's lane go past each other.
         let is_isolated = tables.is_isolated(&key);
         let running = requests.running.get(&target).into_iter().flatten();
-        let mut others = running.filter(|(_, other)| tables.is_isolated(other) == is_isolated);
+        // Processes know of each other's messages by the store alone.
+        let is_stored = tables.is_waiting(&key);
+        let mut others = running.filter(|(number, other)| {
+            tables.is_isolated(other) == is_isolated
+                && (*number == process.number || (is_stored && tables.is_waiting(other)))
+        });
         if let Some(other) = others.next() {
             world.violation(format!("{target}: {key} is sent while {other:?} is running"));
         }
