@@ -440,6 +440,8 @@ mod tests {
                 r#"other worker, transient 403 {"error":{"retryable":true}}"#,
             ),
             (403, HTML, "page", "unexpected 403"),
+            (403, HTML, retryable, "unexpected 403"),
+            (404, HTML, retryable, "unexpected 404"),
             (404, JSON, "no", "permanent 404 no"),
             (413, JSON, "large", "reduced"),
             (413, HTML, "large", "reduced"),
