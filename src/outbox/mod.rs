@@ -22,6 +22,7 @@ mod store;
 mod stored;
 mod unauthorized;
 mod unwritten;
+mod write;
 
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{

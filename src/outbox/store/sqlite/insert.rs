@@ -7,7 +7,7 @@ use super::{
     error::sqlite_error,
     lanes::{self, Lane},
     owners::Owner,
-    repair, rows,
+    repair, rows, schema,
 };
 use crate::{
     call_id::CallId,
@@ -44,7 +44,7 @@ pub(super) fn insert(
         return Ok(Inserted::Known { ids });
     }
     let bodies = message.calls.iter().map(|call| call.body.len() as u64);
-    let used = used_bytes(connection).map_err(sqlite_error)?;
+    let used = schema::used_bytes(connection).map_err(sqlite_error)?;
     if bodies.fold(used, u64::saturating_add) > max_bytes {
         return Err(OutboxError::Full);
     }
@@ -127,16 +127,6 @@ fn known(
         ids.push(id);
     }
     Ok(Some(ids))
-}
-
-/// The size of the database, without free pages.
-pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let value = |pragma| -> rusqlite::Result<u64> {
-        let value: i64 = connection.prepare_cached(pragma)?.query_row((), |row| row.get(0))?;
-        Ok(u64::try_from(value).unwrap_or_default())
-    };
-    let pages = value("PRAGMA page_count")?.saturating_sub(value("PRAGMA freelist_count")?);
-    Ok(pages.saturating_mul(value("PRAGMA page_size")?))
 }
 
 /// Where the calls of a message are put.

@@ -9,7 +9,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{insert::used_bytes, owner_file::Folder, owners::is_alive, rows};
+use super::{owner_file::Folder, owners::is_alive, rows, schema::used_bytes};
 use crate::{
     call_id::CallId,
     outbox::entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},

@@ -127,6 +127,16 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     change.commit()
 }
 
+/// The size of the database, without free pages.
+pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let value = |pragma| -> rusqlite::Result<u64> {
+        let value: i64 = connection.prepare_cached(pragma)?.query_row((), |row| row.get(0))?;
+        Ok(u64::try_from(value).unwrap_or_default())
+    };
+    let pages = value("PRAGMA page_count")?.saturating_sub(value("PRAGMA freelist_count")?);
+    Ok(pages.saturating_mul(value("PRAGMA page_size")?))
+}
+
 fn current_version() -> i32 {
     BASE_VERSION.saturating_add(i32::try_from(MIGRATIONS.len()).unwrap_or_default())
 }
