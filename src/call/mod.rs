@@ -427,6 +427,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_at_most_511_kib_keeps_its_manifest_and_with_its_worker_fits_into_512_kib() {
+        const KIB: usize = 1024;
+        let status = |length| {
+            let manifest = json!({"summary": "x".repeat(length)});
+            let [_, status] = session_calls("s", completed().with_manifest(manifest));
+            status
+        };
+        let around = status(1).body.len() - 1;
+        let longest = status(511 * KIB - around);
+        assert_eq!((longest.body.len(), longest.warnings.len()), (511 * KIB, 0));
+        assert!(longest.encode("a worker id of the usual length").len() <= 512 * KIB);
+        assert_eq!(status(511 * KIB - around + 1).warnings.len(), 1);
+    }
+
+    #[test]
     fn a_body_that_is_still_too_long_is_reduced() {
         let [_, status] = session_calls("s", completed().with_failure_mode("x".repeat(600 * 1024)));
         assert!(status.encode("w").len() < 8 * 1024);
