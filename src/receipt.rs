@@ -34,7 +34,7 @@ pub enum CallReceipt {
         /// without an outbox, or if the call was stored.
         #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
         outbox_error: Option<OutboxError>,
-        /// What the call lost on its way, and what the platform said with its acknowledgement.
+        /// The fields that the call lost on its way, and the platform's remarks on its acknowledgement.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<Warning>,
     },
@@ -44,7 +44,7 @@ pub enum CallReceipt {
     Stored {
         /// The id of the call in the outbox.
         id: CallId,
-        /// What the call lost before it was stored.
+        /// The fields that the call lost before it was stored.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<Warning>,
     },
@@ -117,8 +117,8 @@ impl CallReceipt {
         }
     }
 
-    /// What the call lost on its way, such as a field of the runner's JSON that can't be sent, and what the platform said
-    /// with its acknowledgement.
+    /// The fields that the call lost on its way, such as one of the runner's JSON that can't be sent, and the platform's
+    /// remarks on its acknowledgement.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         let (Self::Delivered { warnings, .. } | Self::Stored { warnings, .. }) = self;

@@ -188,7 +188,7 @@ fn hint(answer: &Answer<'_>, now: SystemTime) -> Option<Hint> {
     retry_after.or_else(reset).map(Hint::RateLimit)
 }
 
-/// What the platform says about a delivery that it did not carry out in full.
+/// The platform's remarks on a delivery that it did not carry out in full.
 fn warnings(answer: &Answer<'_>) -> Vec<Warning> {
     if answer.body.is_empty() {
         return Vec::new();

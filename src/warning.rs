@@ -1,4 +1,4 @@
-//! What a receipt says beside "delivered".
+//! The warnings in a receipt.
 
 use std::{borrow::Cow, fmt};
 

@@ -51,7 +51,7 @@ pub struct Call {
     pub(crate) headers: Rc<Headers>,
     /// The JSON body without the worker id.
     body: String,
-    /// What the call has lost; for its receipt.
+    /// The losses of the call, for its receipt.
     pub(crate) warnings: Vec<Warning>,
     /// The reduced form, once the platform has refused the whole body as too large.
     reduced: OnceCell<Box<Self>>,

@@ -89,7 +89,7 @@ impl Pass<'_> {
         let mut gate = self.group.gate.borrow_mut();
         let pause = gate.leave(round, ended, self.clock.instant());
         match gate.room() {
-            // Whoever waits for others waits for the end of the pause instead.
+            // Calls that wait for others wait for the end of the pause instead.
             0 if pause.is_some() => self.group.changed.notify_waiters(),
             usize::MAX => self.group.changed.notify_waiters(),
             room => (0..room).for_each(|_| self.group.changed.notify_one()),

@@ -26,7 +26,7 @@ pub struct PermanentError {
     pub(crate) cause: RejectionCause,
 }
 
-/// What the platform rejected.
+/// The thing that the platform rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RejectionCause {
     /// The call.

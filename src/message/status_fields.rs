@@ -44,7 +44,7 @@ const KNOWN: [&str; 30] = [
     "organizationId",
 ];
 
-/// Whether this crate sends a member with this name by itself.
+/// Whether this crate itself sends a member with this name.
 pub(crate) fn is_known_field(name: &str) -> bool {
     KNOWN.contains(&name)
 }

@@ -1,4 +1,4 @@
-//! What the outcomes of messages say about the poster's credentials, and the messages that are not sent because of it.
+//! Notes whether the platform accepts the poster's credentials, and holds messages back while it does not.
 
 use log::info;
 

@@ -117,7 +117,7 @@ pub struct AgentResult {
     /// The runner's report on its quality checks. Not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality_report: Option<Value>,
-    /// What was lost when the result was read.
+    /// The fields that were lost when the result was read.
     #[serde(skip)]
     pub(crate) warnings: Vec<Warning>,
 }
@@ -156,8 +156,8 @@ impl AgentResult {
         }
     }
 
-    /// What [`from_json`](Self::from_json) could not read. These warnings are logged when the result is posted, and are
-    /// in its receipt. They are compared by `==`, and not serialized.
+    /// The fields that [`from_json`](Self::from_json) could not read. These warnings are logged when the result is posted,
+    /// and are in its receipt. They are compared by `==`, and not serialized.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings

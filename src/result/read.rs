@@ -23,7 +23,7 @@ pub enum ReadResultError {
     #[error("the result is not JSON: {reason}, at byte {at}")]
     #[non_exhaustive]
     Syntax {
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
         /// The offset in bytes, counted in the text after a byte order mark.
         at: usize,

@@ -142,7 +142,7 @@ impl FakePlatform {
 
     /// Answers the requests that no script is for by these rules, from now on. Without rules: by [`Reply::ok`].
     ///
-    /// What the platform has counted for the limits of former rules is forgotten.
+    /// The counts for the limits of former rules are forgotten.
     pub fn set_rules(&self, rules: PlatformRules) {
         let mut present = self.shared.rules.lock().unwrap_or_else(PoisonError::into_inner);
         *present = Some(RuledPlatform::new(rules));

@@ -20,7 +20,7 @@ pub(super) fn add_native_roots(store: &mut RootCertStore) -> Option<String> {
     fault
 }
 
-/// What is wrong with the roots, and with the variables that are set.
+/// The fault of the roots, and of the variables that are set.
 fn fault(certificates: &[CertificateDer<'_>], errors: &[Error], variables: &[String]) -> Option<String> {
     let what = match (errors, certificates) {
         ([], [_, ..]) => return None,

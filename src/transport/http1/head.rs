@@ -37,7 +37,7 @@ pub struct FinalHead {
     pub framing: Framing,
     /// Whether the head allows another request on the connection.
     pub reusable: bool,
-    /// What has to be changed in the head before awc reads it.
+    /// The changes that the head needs before awc reads it.
     pub edits: Vec<Edit>,
 }
 
