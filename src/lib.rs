@@ -186,7 +186,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         call::Call::stored_headers,
         call::Platform::restore,
     );
-    let _ = CallReceipt::stored;
+    let _ = (CallReceipt::stored, delivery::Worker::of_replay);
     let _ = (
         queue::LaneQueue::max_in_flight,
         queue::LaneQueue::round,
