@@ -35,11 +35,11 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A single attempt.
-    pub(crate) fn once() -> Self {
+    /// The same policy for a single attempt.
+    pub(crate) fn once(&self) -> Self {
         Self {
             max_attempts: 1,
-            ..Self::default()
+            ..self.clone()
         }
     }
 

@@ -126,9 +126,9 @@ where
 
 /// Panics unless a task can be spawned on this thread.
 ///
-/// Checked before there is a context: a context that is dropped during a panic panics again, and the process aborts.
+/// Checked before a context runs: one that is dropped during a panic panics again, and the process aborts.
 #[expect(clippy::panic, reason = "as `Actor::start` does, and documented")]
-fn check_runtime() {
+pub(crate) fn check_runtime() {
     // tokio has no way to ask, other than to try.
     let spawned = catch_unwind(|| drop(actix_rt::spawn(async {})));
     if spawned.is_err() {

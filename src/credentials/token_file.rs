@@ -19,7 +19,10 @@ use super::{
     provider::{BoxError, CredentialProvider},
     runtime_credentials::RuntimeCredentials,
 };
-use crate::{blocking::BlockingPool, util::chain};
+use crate::{
+    blocking::BlockingPool,
+    util::{chain, ignore_panic},
+};
 
 /// Not the runtime's pool: a disk that hangs must not keep the process alive.
 static THREADS: BlockingPool = BlockingPool::new("result-poster-file");
@@ -124,20 +127,18 @@ impl TokenFile {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.read_now(&mut history), &history.last_valid) {
             (Ok(credentials), _) => {
-                if history.outage_logged {
-                    info!("token file readable again: {}", self.path.display());
+                if std::mem::take(&mut history.outage_logged) {
+                    ignore_panic(|| info!("token file readable again: {}", self.path.display()));
                 }
-                history.outage_logged = false;
                 history.last_valid = Some(credentials.clone());
                 Ok(credentials)
             }
             (Err(error), None) => Err(error.into()),
             (Err(error), Some(last_valid)) => {
                 let credentials = last_valid.clone();
-                if !history.outage_logged {
-                    warn!("{}; using the last token read from it", chain(&error));
+                if !std::mem::replace(&mut history.outage_logged, true) {
+                    ignore_panic(|| warn!("{}; using the last token read from it", chain(&error)));
                 }
-                history.outage_logged = true;
                 Ok(credentials)
             }
         }
@@ -150,11 +151,9 @@ impl TokenFile {
             return Err(TokenFileError::NotRegular(self.path.clone()));
         }
         if !history.permissions_logged && is_readable_by_others(&file) {
-            warn!(
-                "token file {} is readable by other users: chmod 600",
-                self.path.display()
-            );
             history.permissions_logged = true;
+            let path = self.path.display();
+            ignore_panic(|| warn!("token file {path} is readable by other users: chmod 600"));
         }
         let mut bytes = Vec::new();
         file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;

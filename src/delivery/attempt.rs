@@ -82,8 +82,10 @@ impl Dispatcher {
             }
             match self.credentials.get(GetCredentials::replacing(&credentials)).await {
                 Ok(others) if others.token() != credentials.token() => credentials = others,
-                // The fixed pair has no provider that could be late.
-                Ok(same) if same.generation().is_none() => return Ok(Attempt::Rejected(rejection)),
+                // A fixed pair that no provider has replaced: there is nobody who could be late.
+                Ok(same) if same.generation().is_none() && credentials.generation().is_none() => {
+                    return Ok(Attempt::Rejected(rejection));
+                }
                 // The provider may be late. A failed refresh does not hide the platform's response.
                 Ok(_) | Err(_) => {
                     state.reauthenticated.set(false);
@@ -145,13 +147,13 @@ impl Dispatcher {
         };
         let verdict = match self.transport.post(&request).await {
             Ok(answer) => {
-                self.note_platform_time(&answer);
-                classify(
-                    endpoint,
-                    &answer,
-                    state.alternatives(call.is_reduced()),
-                    self.clock.now(),
-                )
+                let alternatives = state.alternatives(call.is_reduced());
+                let verdict = classify(endpoint, &answer, alternatives, self.clock.now());
+                // Other responses may come from something in between.
+                if let Verdict::Delivered { .. } = verdict {
+                    self.note_platform_time(&answer);
+                }
+                verdict
             }
             // Without a response the failure is never final.
             Err(error) => Verdict::Transient { error, hint: None },

@@ -34,11 +34,13 @@ impl Pauses {
             Endpoint::Session => &self.session,
             Endpoint::Proxy => &self.tracker,
         };
+        let mut woken = Rewake(None);
         loop {
             permit.acquire().await;
             let entry = group.gate.borrow_mut().enter(clock.instant());
             let at = match entry {
                 Entry::Now { round } => {
+                    woken.0 = None;
                     return Pass {
                         group,
                         clock,
@@ -49,6 +51,7 @@ impl Pauses {
                 Entry::AfterOthers => None,
             };
             permit.release();
+            woken.0 = None;
             let _waiting = Waiting::begin(&self.waiting);
             // Boxed: most calls never wait here, and every one would reserve room for it.
             Box::pin(async {
@@ -62,6 +65,7 @@ impl Pauses {
                 }
             })
             .await;
+            woken.0 = Some(group);
         }
     }
 
@@ -101,6 +105,17 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         self.leave(Ended::Unanswered);
+    }
+}
+
+/// Wakes another call if one that was woken is dropped before it is let in.
+struct Rewake<'a>(Option<&'a Group>);
+
+impl Drop for Rewake<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            group.changed.notify_one();
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl OptionsBuilder {
     /// the backslash of a domain user: `DOMAIN%5Cuser`. The default port is 1080, or 443 with `https`. A platform on
     /// loopback is always reached directly.
     ///
-    /// Default: the proxy of the environment, by curl's rules: `https_proxy` (`http_proxy` for an `http` platform) or
+    /// Default: the proxy of the environment: `https_proxy` (`http_proxy` for an `http` platform) or
     /// `all_proxy`, or the same in upper case, read in [`build`](Self::build). (`HTTP_PROXY` is ignored when
     /// `REQUEST_METHOD` is set, to avoid *httpoxy*.)
     pub fn proxy(mut self, url: impl Into<SecretString>) -> Self {

@@ -55,7 +55,11 @@ pub(super) fn disposition(
     }
     let tried = now.saturating_duration_since(stored.since);
     history.age = history.age.saturating_add(tried);
-    history.parks = history.parks.saturating_add(1);
+    // A message that was held back was not tried.
+    let was_held_back = error.permanent().is_some_and(|rejection| rejection.attempts == 0);
+    if !was_held_back {
+        history.parks = history.parks.saturating_add(1);
+    }
     if inner.witnesses.borrow().blame(&stored.target, error, now) {
         history.faults = history.faults.saturating_add(1);
     }
@@ -88,7 +92,7 @@ pub(super) fn disposition(
         | ParkReason::AlreadyStored
         | ParkReason::Requeued => inner.options.expires_after(),
     };
-    if history.age >= expires_after {
+    if history.age >= expires_after && !was_held_back {
         return dead(history, true);
     }
     keep(reason, history)

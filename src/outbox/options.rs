@@ -144,7 +144,7 @@ impl OutboxOptionsBuilder {
         self
     }
 
-    /// How long a dead letter is kept, by the `Date` of the platform's responses. Default: 30 days.
+    /// How long a dead letter is kept, by the `Date` of the platform's acknowledgements. Default: 30 days.
     pub fn keep_dead_letters(mut self, time: Duration) -> Self {
         self.0.keep_dead_letters = time;
         self

@@ -18,7 +18,6 @@ use super::{
     stored::{Origin, Stored, StoredRow},
 };
 use crate::{
-    backoff::RetryPolicy,
     call::{Call, StoredForm, Target},
     credentials::GetCredentials,
     delivery::{Dispatcher, Job, Worker},
@@ -257,9 +256,8 @@ impl Replayed {
         }
         if let Some((job, stored)) = self.sendable {
             self.dispatcher.accept(&job.calls);
-            self.outbox
-                .drive(&self.dispatcher, job, stored, &RetryPolicy::once())
-                .await;
+            let policy = self.dispatcher.retry_policy.once();
+            self.outbox.drive(&self.dispatcher, job, stored, &policy).await;
         }
         // If it was the probe of rejected credentials and has asked nothing, another one is sent.
         let now = self.outbox.0.clock.instant();

@@ -18,7 +18,11 @@ const ASK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether the credentials of a poster are rejected.
 #[derive(Debug, Default)]
-pub(super) struct Unauthorized(Option<Rejected>);
+pub(super) struct Unauthorized {
+    rejected: Option<Rejected>,
+    /// How many credentials in a row the platform has rejected.
+    in_a_row: u32,
+}
 
 #[derive(Debug)]
 struct Rejected {
@@ -38,13 +42,13 @@ struct Rejected {
 impl Unauthorized {
     /// Why this lane must not be sent now. Other credentials than the rejected ones end the wait.
     pub(super) fn rejection(&self, lane: &str) -> Option<&PermanentError> {
-        let rejected = self.0.as_ref()?;
+        let rejected = self.rejected.as_ref()?;
         (rejected.probing.as_deref() != Some(lane)).then_some(&rejected.rejection)
     }
 
     /// How many messages may be claimed, of at most `room`.
     pub(super) fn room(&self, room: usize, now: Instant) -> usize {
-        match &self.0 {
+        match &self.rejected {
             None => room,
             Some(rejected) if rejected.probing.is_none() && now >= rejected.probe_at => room.min(1),
             Some(_) => 0,
@@ -53,21 +57,25 @@ impl Unauthorized {
 
     /// Notes that a claimed lane is sent as a probe, if there is to be one.
     pub(super) fn probe(&mut self, lane: &str) {
-        if let Some(rejected) = &mut self.0 {
+        if let Some(rejected) = &mut self.rejected {
             rejected.probing.get_or_insert_with(|| lane.to_owned());
         }
     }
 
     /// Notes that the platform has rejected these credentials for a message of this lane, whose attempts have ended.
     pub(super) fn rejected(&mut self, lane: &str, generation: Option<u64>, rejection: &PermanentError, now: Instant) {
-        let rejected = self.0.get_or_insert_with(|| Rejected {
+        if self.rejected.is_none() {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        }
+        let before = self.in_a_row.saturating_sub(1);
+        let rejected = self.rejected.get_or_insert_with(|| Rejected {
             generation,
             rejection: PermanentError {
                 attempts: 0,
                 ..rejection.clone()
             },
-            probes: 0,
-            probe_at: after(now, FIRST_PROBE),
+            probes: before,
+            probe_at: after(now, probe_delay(before)),
             ask_at: after(now, ASK_INTERVAL),
             probing: None,
             lanes: HashSet::new(),
@@ -77,21 +85,20 @@ impl Unauthorized {
         if rejected.probing.as_deref() == Some(lane) {
             rejected.probing = None;
             rejected.probes = rejected.probes.saturating_add(1);
-            let factor = 2u32.saturating_pow(rejected.probes);
-            rejected.probe_at = after(now, FIRST_PROBE.saturating_mul(factor).min(LONGEST_PROBE));
+            rejected.probe_at = after(now, probe_delay(rejected.probes));
         }
     }
 
     /// Notes that a message of this lane is parked without being sent.
     pub(super) fn held_back(&mut self, lane: &str) {
-        if let Some(rejected) = &mut self.0 {
+        if let Some(rejected) = &mut self.rejected {
             rejected.lanes.insert(lane.to_owned());
         }
     }
 
     /// Notes that a message of this lane has ended without an answer about its credentials.
     pub(super) fn undecided(&mut self, lane: &str, now: Instant) {
-        if let Some(rejected) = &mut self.0
+        if let Some(rejected) = &mut self.rejected
             && rejected.probing.as_deref() == Some(lane)
         {
             rejected.probing = None;
@@ -102,12 +109,15 @@ impl Unauthorized {
     /// Notes that the platform has accepted the credentials. If it had rejected them, the wait is over: returns the lanes
     /// that were parked because of that.
     pub(super) fn accepted(&mut self) -> Option<HashSet<String>> {
-        self.0.take().map(|rejected| rejected.lanes)
+        self.in_a_row = 0;
+        self.rejected.take().map(|rejected| rejected.lanes)
     }
 
     /// Whether the provider is to be asked for other credentials now.
     pub(super) fn must_ask(&mut self, now: Instant, only_for_probes: bool) -> bool {
-        let Some(rejected) = &mut self.0 else { return false };
+        let Some(rejected) = &mut self.rejected else {
+            return false;
+        };
         let at = if only_for_probes {
             rejected.ask_at.max(rejected.probe_at)
         } else {
@@ -120,21 +130,33 @@ impl Unauthorized {
         must_ask
     }
 
-    /// Notes the present credentials. If they are others, the wait is over: returns the lanes that were parked for it.
+    /// Notes the present credentials. If they are others, the wait is over: returns the lanes that were parked for it. But
+    /// after others were rejected, too, only a probe is sent with each next ones, at its time: a provider may make as many as
+    /// it is asked for.
     pub(super) fn present(&mut self, generation: Option<u64>) -> Option<HashSet<String>> {
-        let is_other = self
-            .0
-            .as_ref()
-            .is_some_and(|rejected| rejected.generation != generation);
-        is_other.then(|| self.accepted()).flatten()
+        let rejected = self.rejected.as_mut()?;
+        if rejected.generation == generation {
+            return None;
+        }
+        if self.in_a_row > 1 {
+            rejected.generation = generation;
+            return None;
+        }
+        self.rejected.take().map(|rejected| rejected.lanes)
     }
 
     /// How long it is until the next probe, or the next question to the provider.
     pub(super) fn next(&self, now: Instant) -> Option<Duration> {
-        let rejected = self.0.as_ref()?;
+        let rejected = self.rejected.as_ref()?;
         let next = rejected.ask_at.min(rejected.probe_at);
         Some(next.saturating_duration_since(now))
     }
+}
+
+fn probe_delay(probes: u32) -> Duration {
+    FIRST_PROBE
+        .saturating_mul(2u32.saturating_pow(probes))
+        .min(LONGEST_PROBE)
 }
 
 fn after(now: Instant, wait: Duration) -> Instant {
@@ -208,6 +230,22 @@ mod tests {
         let lanes = HashSet::from(["a".to_owned(), "b".to_owned()]);
         assert_eq!(state.present(Some(2)), Some(lanes));
         assert_eq!((state.room(9, now), state.present(Some(2))), (9, None));
+    }
+
+    #[test]
+    fn after_two_rejected_credentials_others_are_only_probed() {
+        let (mut state, now) = rejected();
+        assert!(state.present(Some(2)).is_some());
+        state.rejected("a", Some(2), &rejection(), now);
+        assert_eq!(state.present(Some(3)), None);
+        assert_eq!(
+            (state.room(9, now + 9 * SECOND), state.room(9, now + 10 * SECOND)),
+            (0, 1)
+        );
+        state.probe("a");
+        state.accepted();
+        state.rejected("a", Some(3), &rejection(), now);
+        assert!(state.present(Some(4)).is_some());
     }
 
     #[test]

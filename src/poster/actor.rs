@@ -7,7 +7,7 @@ use actix_rt::ArbiterHandle;
 
 use crate::{
     options::{Options, Parts},
-    supervisor::{StopHandle, Supervisor},
+    supervisor::{StopHandle, Supervisor, check_runtime},
 };
 
 /// The actor that delivers results: send it [`PostResult`](crate::PostResult),
@@ -68,6 +68,11 @@ impl ResultPoster {
 
 impl Actor for ResultPoster {
     type Context = Context<Self>;
+
+    fn start(self) -> Addr<Self> {
+        check_runtime();
+        Context::new().run(self)
+    }
 
     fn started(&mut self, _: &mut Context<Self>) {
         // The poster's own credential actor must exist before its address is requested.

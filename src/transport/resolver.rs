@@ -82,6 +82,10 @@ impl Resolver {
         running.insert(name.to_owned(), lookup);
         let (name, look_up) = (name.to_owned(), self.look_up);
         self.threads.submit(move || {
+            if sender.is_closed() {
+                // Nobody waits for it any more.
+                return;
+            }
             sender.send_replace(Some(look_up(&name).map_err(Arc::new)));
         });
         answer
