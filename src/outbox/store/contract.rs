@@ -182,8 +182,8 @@ pub(in crate::outbox) struct Settlement {
 pub(in crate::outbox) enum Change {
     /// The platform has acknowledged the call.
     Delete,
-    /// The caller has withdrawn the call. It is deleted, unless another message was answered with its id ([`Known`]
-    /// (Inserted::Known)): then it stays, and its lane is released, due at once.
+    /// The caller has withdrawn the call. It is deleted, unless another message was answered with its id
+    /// ([`Inserted::Known`]): then it stays, and its lane is released, due at once.
     Withdraw,
     /// The call is not tried again.
     DeadLetter(Failure),
