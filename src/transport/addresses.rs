@@ -73,9 +73,11 @@ impl FailedAddresses {
         }
     }
 
-    /// The address has answered.
-    pub(super) fn forgive(&self, address: SocketAddr) {
-        self.failures().retain(|(failed, _)| *failed != address);
+    /// Forgets the failures of this address before `connected_at`, the start of a connection on which it has answered.
+    /// Later failures stay: an idle connection may end long after its answer.
+    pub(super) fn forgive(&self, address: SocketAddr, connected_at: Instant) {
+        self.failures()
+            .retain(|(failed, at)| *failed != address || *at > connected_at);
     }
 
     /// Orders the addresses of a name: those that have failed come last, the latest failure at the end. Else the order
@@ -232,9 +234,23 @@ mod tests {
         tokio::time::advance(second).await;
         failed.note(all[0]);
         assert_eq!(order(), [2, 1, 0]);
-        failed.forgive(all[1]);
+        failed.forgive(all[1], Instant::now());
         assert_eq!(order(), [1, 2, 0]);
         tokio::time::advance(FAILURE_MEMORY).await;
         assert_eq!(order(), [0, 1, 2]);
+    }
+
+    #[actix_rt::test]
+    async fn a_failure_after_the_start_of_an_answered_connection_is_not_forgiven() {
+        tokio::time::pause();
+        let all = addresses(["1.1.1.1:1", "1.1.1.2:1"]);
+        let failed = FailedAddresses::default();
+        let connected_at = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        failed.note(all[0]);
+        failed.forgive(all[0], connected_at);
+        assert_eq!(failed.order(all.clone()), [all[1], all[0]]);
+        failed.forgive(all[0], Instant::now());
+        assert_eq!(failed.order(all.clone()), all);
     }
 }

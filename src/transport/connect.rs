@@ -165,10 +165,9 @@ async fn connect_with(
     resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
 ) -> io::Result<Stream> {
     let phase = Cell::new(ConnectPhase::Dns);
-    let connected_to = Cell::new(None);
     let connecting = async {
         let mut stream = connect_tcp(upstream, resolve, &phase).await?;
-        connected_to.set(stream.tcp().peer_addr().ok());
+        let unproven = UnprovenAddress::of(&stream, &upstream.failed_addresses);
         if let Some(proxy) = &upstream.proxy {
             stream = connect_through(proxy, upstream, stream, &phase).await?;
         }
@@ -176,15 +175,40 @@ async fn connect_with(
             phase.set(ConnectPhase::Tls);
             stream = handshake(config, &upstream.host, stream).await?;
         }
+        unproven.has_worked();
         Ok(stream)
     };
     let connected = within(upstream.connect_timeout, connecting).await;
-    connected.unwrap_or_else(|| Err(timed_out())).map_err(|error| {
-        if let Some(address) = connected_to.get() {
-            upstream.failed_addresses.note(address);
+    let connected = connected.unwrap_or_else(|| Err(timed_out()));
+    connected.map_err(|error| NotConnected::error(phase.get(), error))
+}
+
+/// An address that has accepted a connection. If it is dropped before the connection is ready, the address has failed:
+/// also at the deadline of an attempt, which drops all of this.
+struct UnprovenAddress<'a> {
+    address: Option<SocketAddr>,
+    failed_addresses: &'a FailedAddresses,
+}
+
+impl<'a> UnprovenAddress<'a> {
+    fn of(stream: &Stream, failed_addresses: &'a FailedAddresses) -> Self {
+        Self {
+            address: stream.tcp().peer_addr().ok(),
+            failed_addresses,
         }
-        NotConnected::error(phase.get(), error)
-    })
+    }
+
+    fn has_worked(mut self) {
+        self.address = None;
+    }
+}
+
+impl Drop for UnprovenAddress<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.failed_addresses.note(address);
+        }
+    }
 }
 
 /// A TCP connection to the platform, or to the proxy if there is one.
@@ -324,6 +348,19 @@ mod tests {
             expected.accept().unwrap();
             assert_eq!(expected.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
+    }
+
+    #[actix_rt::test]
+    async fn the_address_that_an_attempts_deadline_has_cut_off_is_tried_last() {
+        let (silent, other) = (listen(), listen());
+        let addresses = vec![address(&silent), address(&other)];
+        let resolve = async |_: &Host<String>, _| Ok(addresses.clone());
+        let mut upstream = upstream(Duration::from_secs(60));
+        upstream.tls = Some(Arc::new(crate::transport::tls_config(&[], None).unwrap()));
+        let connecting = connect_with(&upstream, upstream.tls.as_ref(), resolve);
+        assert!(within(Duration::from_millis(50), connecting).await.is_none());
+        let order = upstream.failed_addresses.order(addresses.clone());
+        assert_eq!(order, [address(&other), address(&silent)]);
     }
 
     #[actix_rt::test]

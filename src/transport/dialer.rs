@@ -18,6 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 
 use super::{
@@ -99,6 +100,7 @@ pub struct ClientConnection(Box<Tracked>);
 struct Tracked {
     transfer: Transfer,
     address: Option<SocketAddr>,
+    connected_at: Instant,
     upstream: Arc<Upstream>,
 }
 
@@ -135,7 +137,7 @@ impl Drop for Tracked {
         if self.transfer.is_unanswered() {
             self.upstream.failed_addresses.note(address);
         } else {
-            self.upstream.failed_addresses.forgive(address);
+            self.upstream.failed_addresses.forgive(address, self.connected_at);
         }
     }
 }
@@ -144,6 +146,7 @@ impl ClientConnection {
     fn new(transfer: Transfer, upstream: Arc<Upstream>) -> Self {
         Self(Box::new(Tracked {
             address: transfer.tcp().peer_addr().ok(),
+            connected_at: Instant::now(),
             transfer,
             upstream,
         }))
@@ -249,5 +252,22 @@ mod tests {
         answered.read_exact(&mut [0; 18]).await.unwrap();
         drop(answered);
         assert!(!is_last());
+    }
+
+    #[actix_rt::test]
+    async fn the_end_of_an_older_connection_does_not_forgive_a_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Arc::new(Upstream::for_test("platform.test", Duration::from_secs(5)));
+        let (address, other) = (listener.local_addr().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let (mut idle, mut server) = connection(&listener, &upstream).await;
+        idle.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        server.write_all(b"HTTP/1.1 204 -\r\n\r\n").unwrap();
+        idle.read_exact(&mut [0; 18]).await.unwrap();
+
+        let (mut unanswered, _server) = connection(&listener, &upstream).await;
+        unanswered.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        drop(unanswered);
+        drop(idle);
+        assert_eq!(upstream.failed_addresses.order(vec![address, other]), [other, address]);
     }
 }
