@@ -767,6 +767,25 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             Scenario::answer_and_close(answer("transfer-encoding: gzip\r\n", "\x1f\x08\x00\x00")),
         ),
         (
+            "`Transfer-Encoding: chunked, chunked`, chunked once",
+            Scenario::answer(answer(
+                "transfer-encoding: chunked, chunked\r\n",
+                &format!("10\r\n{SUCCESS}\r\n0\r\n\r\n"),
+            )),
+        ),
+        (
+            "`Transfer-Encoding: chunked` in two headers, chunked once",
+            Scenario::answer(answer(&chunked.repeat(2), &format!("10\r\n{SUCCESS}\r\n0\r\n\r\n"))),
+        ),
+        (
+            "`Transfer-Encoding` without a coding, and a length",
+            Scenario::answer(answer("transfer-encoding:\r\ncontent-length: 16\r\n", SUCCESS)),
+        ),
+        (
+            "`Transfer-Encoding: identity`, and a length",
+            Scenario::answer(answer("transfer-encoding: identity\r\ncontent-length: 16\r\n", SUCCESS)),
+        ),
+        (
             "chunked, and one extra line",
             Scenario::answer(answer(chunked, &format!("10\r\n{SUCCESS}\r\n0\r\n\r\n\r\n"))),
         ),

@@ -61,21 +61,23 @@ impl<'a> Editor<'a> {
         self.replace(header.name.as_bytes().get(..1), b'x');
     }
 
-    /// Leaves only the last item of a list, which may be spread over several headers. awc rejects such lists.
-    pub(super) fn keep_last_item(&mut self, head: &Response<'_, '_>, name: &str) {
-        let mut lines = headers(head, name).rev().peekable();
-        // Empty items at the end do not count.
-        while let Some(line) = lines.next_if(|line| last_item(line.value).is_none()) {
-            self.hide(line);
-        }
-        let Some(line) = lines.next() else { return };
-        if let Some(item) = last_item(line.value) {
-            let start = offset(line.value, item);
-            let (before, rest) = line.value.split_at_checked(start).unwrap_or_default();
+    /// Leaves only the last item that counts in a list, which may be spread over several headers. awc rejects such lists.
+    pub(super) fn keep_last_item(&mut self, head: &Response<'_, '_>, name: &str, counts: impl Fn(&str) -> bool) {
+        let mut is_found = false;
+        for line in headers(head, name).rev() {
+            let item = items_of(line.value).rfind(|item| !is_found && counts(text(item)));
+            let Some(item) = item else {
+                self.hide(line);
+                continue;
+            };
+            is_found = true;
+            let (before, rest) = line
+                .value
+                .split_at_checked(offset(line.value, item))
+                .unwrap_or_default();
             self.replace(Some(before), b' ');
             self.replace(rest.get(item.len()..), b' ');
         }
-        lines.for_each(|line| self.hide(line));
     }
 
     /// Declares the head as one of HTTP/1.0.
@@ -110,10 +112,7 @@ pub(super) fn headers<'a>(
 
 /// The items of a list, in all headers of this name. An item that is not text is an empty one.
 pub(super) fn items<'a>(head: &'a Response<'_, '_>, name: &'a str) -> impl Iterator<Item = &'a str> {
-    headers(head, name).flat_map(|header| {
-        let items = items_of(header.value);
-        items.map(|item| str::from_utf8(item).unwrap_or_default())
-    })
+    headers(head, name).flat_map(|header| items_of(header.value).map(text))
 }
 
 /// The items of a value that are not empty.
@@ -122,8 +121,8 @@ fn items_of(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     items.filter(|item| !item.is_empty())
 }
 
-fn last_item(value: &[u8]) -> Option<&[u8]> {
-    items_of(value).next_back()
+fn text(item: &[u8]) -> &str {
+    str::from_utf8(item).unwrap_or_default()
 }
 
 /// The offset of `part` in `whole`, of which it is a part.

@@ -118,7 +118,9 @@ impl FinalHead {
                 editor.declare_http10();
             }
         }
-        let keeps_alive = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
+        // HTTP/1.0 has no transfer codings: the sender of one may mean another end than its length (RFC 9112, 6.1).
+        let keeps_alive = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"))
+            && header(head, "transfer-encoding").is_none();
         Self {
             framing: Framing::of(length, body),
             reusable: !ends_with_connection && !switches_protocol && (is_http11 || keeps_alive),
@@ -138,7 +140,7 @@ fn body_length(status: u16, is_http11: bool, head: &Response<'_, '_>, editor: &m
     let codings = is_http11.then(|| transfer_codings(head)).flatten();
     match codings {
         Some(TransferCodings::EndChunked) => {
-            editor.keep_last_item(head, "transfer-encoding");
+            editor.keep_last_item(head, "transfer-encoding", is_transfer_coding);
             headers(head, "content-length")
                 .skip(1)
                 .for_each(|header| editor.hide(header));
@@ -149,7 +151,8 @@ fn body_length(status: u16, is_http11: bool, head: &Response<'_, '_>, editor: &m
             headers(head, "content-length").for_each(|header| editor.hide(header));
             return BodyLength::UntilClose;
         }
-        None => {}
+        // awc knows a single `identity` only.
+        None => headers(head, "transfer-encoding").for_each(|header| editor.hide(header)),
     }
     let has_no_body = matches!(status, 204 | 304);
     let mut lengths = items(head, "content-length").peekable();
@@ -162,7 +165,7 @@ fn body_length(status: u16, is_http11: bool, head: &Response<'_, '_>, editor: &m
             let is_valid = first.bytes().all(|byte| byte.is_ascii_digit()) && lengths.all(|length| length == first);
             match first.parse() {
                 Ok(length) if is_valid => {
-                    editor.keep_last_item(head, "content-length");
+                    editor.keep_last_item(head, "content-length", |_| true);
                     BodyLength::Known(length)
                 }
                 Ok(_) | Err(_) => BodyLength::Invalid,
@@ -178,16 +181,22 @@ enum TransferCodings {
     EndOtherwise,
 }
 
-/// The transfer codings that the head declares. `identity`, which older servers send, is none.
+/// The transfer codings that the head declares. A proxy that says `chunked` twice has chunked the body once: read so, it
+/// has an end on a kept connection.
 fn transfer_codings(head: &Response<'_, '_>) -> Option<TransferCodings> {
-    headers(head, "transfer-encoding").next()?;
-    let codings: Vec<_> = items(head, "transfer-encoding").collect();
-    let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
-    match codings.as_slice() {
-        [before @ .., last] if is_chunked(last) && !before.iter().any(is_chunked) => Some(TransferCodings::EndChunked),
-        [coding] if coding.eq_ignore_ascii_case("identity") => None,
-        _ => Some(TransferCodings::EndOtherwise),
-    }
+    let last = items(head, "transfer-encoding")
+        .filter(|coding| is_transfer_coding(coding))
+        .last()?;
+    Some(if last.eq_ignore_ascii_case("chunked") {
+        TransferCodings::EndChunked
+    } else {
+        TransferCodings::EndOtherwise
+    })
+}
+
+/// Whether a coding is more than `identity`, which older servers send for none.
+fn is_transfer_coding(coding: &str) -> bool {
+    !coding.eq_ignore_ascii_case("identity")
 }
 
 /// The trimmed value of the first header of this name, if it is text.
@@ -276,6 +285,22 @@ mod tests {
                 "transfer-encoding: chunked|xransfer-encoding: ",
             ),
             (
+                "transfer-encoding: chunked, chunked",
+                "transfer-encoding:          chunked",
+            ),
+            (
+                "transfer-encoding: chunked|transfer-encoding: chunked",
+                "xransfer-encoding: chunked|transfer-encoding: chunked",
+            ),
+            (
+                "transfer-encoding: identity, chunked",
+                "transfer-encoding:           chunked",
+            ),
+            (
+                "transfer-encoding: chunked, Identity",
+                "transfer-encoding: chunked          ",
+            ),
+            (
                 "transfer-encoding: gzip,|\tchunked",
                 "transfer-encoding:        \tchunked",
             ),
@@ -299,10 +324,10 @@ mod tests {
         for coding in [
             "gzip",
             "chunked, gzip",
-            "chunked, chunked",
+            "chunked, chunked, gzip",
             "chunked;q=1",
             "identity, gzip",
-            "",
+            "gzip, identity",
         ] {
             let (framing, seen) = read(&format!("transfer-encoding: {coding}|content-length: 5"));
             assert_eq!(framing, Framing::Unknown, "{coding}");
@@ -323,15 +348,40 @@ mod tests {
                 "content-length: 5|x: y|Content-Length: 5,5,",
                 "xontent-length: 5|x: y|Content-Length:   5 ",
             ),
-            (
-                "transfer-encoding: identity|content-length: 5",
-                "transfer-encoding: identity|content-length: 5",
-            ),
         ] {
             let length = format!("HTTP/1.1 200 OK|{headers}||").replace('|', "\r\n").len() as u64;
             let expected = (Framing::Bytes(length + 5), format!("HTTP/1.1 200 OK|{seen}||"));
             assert_eq!(read(headers), expected);
         }
+    }
+
+    #[test]
+    fn a_body_without_a_transfer_coding_has_its_declared_length() {
+        for coding in ["", ",", "identity", "Identity, ,identity"] {
+            let header = |first| format!("{first}ransfer-encoding: {coding}");
+            let length = format!("HTTP/1.1 200 OK|{}|content-length: 5||", header('t'))
+                .replace('|', "\r\n")
+                .len() as u64;
+            let expected = format!("HTTP/1.1 200 OK|{}|content-length: 5||", header('x'));
+            assert_eq!(
+                read(&format!("{}|content-length: 5", header('t'))),
+                (Framing::Bytes(length + 5), expected)
+            );
+            // Without a length, it ends with the connection.
+            let expected = format!("HTTP/1.0 200 OK|{}||", header('x'));
+            assert_eq!(read(&header('t')), (Framing::Unknown, expected));
+        }
+    }
+
+    #[test]
+    fn http_1_0_with_a_transfer_coding_has_its_declared_length_and_is_not_reusable() {
+        let head =
+            "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n";
+        let Head::Final(read) = parse_head(head.as_bytes(), 0) else {
+            panic!("{head:?} is not a head");
+        };
+        assert_eq!(read.framing, Framing::Bytes(head.len() as u64 + 5));
+        assert!(!read.reusable);
     }
 
     #[test]
