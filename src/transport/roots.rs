@@ -2,7 +2,7 @@
 
 use std::env;
 
-use rustls::{RootCertStore, pki_types::CertificateDer};
+use rustls::RootCertStore;
 use rustls_native_certs::{CertificateResult, Error, ErrorKind, load_native_certs};
 
 /// The variables of the environment that replace the host's own roots.
@@ -14,25 +14,27 @@ pub(super) fn add_native_roots(store: &mut RootCertStore) -> Option<String> {
     let variables = variables
         .iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?.display())));
-    let CertificateResult { certs, errors, .. } = load_native_certs();
-    let fault = fault(&certs, &errors, &variables.collect::<Vec<_>>());
-    store.add_parsable_certificates(certs);
-    fault
+    add_roots(store, load_native_certs(), &variables.collect::<Vec<_>>())
 }
 
-/// The fault of the roots, and of the variables that are set.
-fn fault(certificates: &[CertificateDer<'_>], errors: &[Error], variables: &[String]) -> Option<String> {
-    let what = match (errors, certificates) {
-        ([], [_, ..]) => return None,
-        ([], []) => "no certificate was found, in PEM".to_owned(),
-        ([first, rest @ ..], _) => match rest.len() {
-            0 => describe(first),
-            more => format!("{}, and {more} more", describe(first)),
-        },
-    };
+/// Adds what was loaded. The fault names the variables that are set.
+fn add_roots(store: &mut RootCertStore, loaded: CertificateResult, variables: &[String]) -> Option<String> {
+    let CertificateResult { certs, errors, .. } = loaded;
+    let mut faults = Vec::new();
+    match &*errors {
+        [] if certs.is_empty() => faults.push("no certificate was found, in PEM".to_owned()),
+        [] => {}
+        [first] => faults.push(describe(first)),
+        [first, rest @ ..] => faults.push(format!("{}, and {} more", describe(first), rest.len())),
+    }
+    let (_, unusable) = store.add_parsable_certificates(certs);
+    if unusable > 0 {
+        faults.push(format!("certificates that are not valid: {unusable}"));
+    }
+    let faults = Some(faults.join("; ")).filter(|faults| !faults.is_empty())?;
     Some(match variables {
-        [] => what,
-        _ => format!("{what} ({})", variables.join(", ")),
+        [] => faults,
+        _ => format!("{faults} ({})", variables.join(", ")),
     })
 }
 
@@ -52,8 +54,13 @@ mod tests {
 
     use super::*;
 
-    /// The fault of the roots in this file.
-    fn fault_of(content: Option<&str>) -> Option<String> {
+    const GOOD: &str = include_str!("../../tests/data/tls/authority.pem");
+
+    /// PEM that holds no certificate in DER.
+    const NOT_DER: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+    /// The number of roots in this file, and their fault.
+    fn loaded(content: Option<&str>) -> (usize, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("roots.pem");
         if let Some(content) = content {
@@ -61,8 +68,14 @@ mod tests {
         }
         let loaded = load_certs_from_paths(Some(&path), None);
         let variable = format!("SSL_CERT_FILE={}", path.display());
-        let fault = fault(&loaded.certs, &loaded.errors, &[variable]);
-        fault.map(|fault| fault.replace(&folder.path().display().to_string(), ""))
+        let mut store = RootCertStore::empty();
+        let fault = add_roots(&mut store, loaded, &[variable]);
+        let fault = fault.map(|fault| fault.replace(&folder.path().display().to_string(), ""));
+        (store.len(), fault)
+    }
+
+    fn fault_of(content: Option<&str>) -> Option<String> {
+        loaded(content).1
     }
 
     #[test]
@@ -84,6 +97,14 @@ mod tests {
 
     #[test]
     fn good_roots_have_no_fault() {
-        assert_eq!(fault_of(Some(include_str!("../../tests/data/tls/authority.pem"))), None);
+        assert_eq!(loaded(Some(GOOD)), (1, None));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_der_is_a_fault_beside_good_roots() {
+        let fault = "certificates that are not valid: 1 (SSL_CERT_FILE=/roots.pem)";
+        for (content, roots) in [(format!("{GOOD}{NOT_DER}"), 1), (NOT_DER.to_owned(), 0)] {
+            assert_eq!(loaded(Some(&content)), (roots, Some(fault.to_owned())));
+        }
     }
 }
