@@ -58,9 +58,10 @@ impl OptionsBuilder {
         self
     }
 
-    /// The hosts that are reached without a proxy, separated by commas: names (`example.com` and `.example.com` include
-    /// `app.example.com`; `*.example.com` means the subdomains alone), addresses, networks (`10.0.0.0/8`), or `*` for all.
-    /// A name or an address may have a port (`example.com:8443`), and then applies to that port of the platform alone.
+    /// The hosts that are reached without a proxy, separated by commas, by the rules of Go: names (`example.com` includes
+    /// `app.example.com`; `.example.com` and `*.example.com` mean the subdomains alone), addresses, networks
+    /// (`10.0.0.0/8`), or `*` for all. A name or an address may have a port (`example.com:8443`), and then applies to that
+    /// port of the platform alone.
     /// Default: `no_proxy` or `NO_PROXY` of the environment.
     pub fn proxy_exemptions(mut self, list: impl Into<String>) -> Self {
         self.proxy_exemptions = Some(list.into());

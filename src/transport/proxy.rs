@@ -1,4 +1,4 @@
-//! The forward proxy between this host and the platform, selected by the rules of curl. Pure.
+//! The forward proxy between this host and the platform, selected by the rules of curl; exemptions by those of Go. Pure.
 
 use std::{fmt, net::IpAddr};
 
@@ -144,8 +144,18 @@ impl Proxy {
     }
 }
 
-/// Whether `host` is on loopback or matches an entry of the list: a name with its subdomains, `*.` and a name for its
-/// subdomains alone, an address, a network, or `*` for all hosts. An entry other than a network may have a port.
+/// Whether `host` is on loopback or matches an entry of the list, by the rules of Go's `httpproxy`:
+///
+/// | entry | matches |
+/// |---|---|
+/// | `*` | every host |
+/// | `example.com` | the name and its subdomains |
+/// | `.example.com`, `*.example.com` | the subdomains alone |
+/// | `10.1.2.3`, `2001:db8::1`, `[2001:db8::1]` | the address |
+/// | `10.0.0.0/8`, `2001:db8::/32` | the addresses of the network |
+///
+/// An entry other than `*` and a network may have a port. Unlike Go, an entry may also end with white space, and a
+/// name with a dot.
 fn is_exempt(host: &Host<&str>, port: Option<u16>, list: &str) -> bool {
     if is_loopback(host) {
         return true;
@@ -156,30 +166,52 @@ fn is_exempt(host: &Host<&str>, port: Option<u16>, list: &str) -> bool {
 }
 
 fn matches_entry(host: &Host<&str>, port: Option<u16>, entry: &str) -> bool {
-    let (entry, entry_port) = split_port(entry);
-    if entry_port.is_some_and(|entry_port| entry_port.parse().ok() != port) {
-        return false;
-    }
-    match host {
+    let address = match host {
         Host::Domain(name) => {
-            let (entry, is_included) = match entry.strip_prefix("*.") {
-                Some(entry) => (entry, false),
-                None => (entry.strip_prefix('.').unwrap_or(entry), true),
-            };
-            let (name, entry) = (name.trim_end_matches('.'), entry.trim_end_matches('.'));
-            is_same_or_subdomain(name, entry) && (is_included || name.len() > entry.len())
+            let (entry, entry_port) = split_port(entry);
+            return is_port(entry_port, port) && matches_name(name, entry);
         }
-        Host::Ipv4(address) => contains_address(entry, IpAddr::V4(*address)),
-        Host::Ipv6(address) => contains_address(entry, address.to_canonical()),
+        Host::Ipv4(address) => IpAddr::V4(*address),
+        Host::Ipv6(address) => address.to_canonical(),
+    };
+    if let Some((network, bits)) = entry.split_once('/') {
+        return contains_address(network, bits, address);
+    }
+    let (entry, entry_port) = split_port(entry);
+    let entry = entry
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(entry);
+    let is_same = entry.parse().is_ok_and(|entry: IpAddr| entry.to_canonical() == address);
+    is_same && is_port(entry_port, port)
+}
+
+/// An entry without its port, and the port, which may be empty. An IPv6 address with a port is in brackets.
+fn split_port(entry: &str) -> (&str, &str) {
+    match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        Some(_) | None => (entry, ""),
     }
 }
 
-/// An entry without its port, and the port. An IPv6 address with a port is in brackets.
-fn split_port(entry: &str) -> (&str, Option<&str>) {
-    match entry.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (entry, None),
-    }
+/// Whether the port of an entry, where it has one, is this port.
+fn is_port(entry: &str, port: Option<u16>) -> bool {
+    entry.is_empty() || entry.parse().ok() == port
+}
+
+fn matches_name(name: &str, entry: &str) -> bool {
+    let (entry, is_included) = match entry.strip_prefix('*').unwrap_or(entry).strip_prefix('.') {
+        Some(domain) => (domain, false),
+        None => (entry, true),
+    };
+    let entry = entry.trim_end_matches('.');
+    let entry = match Host::parse(entry) {
+        // The platform's name is in ASCII, where it has other characters.
+        Ok(Host::Domain(ascii)) if !entry.is_ascii() => ascii,
+        Ok(_) | Err(_) => entry.to_owned(),
+    };
+    let name = name.trim_end_matches('.');
+    is_same_or_subdomain(name, &entry) && (is_included || name.len() > entry.len())
 }
 
 fn is_same_or_subdomain(name: &str, entry: &str) -> bool {
@@ -192,27 +224,14 @@ fn is_same_or_subdomain(name: &str, entry: &str) -> bool {
     !entry.is_empty() && end.eq_ignore_ascii_case(entry) && (rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether `entry` is this address, or a network that contains it, such as `10.0.0.0/8`.
-fn contains_address(entry: &str, address: IpAddr) -> bool {
-    let (network, bits) = entry
-        .split_once('/')
-        .map_or((entry, None), |(network, bits)| (network, Some(bits)));
-    let network = network
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(network);
-    let Ok(network) = network.parse::<IpAddr>() else {
-        return false;
-    };
-    let Some(bits) = bits else {
-        return network.to_canonical() == address;
-    };
-    let (network, address, width) = match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => {
+/// Whether a network, such as `10.0.0.0/8`, contains this address.
+fn contains_address(network: &str, bits: &str, address: IpAddr) -> bool {
+    let (network, address, width) = match (network.parse(), address) {
+        (Ok(IpAddr::V4(network)), IpAddr::V4(address)) => {
             (u128::from(network.to_bits()), u128::from(address.to_bits()), 32)
         }
-        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128_u32),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+        (Ok(IpAddr::V6(network)), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128_u32),
+        (Ok(_) | Err(_), _) => return false,
     };
     let Some(host_bits) = bits.parse().ok().and_then(|bits| width.checked_sub(bits)) else {
         return false;
@@ -319,7 +338,8 @@ mod tests {
     fn a_platform_is_exempt_by_name_address_or_network() {
         for (platform, list, exempt) in [
             ("https://example.com", "example.com", true),
-            ("https://example.com", ".example.com", true),
+            ("https://example.com", ".example.com", false),
+            ("https://a.example.com", ".example.com", true),
             ("https://Example.com", "EXAMPLE.COM", true),
             ("https://example.com", "example.com.", true),
             ("https://example.com.", "example.com", true),
@@ -340,15 +360,28 @@ mod tests {
             ("https://badexample.com", "*.example.com", false),
             ("https://example.com", "*.", false),
             ("https://example.com", "*example.com", false),
+            ("https://a.example.com", "*example.com", false),
+            ("https://a.example.com", "a.*.com", false),
+            ("https://a.example.com", "..example.com", false),
+            ("https://example.com", "*:443", false),
+            ("https://bücher.example", "bücher.example", true),
+            ("https://bücher.example", "BÜCHER.example:443", true),
+            ("https://bücher.example", "xn--bcher-kva.example", true),
+            ("https://a.bücher.example", ".bücher.example", true),
+            ("https://a.bücher.example", "*.bücher.example", true),
+            ("https://bücher.example", "*.bücher.example", false),
+            ("https://bücher.example", "bucher.example", false),
             ("https://example.com", "example.com:443", true),
             ("https://a.example.com", "*.example.com:443", true),
             ("https://a.example.com", ".example.com:443", true),
             ("https://example.com:8443", "example.com:8443", true),
             ("https://example.com", "example.com:8443", false),
             ("http://example.com", "example.com:443", false),
-            ("https://example.com", "example.com:", false),
+            ("https://example.com", "example.com:", true),
             ("https://example.com", "example.com:x", false),
+            ("https://example.com", "example.com:99999", false),
             ("https://example.com", ":443", false),
+            ("https://example.com", ":", false),
             ("https://10.1.2.3", "10.1.2.3", true),
             ("https://10.1.2.3", "10.1.2", false),
             ("https://10.1.2.3", "10.0.0.0/8", true),
@@ -359,6 +392,11 @@ mod tests {
             ("https://10.1.2.3", "10.1.2.3/33", false),
             ("https://10.1.2.3", "10.0.0.0/x", false),
             ("https://10.1.2.3", "::/0", false),
+            ("https://10.1.2.3", "10.0.0.0/8:443", false),
+            ("https://10.1.2.3", "10.0.0.0/", false),
+            ("https://10.1.2.3", ".1.2.3", false),
+            ("https://10.1.2.3", "*.2.3", false),
+            ("https://10.1.2.3", "10.1.2.3:", true),
             ("https://10.1.2.3", "10.1.2.3:443", true),
             ("https://10.1.2.3", "10.1.2.3:80", false),
             ("https://10.1.2.3", "::ffff:10.1.2.3", true),
@@ -370,6 +408,10 @@ mod tests {
             ("https://[2001:db8::1]", "[2001:db8::1]", true),
             ("https://[2001:db8::1]", "2001:db8::/32", true),
             ("https://[2001:db8::1]", "2001:db9::/32", false),
+            ("https://[2001:db8::1]", "[2001:db8::1]:", true),
+            ("https://[2001:db8::1]", "[2001:db8::2]", false),
+            ("https://[2001:db8::1]", "[2001:db8::]/32", false),
+            ("https://[2001:db8::1]", "2001:DB8:0::1", true),
             ("https://[2001:db8::1]", "::/0", true),
             ("https://[2001:db8::1]", "::/129", false),
         ] {
