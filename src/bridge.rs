@@ -35,7 +35,7 @@ pub fn jwt_expiry(token: &str) -> Option<SystemTime> {
 
 /// The credentials in the content of a token file.
 pub fn parse_token_file(bytes: &[u8]) -> Option<RuntimeCredentials> {
-    token_file::parse(bytes)
+    token_file::parse(bytes).ok()
 }
 
 /// An attempt's error as log lines show it.

@@ -9,7 +9,6 @@ use std::{
 
 use futures_util::future::LocalBoxFuture;
 use log::{info, warn};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -36,13 +35,15 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///
 /// | field | content |
 /// |---|---|
-/// | `workerId` | the worker id; default: that of the fixed pair |
-/// | `runtimeToken`, or else `runtimeJwt` | the token |
+/// | `workerId` | the worker id, as text or as a whole number; default: that of the fixed pair |
+/// | `runtimeToken`, or else `runtimeJwt` | the token, as text |
 /// | `runtimeTokenExpiresAt` | when the token expires: RFC 3339, or a Unix time in seconds or milliseconds; default: unknown |
 ///
 /// - The file is read before each attempt, on a thread of its own, which never keeps the process alive. A new token or worker id is used from the
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
 /// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
+/// - Whitespace around a text is removed. A field that is `null` or empty counts as missing, and so does a token that is
+///   not text.
 /// - If other users may read the file, the log has one warning.
 /// - A clone shares the last valid content, and what was logged.
 ///
@@ -81,9 +82,9 @@ struct ReadHistory {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Content {
-    worker_id: Option<String>,
-    runtime_token: Option<SecretString>,
-    runtime_jwt: Option<SecretString>,
+    worker_id: Option<Box<RawValue>>,
+    runtime_token: Option<Box<RawValue>>,
+    runtime_jwt: Option<Box<RawValue>>,
     runtime_token_expires_at: Option<Box<RawValue>>,
 }
 
@@ -93,9 +94,19 @@ enum TokenFileError {
     Read(PathBuf, #[source] io::Error),
     #[error("token file {} is not a regular file", .0.display())]
     NotRegular(PathBuf),
-    // Without serde's own message, which may quote the token.
-    #[error("token file {} does not contain a runtime token as JSON", .0.display())]
-    Malformed(PathBuf),
+    #[error("token file {} {}", .0.display(), .1)]
+    Malformed(PathBuf, Malformed),
+}
+
+/// Why a content is malformed, instead of serde's own messages, which may quote the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Malformed {
+    #[error("is not a JSON object")]
+    NoObject,
+    #[error("has no runtime token as text")]
+    NoToken,
+    #[error("has a `workerId` that is neither text nor a whole number")]
+    WorkerId,
 }
 
 impl RuntimeTokenFile {
@@ -157,7 +168,7 @@ impl TokenFile {
         }
         let mut bytes = Vec::new();
         file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
-        parse(&bytes).ok_or_else(|| TokenFileError::Malformed(self.path.clone()))
+        parse(&bytes).map_err(|malformed| TokenFileError::Malformed(self.path.clone(), malformed))
     }
 }
 
@@ -170,15 +181,27 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
 }
 
 /// Parses the content of a token file. The first token that is not empty counts.
-pub(crate) fn parse(bytes: &[u8]) -> Option<RuntimeCredentials> {
-    let content: Content = parse_object(bytes)?;
-    let token = [content.runtime_token, content.runtime_jwt]
-        .into_iter()
-        .flatten()
-        .find(|token| !token.expose_secret().is_empty())?;
-    let mut credentials = RuntimeCredentials::new(content.worker_id.unwrap_or_default(), token);
+pub(crate) fn parse(bytes: &[u8]) -> Result<RuntimeCredentials, Malformed> {
+    let content: Content = parse_object(bytes).ok_or(Malformed::NoObject)?;
+    let tokens = [content.runtime_token, content.runtime_jwt].into_iter().flatten();
+    let mut tokens = tokens.filter_map(|token| parse_text(&token));
+    let token = tokens.find(|token| !token.is_empty()).ok_or(Malformed::NoToken)?;
+    let worker_id = content.worker_id.as_deref().map(parse_worker_id).transpose()?;
+    let mut credentials = RuntimeCredentials::new(worker_id.unwrap_or_default(), token);
     credentials.expires_at = content.runtime_token_expires_at.as_deref().and_then(parse_time);
-    Some(credentials)
+    Ok(credentials)
+}
+
+/// The trimmed text of a JSON string.
+fn parse_text(value: &RawValue) -> Option<String> {
+    let text: String = serde_json::from_str(value.get()).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn parse_worker_id(value: &RawValue) -> Result<String, Malformed> {
+    let json = value.get();
+    let number = || json.bytes().all(|byte| byte.is_ascii_digit()).then(|| json.to_owned());
+    parse_text(value).or_else(number).ok_or(Malformed::WorkerId)
 }
 
 #[cfg(unix)]
@@ -191,4 +214,72 @@ fn is_readable_by_others(file: &File) -> bool {
 #[cfg(not(unix))]
 fn is_readable_by_others(_: &File) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    /// The worker id and the token of a file with these fields.
+    fn parsed(fields: &str) -> Result<(String, String), Malformed> {
+        let credentials = parse(format!("{{{fields}}}").as_bytes())?;
+        let token = credentials.auth_token.expose_secret().to_owned();
+        Ok((credentials.worker_id, token))
+    }
+
+    #[test]
+    fn a_worker_id_is_a_text_or_a_whole_number() {
+        for (worker_id, expected) in [
+            (r#""w""#, Ok("w")),
+            (r#"" w\n""#, Ok("w")),
+            (r#""""#, Ok("")),
+            (r#"" ""#, Ok("")),
+            ("null", Ok("")),
+            ("42", Ok("42")),
+            ("18446744073709551616", Ok("18446744073709551616")),
+            ("-1", Err(Malformed::WorkerId)),
+            ("1.5", Err(Malformed::WorkerId)),
+            ("1e999", Err(Malformed::WorkerId)),
+            ("true", Err(Malformed::WorkerId)),
+            (r#"["w"]"#, Err(Malformed::WorkerId)),
+            (r#"{"id":"w"}"#, Err(Malformed::WorkerId)),
+            (r#""cut \ud83d""#, Err(Malformed::WorkerId)),
+        ] {
+            let parsed = parsed(&format!(r#""workerId":{worker_id},"runtimeToken":"t""#));
+            let parsed = parsed.map(|(worker_id, _)| worker_id);
+            assert_eq!(parsed, expected.map(str::to_owned), "{worker_id}");
+        }
+    }
+
+    #[test]
+    fn the_first_token_that_is_a_text_and_not_empty_counts() {
+        for token in [
+            "null",
+            "42",
+            "true",
+            "[]",
+            r#"["t"]"#,
+            r#"{"token":"t"}"#,
+            r#""""#,
+            r#"" \n""#,
+            r#""cut \ud83d""#,
+        ] {
+            let second = parsed(&format!(r#""runtimeToken":{token},"runtimeJwt":"second""#));
+            assert_eq!(second, Ok((String::new(), "second".to_owned())), "{token}");
+            let none = parsed(&format!(r#""runtimeToken":{token},"runtimeJwt":{token}"#));
+            assert_eq!(none, Err(Malformed::NoToken), "{token}");
+        }
+        let trimmed = parsed(r#""runtimeToken":" t\n""#);
+        assert_eq!(trimmed, Ok((String::new(), "t".to_owned())));
+        assert_eq!(parsed(r#""workerId":"w""#), Err(Malformed::NoToken));
+    }
+
+    #[test]
+    fn a_content_that_is_no_json_object_is_refused() {
+        for content in ["", "null", "[]", r#""t""#, r#"["w","t",null,null]"#, r#"{"runtimeTok"#] {
+            assert_eq!(parse(content.as_bytes()).unwrap_err(), Malformed::NoObject, "{content}");
+        }
+    }
 }

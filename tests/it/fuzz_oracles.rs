@@ -324,11 +324,15 @@ pub fn token_file(data: &[u8]) {
 
     // The other fields are ignored by the parser; here they are parsed as well, and may be too large for that.
     if let Ok(content) = serde_json::from_slice::<Map<String, Value>>(data) {
-        let field = |name| content.get(name).and_then(Value::as_str).unwrap_or_default();
-        let [first, second] = ["runtimeToken", "runtimeJwt"].map(field);
+        let text = |name| content.get(name).and_then(Value::as_str).unwrap_or_default().trim();
+        let [first, second] = ["runtimeToken", "runtimeJwt"].map(text);
         assert_eq!(token, if first.is_empty() { second } else { first });
-        assert_eq!(credentials.worker_id, field("workerId"));
-        assert!(credentials.expires_at.is_none() || !field("runtimeTokenExpiresAt").is_empty());
+        match content.get("workerId") {
+            Some(Value::Number(number)) => assert!(number.as_f64().is_some_and(|number| number >= 0.0)),
+            _ => assert_eq!(credentials.worker_id, text("workerId")),
+        }
+        let expiry = content.get("runtimeTokenExpiresAt");
+        assert!(credentials.expires_at.is_none() || expiry.is_some_and(|value| value.is_string() || value.is_number()));
     }
 }
 
