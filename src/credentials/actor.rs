@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{CredentialError, OptionsError},
+    supervisor::check_runtime,
     util::catch_panic,
 };
 
@@ -76,6 +77,18 @@ impl fmt::Debug for CredentialActor {
 
 impl Actor for CredentialActor {
     type Context = Context<Self>;
+
+    fn start(self) -> Addr<Self> {
+        check_runtime();
+        Context::new().run(self)
+    }
+
+    fn create<F: FnOnce(&mut Context<Self>) -> Self>(create: F) -> Addr<Self> {
+        check_runtime();
+        let mut context = Context::new();
+        let actor = create(&mut context);
+        context.run(actor)
+    }
 }
 
 // There is nothing to restore after a restart: neither the cache nor a running fetch belongs to the context.

@@ -74,6 +74,13 @@ impl Actor for ResultPoster {
         Context::new().run(self)
     }
 
+    fn create<F: FnOnce(&mut Context<Self>) -> Self>(create: F) -> Addr<Self> {
+        check_runtime();
+        let mut context = Context::new();
+        let actor = create(&mut context);
+        context.run(actor)
+    }
+
     fn started(&mut self, _: &mut Context<Self>) {
         // The poster's own credential actor must exist before its address is requested.
         self.parts.dispatcher.credentials.actor();

@@ -12,8 +12,13 @@ use std::{
     time::Duration,
 };
 
+use actix::Actor as _;
 use actix_rt::{System, time::Instant};
-use result_poster::{AttemptError, ResultPoster, Shutdown, credentials::RuntimeTokenFile, testing::FakePlatform};
+use result_poster::{
+    AttemptError, Options, ResultPoster, Shutdown, Supervisor,
+    credentials::{CredentialActor, RuntimeCredentials, RuntimeTokenFile},
+    testing::FakePlatform,
+};
 use tokio::{runtime, task::LocalSet};
 
 use crate::support::{
@@ -33,29 +38,67 @@ const SOON: Duration = Duration::from_secs(3);
 
 // -- Outside of actix
 
-/// The message of the panic when a poster is started on this thread.
-fn panic_at_start() -> String {
-    let options = options("http://127.0.0.1:1").build().unwrap();
-    let panic = catch_unwind(AssertUnwindSafe(|| drop(ResultPoster::start_supervised(options)))).unwrap_err();
-    panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).unwrap()
+/// Each way to start an actor of the crate on this thread.
+fn starts() -> [(&'static str, fn()); 6] {
+    fn poster_options() -> Options {
+        options("http://127.0.0.1:1").build().unwrap()
+    }
+    fn credential_actor() -> CredentialActor {
+        CredentialActor::builder(RuntimeCredentials::new("w", "t"))
+            .build()
+            .unwrap()
+    }
+    [
+        ("start_supervised", || {
+            drop(ResultPoster::start_supervised(poster_options()))
+        }),
+        ("ResultPoster::start", || {
+            drop(ResultPoster::new(poster_options()).start())
+        }),
+        ("ResultPoster::create", || {
+            drop(ResultPoster::create(|_| ResultPoster::new(poster_options())));
+        }),
+        ("CredentialActor::start", || drop(credential_actor().start())),
+        ("CredentialActor::create", || {
+            drop(CredentialActor::create(|_| credential_actor()))
+        }),
+        ("Supervisor::start", || {
+            drop(Supervisor::start(|_, _| credential_actor()))
+        }),
+    ]
+}
+
+/// Starts each actor on this thread, which panics with what to do.
+fn each_start_panics(place: &str) {
+    for (name, start) in starts() {
+        let panic = catch_unwind(AssertUnwindSafe(start)).unwrap_err();
+        let message = panic.downcast_ref::<&str>().unwrap();
+        assert!(message.contains("use `#[actix_rt::main]`"), "{name} {place}: {message}");
+    }
 }
 
 #[test]
-fn a_poster_outside_of_an_actix_system_panics_with_what_to_do() {
+fn an_actor_outside_of_an_actix_system_panics_with_what_to_do() {
     let multi_thread = runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let current_thread = runtime::Builder::new_current_thread().build().unwrap();
+    each_start_panics("without a runtime");
+    current_thread.block_on(async { each_start_panics("in a runtime of one thread") });
+    multi_thread.block_on(async {
+        each_start_panics("in a runtime of several threads");
+        let task = tokio::spawn(async { each_start_panics("in a task of one") });
+        task.await.unwrap();
+    });
     let not_running = thread::spawn(|| {
         let _system = System::new();
-        panic_at_start()
+        each_start_panics("beside a system that does not run");
     });
-    for message in [
-        panic_at_start(),
-        current_thread.block_on(async { panic_at_start() }),
-        multi_thread.block_on(async { panic_at_start() }),
-        multi_thread.block_on(async { tokio::spawn(async { panic_at_start() }).await.unwrap() }),
-        not_running.join().unwrap(),
-    ] {
-        assert!(message.contains("use `#[actix_rt::main]`"), "{message}");
+    not_running.join().unwrap();
+}
+
+#[actix_rt::test]
+async fn each_actor_starts_in_an_actix_system() {
+    for (_, start) in starts() {
+        start();
     }
 }
 
