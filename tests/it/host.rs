@@ -50,20 +50,22 @@ fn starts() -> [(&'static str, fn()); 6] {
     }
     [
         ("start_supervised", || {
-            drop(ResultPoster::start_supervised(poster_options()))
+            drop(ResultPoster::start_supervised(poster_options()));
         }),
         ("ResultPoster::start", || {
-            drop(ResultPoster::new(poster_options()).start())
+            drop(ResultPoster::new(poster_options()).start());
         }),
         ("ResultPoster::create", || {
             drop(ResultPoster::create(|_| ResultPoster::new(poster_options())));
         }),
-        ("CredentialActor::start", || drop(credential_actor().start())),
+        ("CredentialActor::start", || {
+            drop(credential_actor().start());
+        }),
         ("CredentialActor::create", || {
-            drop(CredentialActor::create(|_| credential_actor()))
+            drop(CredentialActor::create(|_| credential_actor()));
         }),
         ("Supervisor::start", || {
-            drop(Supervisor::start(|_, _| credential_actor()))
+            drop(Supervisor::start(|_, _| credential_actor()));
         }),
     ]
 }
