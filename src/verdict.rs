@@ -8,6 +8,7 @@
 //! | 2xx on a session endpoint, HTML | transient: an intermediary responded |
 //! | any other 2xx on a session endpoint | delivered |
 //! | 2xx on the proxy, JSON `success: true` | delivered |
+//! | 2xx on the proxy, JSON `success: false` that breaks off before its `error` | transient: the response was cut |
 //! | 2xx on the proxy, JSON `success: false` | transient if `error.retryable` is `true`, else permanent |
 //! | any other 2xx on the proxy | transient: an intermediary responded |
 //! | 401, 403 on the proxy, JSON `success: false` | permanent: the tracker rejected the platform |
@@ -125,6 +126,9 @@ pub fn classify(endpoint: Endpoint, answer: &Answer<'_>, alternatives: Alternati
                 None => unexpected(answer.cut_short.unwrap_or("not the JSON of the issue-tracker proxy")),
                 Some(true) => Verdict::Delivered { warnings: Vec::new() },
                 Some(false) if envelope.is_retryable => retryable(error()),
+                Some(false) if !envelope.has_whole_error => {
+                    unexpected(answer.cut_short.unwrap_or("its JSON breaks off"))
+                }
                 Some(false) => permanent(RejectionCause::Tracker, error()),
             }
         }
@@ -374,6 +378,13 @@ mod tests {
             ),
             (200, r#"{"success":false,"error":"plain"}"#, "permanent 200 plain"),
             (200, r#"{"success":false}"#, "permanent 200 "),
+            (
+                200,
+                r#"{"success":false,"error":{"code":"OPEN","retr"#,
+                "unexpected 200",
+            ),
+            (200, r#"{"success":false,"err"#, "unexpected 200"),
+            (200, r#"{"success":false,"error":{"code":"NO"},"da"#, "permanent 200 NO"),
             (200, r#"{"success":"true"}"#, "unexpected 200"),
             (200, "[]", "unexpected 200"),
             (204, "", "unexpected 204"),

@@ -17,6 +17,8 @@ pub(super) struct Envelope {
     pub(super) success: Option<bool>,
     /// Whether `error.retryable` is `true`.
     pub(super) is_retryable: bool,
+    /// Whether `error` was read, or the body ends without one: nothing that is missing could be a `retryable`.
+    pub(super) has_whole_error: bool,
     code: Option<String>,
     message: Option<String>,
     parts_posted: Option<f64>,
@@ -29,14 +31,19 @@ impl Envelope {
     pub(super) fn read(body: &[u8]) -> Self {
         let json = String::from_utf8_lossy(body);
         let mut envelope = Self::default();
-        for_each_member(json.trim_start_matches('\u{feff}'), |name, value| match name {
+        let mut has_error = false;
+        let is_whole = for_each_member(json.trim_start_matches('\u{feff}'), |name, value| match name {
             "success" => envelope.success = value.parse().ok(),
-            "error" => envelope.read_error(value),
+            "error" => {
+                has_error = true;
+                envelope.read_error(value);
+            }
             "partsPosted" => envelope.parts_posted = value.parse().ok(),
             "totalParts" => envelope.total_parts = value.parse().ok(),
             "errors" => envelope.errors = texts(value),
             _ => {}
         });
+        envelope.has_whole_error = has_error || is_whole;
         envelope
     }
 
@@ -81,10 +88,12 @@ fn count(number: f64) -> Option<u64> {
     (0.0..=LARGEST).contains(&number).then_some(number as u64)
 }
 
-/// Passes each member of a JSON object to `each`, with the JSON text of its value, up to the first syntax error.
-fn for_each_member(json: &str, each: impl FnMut(&str, &str)) {
-    // The visitor has passed on what comes before an error.
-    let _ = serde_json::Deserializer::from_str(json).deserialize_map(Members(each));
+/// Passes each member of a JSON object to `each`, with the JSON text of its value, up to the first syntax error. Returns
+/// whether there was none.
+fn for_each_member(json: &str, each: impl FnMut(&str, &str)) -> bool {
+    serde_json::Deserializer::from_str(json)
+        .deserialize_map(Members(each))
+        .is_ok()
 }
 
 /// The elements of a JSON array as texts, up to the first syntax error. Another value is a list of one.
@@ -199,6 +208,24 @@ mod tests {
         }
         for rest in ["} trailing", ",\"data\":NaN}", ",'data':0}", ",,", "]"] {
             assert_eq!(success(format!(r#"{{"success":true{rest}"#)), Some(true), "{rest}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_a_body_that_breaks_off_is_whole_once_it_was_read() {
+        let whole = r#"{"success":false,"error":{"retryable":true},"data":"long"}"#;
+        let known_from = r#"{"success":false,"error":{"retryable":true}"#.len();
+        for length in 0..=whole.len() {
+            let has_whole_error = Envelope::read(whole.get(..length).unwrap().as_bytes()).has_whole_error;
+            assert_eq!(has_whole_error, length >= known_from, "{length}");
+        }
+        for (body, expected) in [
+            (r#"{"success":false}"#, true),
+            (r#"{"success":false} trailing"#, true),
+            (r#"{"success":false"#, false),
+            (r#"{"success":false,"data":NaN,"error":{}}"#, false),
+        ] {
+            assert_eq!(Envelope::read(body.as_bytes()).has_whole_error, expected, "{body}");
         }
     }
 

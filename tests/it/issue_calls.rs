@@ -60,6 +60,7 @@ async fn the_status_and_body_of_a_tracker_response_determine_the_verdict() {
         (200, r#"{"success":true}"#, "ok", 1),
         (200, r#"{"success":false}"#, "permanent:200", 1),
         (200, r#"{"success":false,"error":{"retryable":true}}"#, "transient:3", 3),
+        (200, r#"{"success":false,"error":{"retr"#, "transient:3", 3),
         (200, "", "transient:3", 3),
         (200, r#"{"success":tr"#, "transient:3", 3),
         (200, "<html>", "transient:3", 3),
