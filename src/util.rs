@@ -60,12 +60,12 @@ pub(crate) fn prefix_chars(text: &str, max: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// `text` with control characters and bidirectional overrides escaped, so that it can neither break a line nor steer a
+/// `text` with control characters, line separators and bidirectional overrides escaped, so that it can neither break a line nor steer a
 /// terminal.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             printable.extend(character.escape_default());
         } else {
             printable.push(character);

@@ -33,7 +33,7 @@ use crate::{
     error::InvalidMessageError,
     label::UnknownNameError,
     message::{Headers, PostResult, check_headers},
-    warning::Warning,
+    warning::Warnings,
 };
 
 /// The characters that a path segment may hold unencoded (RFC 3986, unreserved).
@@ -52,7 +52,7 @@ pub struct Call {
     /// The JSON body without the worker id.
     body: String,
     /// The losses of the call, for its receipt.
-    pub(crate) warnings: Vec<Warning>,
+    pub(crate) warnings: Warnings,
     /// The reduced form, once the platform has refused the whole body as too large.
     reduced: OnceCell<Box<Self>>,
 }
@@ -74,7 +74,8 @@ impl Call {
         }
     }
 
-    /// From now on, the call is sent in reduced form: every string cut to 4 KiB, without the manifest and added fields,
+    /// From now on, the call is sent in reduced form: every string cut to 4 KiB, every list to 64 elements, without the
+    /// manifest and added fields,
     /// under a key of its own.
     pub(crate) fn reduce(&self) {
         self.reduced.get_or_init(|| Box::new(self.reduced()));
@@ -97,7 +98,7 @@ impl Call {
             idempotency_key: [&self.idempotency_key, "-reduced"].concat(),
             headers: Rc::clone(&self.headers),
             body: reduced(&self.body),
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
             reduced: OnceCell::new(),
         }
     }
@@ -189,7 +190,7 @@ impl Platform {
 
     /// The call that writes a comment on an issue.
     pub(crate) fn create_comment(&self, issue_id: &Rc<str>, text: &str, idempotency_key: String) -> Call {
-        let mut warnings = Vec::new();
+        let mut warnings = Warnings::default();
         let text = limited(text, self.max_text_bytes, "body", &mut warnings);
         let body = proxy_body(Method::CreateComment, issue_id, &text, self.organization_id.as_deref());
         let mut call = self.call(CallKind::CreateComment, Rc::clone(issue_id), idempotency_key, body);
@@ -232,7 +233,7 @@ impl Platform {
             idempotency_key,
             headers: Rc::default(),
             body,
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
             reduced: OnceCell::new(),
         }
     }
@@ -265,10 +266,11 @@ fn digest(message: &PostResult) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{session_body::MAX_BODY_BYTES, *};
     use crate::{
         message::TerminalWorkareaLease,
         result::{AgentResult, Cost, SessionStatus},
+        warning::Warning,
     };
 
     fn platform() -> Platform {
@@ -427,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_at_most_511_kib_keeps_its_manifest_and_with_its_worker_fits_into_512_kib() {
+    fn a_body_of_at_most_487_kib_keeps_its_manifest_and_with_its_worker_fits_into_512_kib() {
         const KIB: usize = 1024;
         let status = |length| {
             let manifest = json!({"summary": "x".repeat(length)});
@@ -435,17 +437,49 @@ mod tests {
             status
         };
         let around = status(1).body.len() - 1;
-        let longest = status(511 * KIB - around);
-        assert_eq!((longest.body.len(), longest.warnings.len()), (511 * KIB, 0));
-        assert!(longest.encode("a worker id of the usual length").len() <= 512 * KIB);
-        assert_eq!(status(511 * KIB - around + 1).warnings.len(), 1);
+        let longest = status(487 * KIB - around);
+        assert_eq!((longest.body.len(), longest.warnings.len()), (487 * KIB, 0));
+        assert!(longest.encode(&"\u{1}".repeat(4096)).len() <= 512 * KIB);
+        assert_eq!(status(487 * KIB - around + 1).warnings.len(), 1);
     }
 
     #[test]
     fn a_body_that_is_still_too_long_is_reduced() {
         let [_, status] = session_calls("s", completed().with_failure_mode("x".repeat(600 * 1024)));
         assert!(status.encode("w").len() < 8 * 1024);
-        assert_eq!(status.warnings, [Warning::BodyReduced]);
+        assert_eq!(status.warnings[..], [Warning::BodyReduced]);
+    }
+
+    #[test]
+    fn a_reduced_body_is_short_whatever_a_refusal_lists() {
+        let dimensions = vec!["x".repeat(4000); 5000];
+        let refusal = json!({"code": "c", "dimensions": dimensions});
+        let result = completed()
+            .with_execution_security_refusal(refusal)
+            .with_error("e".repeat(9000));
+        let [_, status] = session_calls("s", result);
+        assert!(status.body.len() <= MAX_BODY_BYTES, "{}", status.body.len());
+        assert_eq!(status.warnings.last(), Some(&Warning::BodyReduced));
+        assert_eq!(
+            body(&status, "w")["executionSecurityRefusal"]["dimensions"][63],
+            dimensions[63]
+        );
+    }
+
+    #[test]
+    fn the_longest_call_of_the_tracker_fits_into_512_kib() {
+        let longest = "\u{1}".repeat(4096);
+        let platform = Platform {
+            organization_id: Some(longest.clone()),
+            max_text_bytes: 192 * 1024,
+            ..platform()
+        };
+        let id = longest.as_str().into();
+        let comment = platform.create_comment(&id, &"x".repeat(1024 * 1024), "key".into());
+        let update = platform.update_issue_status(&id, &longest, "key".into());
+        for call in [comment, update] {
+            assert!(call.encode("w").len() <= 512 * 1024);
+        }
     }
 
     #[test]

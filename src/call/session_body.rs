@@ -16,21 +16,22 @@ use super::{
 use crate::{
     message::{PostResult, StatusFields, TerminalWorkareaLease},
     result::{AgentResult, SessionStatus, WorkResult},
-    warning::Warning,
+    warning::{Warning, Warnings},
 };
 
-/// The longest body. Its worker id is not counted, and fits into the 512 KiB that the platform is sent at most.
-const MAX_BODY_BYTES: usize = 511 * 1024;
+/// The longest body without its worker id. With the longest one, in which JSON encodes each byte in six, the platform is
+/// sent 512 KiB at most.
+pub(super) const MAX_BODY_BYTES: usize = 487 * 1024;
 
 /// A body, and what was left out of it.
 pub(super) struct SessionBody {
     pub(super) json: String,
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Warnings,
 }
 
 /// The bodies of both calls: the completion's and the status's.
 pub(super) fn session_bodies(message: &PostResult, format: WireFormat, max_text_bytes: usize) -> [SessionBody; 2] {
-    let mut warnings = message.result.warnings().to_vec();
+    let mut warnings = message.result.warnings.clone();
     let given =
         given_summary(&message.result).map(|summary| limited(summary, max_text_bytes, "summary", &mut warnings));
     let summary = match &given {
@@ -40,7 +41,7 @@ pub(super) fn session_bodies(message: &PostResult, format: WireFormat, max_text_
             &placeholder_summary(&message.result),
             max_text_bytes,
             "summary",
-            &mut Vec::new(),
+            &mut Warnings::default(),
         )
         .into_owned()
         .into(),
@@ -58,7 +59,7 @@ pub(super) fn session_bodies(message: &PostResult, format: WireFormat, max_text_
 }
 
 fn status_body(message: &PostResult, summary: Option<&str>, format: WireFormat, max_text_bytes: usize) -> SessionBody {
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     let mut body = StatusBody::baseline(&message.result, max_text_bytes, &mut warnings);
     match format {
         WireFormat::Extended => body.extend(message, summary, &mut warnings),
@@ -167,7 +168,7 @@ struct ErrorBody<'a> {
 }
 
 impl<'a> StatusBody<'a> {
-    fn baseline(result: &'a AgentResult, max_text_bytes: usize, warnings: &mut Vec<Warning>) -> Self {
+    fn baseline(result: &'a AgentResult, max_text_bytes: usize, warnings: &mut Warnings) -> Self {
         let error = result.error.as_deref().filter(|error| !error.is_empty());
         let cost = result.cost.as_ref();
         let usd = cost.and_then(|cost| cost.total_cost_usd).filter(|&usd| usd != 0.0);
@@ -208,7 +209,7 @@ impl<'a> StatusBody<'a> {
         }
     }
 
-    fn extend(&mut self, message: &'a PostResult, summary: Option<&'a str>, warnings: &mut Vec<Warning>) {
+    fn extend(&mut self, message: &'a PostResult, summary: Option<&'a str>, warnings: &mut Warnings) {
         let result = &*message.result;
         let cost = result.cost.as_ref();
         self.cache_read_tokens = count(cost.and_then(|cost| cost.cached_input_tokens));

@@ -10,7 +10,7 @@ use super::text::without_nul;
 use crate::{
     result::Fields,
     util::{prefix_chars, trimmed},
-    warning::Warning,
+    warning::{Warning, Warnings},
 };
 
 #[derive(Serialize)]
@@ -92,7 +92,7 @@ pub(super) struct UpstreamError<'a> {
 }
 
 impl<'a> Manifest<'a> {
-    pub(super) fn read(manifest: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(manifest: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("manifest", manifest, warnings)?;
         let schema_version = fields.whole("schemaVersion").unwrap_or_default();
         let elements = fields.elements("repositories");
@@ -116,7 +116,7 @@ impl<'a> Manifest<'a> {
 }
 
 impl<'a> Repository<'a> {
-    fn read(path: &str, repository: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    fn read(path: &str, repository: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of(path, repository, warnings)?;
         let mut text = |name| text(&mut fields, name);
         Some(Self {
@@ -130,7 +130,7 @@ impl<'a> Repository<'a> {
 }
 
 impl<'a> ExecutionSecurityRefusal<'a> {
-    pub(super) fn read(refusal: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(refusal: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("executionSecurityRefusal", refusal, warnings)?;
         let code = text(&mut fields, "code");
         let elements = fields.elements("dimensions").unwrap_or_default();
@@ -149,7 +149,7 @@ impl<'a> ExecutionSecurityRefusal<'a> {
 }
 
 impl TurnContinuations {
-    pub(super) fn read(continuations: &Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(continuations: &Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("turnContinuations", continuations, warnings)?;
         let exhausted = fields.flag("exhausted").unwrap_or_default();
         let mut count = |name| fields.whole(name).unwrap_or_default();
@@ -165,7 +165,7 @@ impl TurnContinuations {
 }
 
 impl<'a> BudgetBreach<'a> {
-    pub(super) fn read(breach: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(breach: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("budgetBreach", breach, warnings)?;
         Some(Self {
             cap: text(&mut fields, "cap"),
@@ -175,7 +175,7 @@ impl<'a> BudgetBreach<'a> {
 }
 
 impl<'a> ResumeCheckpoint<'a> {
-    pub(super) fn read(checkpoint: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(checkpoint: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("resumeCheckpoint", checkpoint, warnings)?;
         Some(Self {
             branch: text(&mut fields, "branch"),
@@ -186,7 +186,7 @@ impl<'a> ResumeCheckpoint<'a> {
 
 impl<'a> UpstreamError<'a> {
     /// `None` without a status, a code and a time: a message alone is not enough.
-    pub(super) fn read(upstream: &'a Value, warnings: &mut Vec<Warning>) -> Option<Self> {
+    pub(super) fn read(upstream: &'a Value, warnings: &mut Warnings) -> Option<Self> {
         let mut fields = Fields::of("upstream", upstream, warnings)?;
         let http_status = fields.whole::<i64>("httpStatus");
         let http_status = http_status.and_then(|status| u16::try_from(status).ok());
@@ -221,8 +221,8 @@ mod tests {
         serde_json::to_value(value).unwrap()
     }
 
-    fn warned(read: impl FnOnce(&mut Vec<Warning>) -> Value) -> (Value, Vec<String>) {
-        let mut warnings = Vec::new();
+    fn warned(read: impl FnOnce(&mut Warnings) -> Value) -> (Value, Vec<String>) {
+        let mut warnings = Warnings::default();
         let value = read(&mut warnings);
         (value, warnings.iter().map(Warning::to_string).collect())
     }
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn counts_are_sent_even_if_they_are_zero_and_flags_only_if_true() {
-        let read = |given: Value| json(TurnContinuations::read(&given, &mut Vec::new()));
+        let read = |given: Value| json(TurnContinuations::read(&given, &mut Warnings::default()));
         let zeros = json!({"continued": 0, "unproductive": 0, "retried": 0, "limit": 0, "ceiling": 0});
         assert_eq!(read(json!({"exhausted": false})), zeros);
         assert_eq!(read(json!({"exhausted": true}))["exhausted"], true);
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn an_upstream_error_needs_a_status_a_code_or_a_time() {
-        let read = |given: Value| json(UpstreamError::read(&given, &mut Vec::new()));
+        let read = |given: Value| json(UpstreamError::read(&given, &mut Warnings::default()));
         assert_eq!(read(json!({"httpStatus": 429})), json!({"httpStatus": 429}));
         assert_eq!(read(json!({"providerCode": " c "})), json!({"providerCode": "c"}));
         assert_eq!(
@@ -314,7 +314,7 @@ mod tests {
     fn a_text_of_an_upstream_error_is_measured_in_bytes_and_cut_in_characters() {
         let code = |text: String| {
             let upstream = json!({"providerCode": text});
-            json(UpstreamError::read(&upstream, &mut Vec::new()))["providerCode"].clone()
+            json(UpstreamError::read(&upstream, &mut Warnings::default()))["providerCode"].clone()
         };
         assert_eq!(code("x".repeat(200)), "x".repeat(128));
         assert_eq!(code("é".repeat(100)), "é".repeat(100));

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::{util::prefix, warning::Warning};
+use crate::{
+    util::prefix,
+    warning::{Warning, Warnings},
+};
 
 /// `text` without NUL, which the platform's database can't store.
 pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
@@ -14,7 +17,7 @@ pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
 }
 
 /// `text` without NUL, and in at most `max` bytes as encoded in JSON. If it is cut, its last line says how much was cut.
-pub(super) fn limited<'a>(text: &'a str, max: usize, field: &str, warnings: &mut Vec<Warning>) -> Cow<'a, str> {
+pub(super) fn limited<'a>(text: &'a str, max: usize, field: &str, warnings: &mut Warnings) -> Cow<'a, str> {
     let text = without_nul(text);
     match cut(&text, max) {
         None => text,
@@ -107,14 +110,14 @@ mod tests {
 
     #[test]
     fn a_nul_becomes_a_replacement_character() {
-        let mut warnings = Vec::new();
+        let mut warnings = Warnings::default();
         assert_eq!(limited("a\0b", 100, "summary", &mut warnings), "a\u{fffd}b");
-        assert_eq!(warnings, []);
+        assert!(warnings.is_empty());
     }
 
     #[test]
     fn a_warning_tells_how_much_was_cut() {
-        let mut warnings = Vec::new();
+        let mut warnings = Warnings::default();
         let text = limited("0123456789012345678901234567890123456789", 35, "error", &mut warnings).into_owned();
         assert!(text.len() < 40, "{text}");
         assert_eq!(warnings.len(), 1);

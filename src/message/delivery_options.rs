@@ -1,4 +1,4 @@
-//! The delivery options that all messages have, their setters, and a check that all messages need.
+//! The delivery options that all messages have, their setters, and the checks that all messages need.
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,18 @@ macro_rules! delivery_accessors {
 }
 
 pub(super) use delivery_accessors;
+
+/// The longest id, and the longest name of a status, in bytes.
+pub(crate) const MAX_ID_BYTES: usize = 4096;
+
+/// Refuses an id that is blank, or that would not fit into a body beside its texts.
+pub(super) fn check_id(field: &'static str, id: &str) -> Result<(), InvalidMessageError> {
+    not_blank(field, id)?;
+    if id.len() > MAX_ID_BYTES {
+        return Err(InvalidMessageError::new(field, "is longer than 4096 bytes"));
+    }
+    Ok(())
+}
 
 pub(super) fn not_blank(field: &'static str, value: &str) -> Result<(), InvalidMessageError> {
     if trimmed(value).is_empty() {

@@ -4,7 +4,7 @@ use actix::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    delivery_options::{DeliveryOptions, delivery_accessors, not_blank},
+    delivery_options::{DeliveryOptions, check_id, delivery_accessors, not_blank},
     headers::check_headers,
 };
 use crate::{
@@ -35,9 +35,9 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 ///
 /// # Errors
 ///
-/// [`CallError`] says why the call was not delivered. [`CallError::Invalid`]: the issue id or the status is empty or
-/// blank, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII characters, or `reply_when_durable` is
-/// set without an outbox.
+/// [`CallError`] says why the call was not delivered. [`CallError::Invalid`]: the issue id or the status is empty, blank
+/// or longer than 4096 bytes, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII characters, or
+/// `reply_when_durable` is set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
@@ -83,8 +83,8 @@ impl UpdateIssueStatus {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
-        not_blank("issue_id", &self.issue_id)?;
-        not_blank("status", &self.status)?;
+        check_id("issue_id", &self.issue_id)?;
+        check_id("status", &self.status)?;
         check_headers(&self.delivery.headers)?;
         check_idempotency_key(&self.idempotency_key)
     }
@@ -107,8 +107,8 @@ impl UpdateIssueStatus {
 /// # Errors
 ///
 /// [`CallError`] says why the call was not delivered. [`CallError::Invalid`]: the issue id or the body is empty or
-/// blank, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII characters, or `reply_when_durable` is
-/// set without an outbox.
+/// blank, the id is longer than 4096 bytes, an idempotency key in deserialized JSON is not 1 to 255 visible ASCII
+/// characters, or `reply_when_durable` is set without an outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use]
@@ -154,7 +154,7 @@ impl CreateComment {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
-        not_blank("issue_id", &self.issue_id)?;
+        check_id("issue_id", &self.issue_id)?;
         not_blank("body", &self.body)?;
         check_headers(&self.delivery.headers)?;
         check_idempotency_key(&self.idempotency_key)

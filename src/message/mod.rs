@@ -9,7 +9,7 @@ mod shutdown;
 mod status_fields;
 
 pub(crate) use self::{
-    delivery_options::DeliveryOptions,
+    delivery_options::{DeliveryOptions, MAX_ID_BYTES},
     headers::{Headers, check_headers},
     post_result::is_path_segment,
     status_fields::{StatusFields, is_known_field},

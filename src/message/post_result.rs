@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    delivery_options::{DeliveryOptions, delivery_accessors, not_blank},
+    delivery_options::{DeliveryOptions, check_id, delivery_accessors},
     headers::check_headers,
     lease::TerminalWorkareaLease,
     status_fields::{StatusFields, check_status_fields},
@@ -15,9 +15,6 @@ use crate::{
     receipt::PostReceipt,
     result::AgentResult,
 };
-
-/// The longest session id, in bytes. A longer id, percent-encoded, would not fit into a URL.
-const MAX_SESSION_ID_BYTES: usize = 4096;
 
 /// Delivers the terminal result of a session: the completion (`POST …/api/sessions/{id}/completion`), then the status
 /// (`POST …/api/sessions/{id}/status`), each with its own attempts.
@@ -96,8 +93,8 @@ impl PostResult {
     /// worker of the credentials with which the result is first sent or stored. The id of a message never changes, even
     /// if its token is renewed.
     ///
-    /// A result is refused as invalid if it has no worker id and the options can't name one either, unless the platform
-    /// is on loopback.
+    /// A result is refused as invalid if the id is blank or longer than 4096 bytes; or if it has none and the options can't
+    /// name one either, unless the platform is on loopback.
     pub fn with_worker_id(mut self, worker_id: impl Into<String>) -> Self {
         self.worker_id = Some(worker_id.into());
         self
@@ -164,16 +161,12 @@ impl PostResult {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidMessageError> {
-        not_blank("session_id", &self.session_id)?;
-        let invalid = |field, reason| Err(InvalidMessageError::new(field, reason));
+        check_id("session_id", &self.session_id)?;
         if !is_path_segment(&self.session_id) {
-            return invalid("session_id", "is a relative path");
-        }
-        if self.session_id.len() > MAX_SESSION_ID_BYTES {
-            return invalid("session_id", "is longer than 4096 bytes");
+            return Err(InvalidMessageError::new("session_id", "is a relative path"));
         }
         if let Some(worker_id) = &self.worker_id {
-            not_blank("worker_id", worker_id)?;
+            check_id("worker_id", worker_id)?;
         }
         check_status_fields(&self.status_fields)?;
         check_headers(&self.delivery.headers)

@@ -2,13 +2,19 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::InvalidMessageError;
+use crate::{
+    error::InvalidMessageError,
+    util::{prefix, printable},
+};
 
 /// Fields that a message adds to its status.
 pub(crate) type StatusFields = Map<String, Value>;
 
 /// How deep the value of an added field may be nested.
 const MAX_DEPTH: usize = 100;
+
+/// The longest part of a name, in bytes, that an error quotes.
+const MAX_QUOTED: usize = 64;
 
 /// The members of all bodies that this crate sends.
 const KNOWN: [&str; 30] = [
@@ -57,7 +63,8 @@ pub(crate) fn check_status_fields(fields: &StatusFields) -> Result<(), InvalidMe
             Some(format!("names `{name}`, which the crate sends itself"))
         } else if is_deeper_than(value, MAX_DEPTH) {
             Some(format!(
-                "has a value for `{name}` that is nested deeper than {MAX_DEPTH} levels"
+                "has a value for `{}` that is nested deeper than {MAX_DEPTH} levels",
+                printable(prefix(name, MAX_QUOTED))
             ))
         } else {
             None

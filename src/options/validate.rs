@@ -14,7 +14,7 @@ use crate::{
     call::Platform,
     credentials::{CredentialConfig, RuntimeCredentials},
     error::OptionsError,
-    message::is_path_segment,
+    message::{MAX_ID_BYTES, is_path_segment},
     transport::{FailedAddresses, Proxy, TransportConfig, Upstream, is_loopback, tls_config},
 };
 
@@ -35,7 +35,8 @@ impl OptionsBuilder {
     ///   [`allow_plaintext_http`](Self::allow_plaintext_http);
     /// - `auth_token`: not a valid header value; missing without a provider, or empty, unless the platform is on
     ///   loopback; set together with `credential_actor`;
-    /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`;
+    /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`; longer than 4096 bytes;
+    /// - `organization_id`: longer than 4096 bytes;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
     /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
     /// - `max_delay`: shorter than `base_delay`;
@@ -124,6 +125,13 @@ impl OptionsBuilder {
 
     fn check_limits(&self) -> Result<(), OptionsError> {
         let limits = &self.limits;
+        for (option, id) in [
+            ("worker_id", &self.worker_id),
+            ("organization_id", &self.organization_id),
+        ] {
+            let is_long = id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES);
+            check(option, !is_long, "is longer than 4096 bytes")?;
+        }
         check("credential_timeout", !self.credential_timeout.is_zero(), "is zero")?;
         check("timeout", !self.timeout.is_zero(), "is zero")?;
         check("connect_timeout", !self.connect_timeout.is_zero(), "is zero")?;

@@ -12,7 +12,7 @@ use crate::{
     receipt::{CallReceipt, Outcome, PostReceipt},
     route::{Overflow, ReplyWhen},
     util::catch_panic,
-    warning::Warning,
+    warning::Warnings,
 };
 
 impl ResultPoster {
@@ -138,10 +138,10 @@ fn refuse(dispatcher: &Dispatcher, kinds: &[CallKind], target_id: &str, error: &
 }
 
 /// Logs the warnings of calls that were just built, and takes them for the receipts.
-fn take_warnings(dispatcher: &Dispatcher, calls: &mut [Call]) -> Vec<Vec<Warning>> {
+fn take_warnings(dispatcher: &Dispatcher, calls: &mut [Call]) -> Vec<Warnings> {
     let take = |call: &mut Call| {
         let warnings = mem::take(&mut call.warnings);
-        for warning in &warnings {
+        for warning in warnings.iter() {
             dispatcher.telemetry.warned(call.as_ref(), warning);
         }
         warnings
@@ -150,10 +150,10 @@ fn take_warnings(dispatcher: &Dispatcher, calls: &mut [Call]) -> Vec<Vec<Warning
 }
 
 /// The outcomes of calls, with the warnings of each in its receipt.
-fn warned(mut outcomes: Vec<Outcome>, warnings: Vec<Vec<Warning>>) -> Vec<Outcome> {
+fn warned(mut outcomes: Vec<Outcome>, warnings: Vec<Warnings>) -> Vec<Outcome> {
     for (outcome, warnings) in outcomes.iter_mut().zip(warnings) {
         if let Ok(receipt) = outcome {
-            receipt.warn_first(warnings);
+            receipt.warn_first(warnings.into_vec());
         }
     }
     outcomes

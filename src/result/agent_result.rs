@@ -8,7 +8,7 @@ use super::{
     setters::setters,
     status::{SessionStatus, WorkResult},
 };
-use crate::warning::Warning;
+use crate::warning::{Warning, Warnings};
 
 /// The terminal result of a session, in the runner's format.
 ///
@@ -119,7 +119,7 @@ pub struct AgentResult {
     pub quality_report: Option<Value>,
     /// The fields that were lost when the result was read.
     #[serde(skip)]
-    pub(crate) warnings: Vec<Warning>,
+    pub(crate) warnings: Warnings,
 }
 
 impl AgentResult {
@@ -152,7 +152,7 @@ impl AgentResult {
             seat_budget: None,
             backstop_report: None,
             quality_report: None,
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
         }
     }
 

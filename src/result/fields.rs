@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::warning::Warning;
+use crate::warning::{Warning, Warnings};
 
 /// The members of an object. A member whose value does not fit is left out with a warning, and its siblings stay. A
 /// `null` is an absent member.
@@ -10,12 +10,12 @@ pub(crate) struct Fields<'a, 'w> {
     /// The path of the object; empty for the result itself.
     path: String,
     members: &'a Map<String, Value>,
-    warnings: &'w mut Vec<Warning>,
+    warnings: &'w mut Warnings,
 }
 
 impl<'a, 'w> Fields<'a, 'w> {
     /// The members of the result itself.
-    pub(super) fn of_result(members: &'a Map<String, Value>, warnings: &'w mut Vec<Warning>) -> Self {
+    pub(super) fn of_result(members: &'a Map<String, Value>, warnings: &'w mut Warnings) -> Self {
         Self {
             path: String::new(),
             members,
@@ -24,7 +24,7 @@ impl<'a, 'w> Fields<'a, 'w> {
     }
 
     /// The members of the object at this path. `None` if the value is no object.
-    pub(crate) fn of(path: &str, value: &'a Value, warnings: &'w mut Vec<Warning>) -> Option<Self> {
+    pub(crate) fn of(path: &str, value: &'a Value, warnings: &'w mut Warnings) -> Option<Self> {
         match value {
             Value::Object(members) => Some(Self {
                 path: path.to_owned(),

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::warning::Warning;
+use crate::warning::{Warning, Warnings};
 
 /// How deep values may be nested. serde_json's own limit is 128.
 const MAX_DEPTH: usize = 100;
@@ -22,7 +22,7 @@ pub(super) struct SyntaxError {
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) value: Value,
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Warnings,
 }
 
 /// Reads a document. A value that can't be read is left out of its object, and becomes `null` in an array. Half a
@@ -33,7 +33,7 @@ pub(super) fn read(json: &[u8]) -> Result<Document, SyntaxError> {
         text: text.strip_prefix('\u{feff}').unwrap_or(&text),
         at: 0,
         path: Vec::new(),
-        warnings: Vec::new(),
+        warnings: Warnings::default(),
     };
     let value = reader.value()?;
     reader.skip_whitespace();
@@ -52,7 +52,7 @@ struct Reader<'a> {
     at: usize,
     /// The names of the members around the value that is read.
     path: Vec<String>,
-    warnings: Vec<Warning>,
+    warnings: Warnings,
 }
 
 impl Reader<'_> {
@@ -81,7 +81,8 @@ impl Reader<'_> {
     }
 
     fn leave_out(&mut self, reason: &'static str) {
-        self.warnings.push(Warning::left_out(self.path.join("."), reason));
+        self.warnings
+            .push_with(|| Warning::left_out(self.path.join("."), reason));
     }
 
     /// The next value, or `None` if it is left out.
@@ -318,6 +319,15 @@ mod tests {
     #[test]
     fn a_raw_control_character_in_a_text_is_kept() {
         reads_as("\"a\nb\t\u{1b}[1m\"", &json!("a\nb\t\u{1b}[1m"));
+    }
+
+    #[test]
+    fn a_hostile_text_makes_few_warnings() {
+        let name = "n".repeat(100_000);
+        let (_, warnings) = value(&format!(r#"{{"{name}":[{}1]}}"#, "NaN,".repeat(100_000)));
+        assert_eq!(warnings.len(), 33);
+        assert_eq!(warnings[32], "99968 more warnings");
+        assert!(warnings.iter().all(|warning| warning.len() < 200));
     }
 
     #[test]

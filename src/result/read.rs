@@ -10,7 +10,7 @@ use super::{
     json::{self, Document, SyntaxError},
     status::WorkResult,
 };
-use crate::util::prefix;
+use crate::util::{prefix, printable};
 
 /// The longest part of an unknown status, in bytes, that an error quotes.
 const MAX_QUOTED: usize = 64;
@@ -38,7 +38,7 @@ pub enum ReadResultError {
     #[error("unknown `status` {status}; the known ones are `completed`, `failed` and `stopped`")]
     #[non_exhaustive]
     UnknownStatus {
-        /// The start of the status, as JSON.
+        /// The start of the status, as JSON, with control characters escaped.
         status: String,
     },
 }
@@ -85,7 +85,7 @@ impl AgentResult {
         };
         let known = status.as_str().and_then(|status| status.parse().ok());
         let status = known.ok_or_else(|| ReadResultError::UnknownStatus {
-            status: prefix(&status.to_string(), MAX_QUOTED).to_owned(),
+            status: printable(prefix(&status.to_string(), MAX_QUOTED)),
         })?;
         let mut fields = Fields::of_result(members, &mut warnings);
         let mut result = Self::new(status);
@@ -154,11 +154,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::result::SessionStatus;
+    use crate::{result::SessionStatus, warning::Warnings};
 
     fn read(json: &str) -> (AgentResult, Vec<String>) {
         let mut result = AgentResult::from_json(json.as_bytes()).unwrap();
-        let warnings = result.warnings.drain(..).map(|warning| warning.to_string()).collect();
+        let warnings = result.warnings.iter().map(ToString::to_string).collect();
+        result.warnings = Warnings::default();
         (result, warnings)
     }
 

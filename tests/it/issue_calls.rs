@@ -99,9 +99,12 @@ async fn a_tracker_refusal_carries_its_reason() {
 }
 
 #[actix_rt::test]
-async fn blank_fields_are_rejected_before_sending() {
+async fn blank_and_endless_fields_are_rejected_before_sending() {
     let (platform, poster) = platform_and_poster();
+    let endless = "x".repeat(4097);
     for (issue_id, text, field) in [
+        (&*endless, "x", "issue_id"),
+        ("i", &*endless, "status"),
         ("", "x", "issue_id"),
         (" \n", "x", "issue_id"),
         ("i", "", "status"),
@@ -110,6 +113,8 @@ async fn blank_fields_are_rejected_before_sending() {
         let reply = poster.send(UpdateIssueStatus::new(issue_id, text)).await.unwrap();
         assert_eq!(outcome(&reply), format!("invalid:{field}"));
     }
+    let reply = poster.send(CreateComment::new(endless, "x")).await.unwrap();
+    assert_eq!(outcome(&reply), "invalid:issue_id");
     let reply = poster.send(CreateComment::new("i", "\t")).await.unwrap();
     let Err(CallError::Invalid(error)) = reply else {
         panic!("{reply:?}");

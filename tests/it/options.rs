@@ -7,7 +7,7 @@ use result_poster::{
     credentials::{CredentialActor, RuntimeCredentials},
 };
 
-use crate::support::{TOKEN, builder};
+use crate::support::{TOKEN, builder, options};
 
 #[test]
 fn invalid_urls_are_refused_with_the_reason() {
@@ -57,6 +57,27 @@ fn invalid_urls_are_refused_with_the_reason() {
             build_error(builder(url)),
             format!("option `platform_url` {reason}"),
             "{url:?}"
+        );
+    }
+}
+
+#[test]
+fn an_endless_id_is_refused() {
+    let longest = "x".repeat(4096);
+    let with_ids = |worker: &str, organization: &str| {
+        options("http://127.0.0.1:1")
+            .worker_id(worker)
+            .organization_id(organization)
+    };
+    with_ids(&longest, &longest).build().unwrap();
+    let endless = longest + "x";
+    for (options, option) in [
+        (with_ids(&endless, "o"), "worker_id"),
+        (with_ids("w", &endless), "organization_id"),
+    ] {
+        assert_eq!(
+            build_error(options),
+            format!("option `{option}` is longer than 4096 bytes")
         );
     }
 }
