@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use actix_rt::time::timeout;
 use futures_util::{
     FutureExt as _,
     future::{LocalBoxFuture, Shared},
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::CredentialError,
+    transport::within,
     util::{catch_panic, chain, ignore_panic},
 };
 
@@ -186,7 +186,7 @@ impl CredentialCache {
         // The time limit is inside, so that a panic while the provider's future is dropped is caught too; and so is the
         // scrubbing, since the provider's error may panic when it is formatted.
         let asking = async {
-            let fetched = timeout(limit, source.credentials()).await;
+            let fetched = within(limit, source.credentials()).await;
             let fetched = fetched.unwrap_or(Err(CredentialError::Timeout(limit)));
             fetched.map_err(|error| self.seen_tokens.borrow().scrub_error(error))
         };

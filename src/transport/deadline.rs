@@ -8,7 +8,7 @@ use tokio::{task::yield_now, time::timeout};
 ///
 /// When the limit is over, the runtime asks the system once more whether anything has arrived: a process that was stopped
 /// learns the time before it learns of its sockets.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     if let Ok(output) = timeout(limit, &mut work).await {
         return Some(output);

@@ -28,16 +28,17 @@ use awc::{
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use tokio::time::Instant;
 
+use self::client::HttpClient;
 pub use self::dialer::{ClientConnection, Dialer};
 pub(crate) use self::{
     addresses::FailedAddresses,
     config::{CustomizeClient, TransportConfig, can_reach},
     connect::Upstream,
+    deadline::within,
     proxy::{Proxy, ProxyChoice, is_loopback},
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
 };
-use self::{client::HttpClient, deadline::within};
 use crate::{error::AttemptError, redact::Redactor, verdict::Answer};
 
 /// The default deadline of an attempt.

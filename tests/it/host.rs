@@ -1,12 +1,10 @@
 //! What a host does to a process: no actix system, files that never answer, stopped processes, no file descriptors.
 
 use std::{
-    env,
-    fs::File,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::TcpStream,
     panic::{AssertUnwindSafe, catch_unwind},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::Command,
     sync::{Mutex, mpsc::channel},
     thread,
     time::Duration,
@@ -22,16 +20,13 @@ use result_poster::{
 use tokio::{runtime, task::LocalSet};
 
 use crate::support::{
+    child::{ChildProcess, child_input, take_all_descriptors},
     errors::texts,
     log::{keep_log, logged},
     options,
-    outbox::child_process,
-    raw_server::{read_request, serve, success},
+    raw_server::{SUCCESS, read_request, response, serve, success},
     send_update, start,
 };
-
-/// The environment variable by which a child process knows its platform, or its folder.
-const CHILD_INPUT: &str = "RESULT_POSTER_TEST_HOST";
 
 /// "Within a second", on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
@@ -137,11 +132,49 @@ fn a_poster_works_in_a_system_over_a_tokio_runtime() {
     });
 }
 
-// -- Files that never answer
+// -- Names and files that never answer
+
+#[cfg(feature = "__bridge")]
+#[test]
+fn child_process_with_a_lookup_that_hangs() {
+    let Some(ending) = child_input() else { return };
+    let system = System::new();
+    system.block_on(async {
+        let hanging = options("https://hanging-lookup.invalid").max_attempts(1);
+        let poster = start(hanging.connect_timeout(Duration::from_millis(100)));
+        let error = send_update(&poster, "i").await.unwrap_err();
+        println!("error: {}", texts(&error).join(": "));
+        // In flight until the end.
+        actix_rt::spawn(async {
+            let poster = start(options("https://hanging-lookup.invalid"));
+            let _ = send_update(&poster, "i").await;
+        });
+        if ending == "shutdown" {
+            poster.send(Shutdown::within(Duration::from_secs(10))).await.unwrap();
+        }
+        System::current().stop();
+        println!("stopping");
+    });
+    system.run().unwrap();
+}
+
+#[cfg(feature = "__bridge")]
+#[test]
+fn a_lookup_that_hangs_keeps_no_process_alive() {
+    for ending in ["shutdown", "stop"] {
+        let mut child = ChildProcess::start("host::child_process_with_a_lookup_that_hangs", ending);
+        let error = child.line("error: ");
+        assert!(error.ends_with("resolving the name: timed out"), "{error}");
+        child.line("stopping");
+        let stopping = Instant::now();
+        child.succeeds();
+        assert!(stopping.elapsed() < SOON, "{ending}: {:?}", stopping.elapsed());
+    }
+}
 
 #[test]
 fn child_process_with_a_fifo_as_its_token_file() {
-    let Ok(fifo) = env::var(CHILD_INPUT) else { return };
+    let Some(fifo) = child_input() else { return };
     let (fifo, with_shutdown) = fifo.split_once('|').unwrap();
     let system = System::new();
     system.block_on(async {
@@ -189,38 +222,65 @@ async fn a_folder_or_a_device_as_the_token_file_is_an_error() {
 
 #[test]
 fn child_process_that_is_stopped() {
-    let Ok(url) = env::var(CHILD_INPUT) else { return };
+    let Some(url) = child_input() else { return };
+    let (url, request) = url.split_once('|').unwrap();
+    let limit = Duration::from_secs(1);
     System::new().block_on(async {
-        let poster = start(options(url).timeout(Duration::from_secs(1)).max_attempts(1));
+        let options = options(url).max_attempts(1);
+        let poster = start(match request {
+            "refresh" => options
+                .auth_token("")
+                .refresh_endpoint("registration")
+                .credential_timeout(limit),
+            _ => options.timeout(limit),
+        });
         let receipt = send_update(&poster, "i").await;
         println!("outcome: {receipt:?}");
     });
 }
 
+/// Stops a child process after its first request, answers, and continues the child after the deadline.
+fn outcome_after_a_stop_across_the_deadline(request: &str, body: &'static str) -> String {
+    let (arrived, arrives) = channel();
+    let arrived = Mutex::new(Some(arrived));
+    let server = serve(move |mut stream: TcpStream| {
+        while read_request(&mut stream).is_some() {
+            let first = arrived.lock().unwrap().take();
+            if let Some(arrived) = first {
+                let (answer, answers) = channel::<()>();
+                arrived.send(answer).unwrap();
+                answers.recv().unwrap();
+                stream.write_all(response(200, "", body).as_bytes()).unwrap();
+            } else {
+                stream.write_all(success().as_bytes()).unwrap();
+            }
+        }
+    });
+    let input = format!("{}|{request}", server.url());
+    let mut child = ChildProcess::start("host::child_process_that_is_stopped", &input);
+    let answer = arrives.recv().unwrap();
+    child.signal("STOP");
+    answer.send(()).unwrap();
+    thread::sleep(Duration::from_millis(1200));
+    child.signal("CONT");
+    let outcome = child.line("outcome: ");
+    child.succeeds();
+    outcome
+}
+
 #[test]
 fn an_answer_that_has_arrived_counts_after_a_stop_across_the_deadline() {
     for _ in 0..3 {
-        let (arrived, arrives) = channel();
-        let arrived = Mutex::new(arrived);
-        let server = serve(move |mut stream: TcpStream| {
-            if read_request(&mut stream).is_some() {
-                let (answer, answers) = channel::<()>();
-                arrived.lock().unwrap().send(answer).unwrap();
-                let _ = answers.recv();
-                let _ = stream.write_all(success().as_bytes());
-                // Open until the child has ended.
-                let _ = read_request(&mut stream);
-            }
-        });
-        let mut child = ChildProcess::start("host::child_process_that_is_stopped", &server.url());
-        let answer = arrives.recv().unwrap();
-        child.signal("STOP");
-        answer.send(()).unwrap();
-        thread::sleep(Duration::from_millis(1200));
-        child.signal("CONT");
-        let outcome = child.line("outcome: ");
+        let outcome = outcome_after_a_stop_across_the_deadline("call", SUCCESS);
         assert!(outcome.starts_with("outcome: Ok(Delivered"), "{outcome}");
-        child.succeeds();
+    }
+}
+
+#[test]
+fn credentials_that_have_arrived_count_after_a_stop_across_the_deadline() {
+    for _ in 0..3 {
+        let outcome = outcome_after_a_stop_across_the_deadline("refresh", r#"{"runtimeToken":"t"}"#);
+        assert!(outcome.starts_with("outcome: Ok(Delivered"), "{outcome}");
     }
 }
 
@@ -228,13 +288,13 @@ fn an_answer_that_has_arrived_counts_after_a_stop_across_the_deadline() {
 
 #[test]
 fn child_process_without_descriptors() {
-    let Ok(url) = env::var(CHILD_INPUT) else { return };
+    let Some(url) = child_input() else { return };
     let (url, recovers) = url.split_once('|').unwrap();
     keep_log();
     System::new().block_on(async {
         let poster = start(options(url).timeout(Duration::from_secs(2)).max_attempts(1));
         // What the child itself needs has been opened by now.
-        let mut files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let mut files = take_all_descriptors();
         if recovers == "recovers" {
             actix_rt::spawn(async move {
                 actix_rt::time::sleep(Duration::from_millis(350)).await;
@@ -283,55 +343,5 @@ fn a_connection_waits_for_a_file_descriptor_within_its_attempt() {
             assert_eq!(child.line("warnings: "), "warnings: 1");
             child.succeeds();
         }
-    }
-}
-
-/// This program, with one test to run, and its output.
-struct ChildProcess {
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl ChildProcess {
-    fn start(test: &str, input: &str) -> Self {
-        Self::spawn(&mut child_process(test), input)
-    }
-
-    /// The process may have few files open at once.
-    fn start_with_few_files(test: &str, input: &str) -> Self {
-        let program = child_process(test);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]);
-        command.arg(program.get_program()).args(program.get_args());
-        Self::spawn(&mut command, input)
-    }
-
-    fn spawn(command: &mut Command, input: &str) -> Self {
-        let mut process = command.env(CHILD_INPUT, input).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        Self { process, output }
-    }
-
-    /// The next line of the output that begins with this text.
-    fn line(&mut self, begin: &str) -> String {
-        let mut read = String::new();
-        loop {
-            let start = read.len();
-            assert_ne!(self.output.read_line(&mut read).unwrap(), 0, "no {begin:?} in {read}");
-            // The test harness does not end its own line.
-            if let Some(at) = read[start..].find(begin) {
-                return read[start + at..].trim_end().to_owned();
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    fn succeeds(mut self) {
-        assert!(self.process.wait().unwrap().success());
     }
 }

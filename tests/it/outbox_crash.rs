@@ -28,8 +28,9 @@ use result_poster::{
 use serde_json::Value;
 
 use crate::support::{
+    child::{child_process, output_of},
     completed, options,
-    outbox::{OutboxFixture, child_process, count_calls, output_of},
+    outbox::{OutboxFixture, count_calls},
     raw_server::{read_request, response, serve, success},
     start,
     wait::wait_until,

@@ -14,9 +14,10 @@ use result_poster::{
 };
 
 use crate::support::{
+    child::{child_process, output_of},
     log::{keep_log, logged},
     options,
-    outbox::{OutboxFixture, child_process, output_of, shut_down},
+    outbox::{OutboxFixture, shut_down},
     outcome, send_update, start,
 };
 

@@ -8,11 +8,10 @@ use rustls::{
 };
 
 use crate::support::{
+    child::{child_process, output_of},
     errors,
     log::{keep_log, logged},
-    options,
-    outbox::{child_process, output_of},
-    send_update, start,
+    options, send_update, start,
     tls::{Authority, TlsPlatform, certificate_for, server_config},
 };
 

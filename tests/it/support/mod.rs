@@ -12,6 +12,7 @@ use result_poster::{
 };
 
 pub(crate) mod cases;
+pub(crate) mod child;
 pub(crate) mod errors;
 pub(crate) mod http2;
 pub(crate) mod log;

@@ -1,9 +1,8 @@
 //! An outbox with its platform, and access to its file from outside of the poster.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -215,22 +214,6 @@ pub(crate) async fn entries(poster: &Addr<ResultPoster>) -> Vec<OutboxEntry> {
 /// The content of a poster's outbox in numbers.
 pub(crate) async fn stats(poster: &Addr<ResultPoster>) -> OutboxStats {
     poster.send(GetOutboxStats).await.unwrap().unwrap()
-}
-
-/// This program, with nothing to run but one test, such as `outbox_crash::child_process_…`.
-pub(crate) fn child_process(test: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture"]);
-    command
-}
-
-/// The output of a child process that has succeeded.
-pub(crate) fn output_of(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}{errors}");
-    text
 }
 
 /// Shuts a poster down, and returns the number of calls that it left parked.
