@@ -4,9 +4,12 @@
 //! The results are compared with the table in `src/docs/faults.md`. `UPDATE_DOCS=1 cargo test faults` writes the table.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{Read, Write},
+    mem,
     net::{SocketAddr, TcpStream},
+    process::Command,
     sync::{Arc, Mutex, mpsc::channel},
     thread::{self, park},
     time::Duration,
@@ -14,7 +17,9 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use result_poster::{AttemptError, CallError, CallReceipt, OptionsBuilder, UpdateIssueStatus};
+use result_poster::{
+    AttemptError, CallError, CallReceipt, OptionsBuilder, UpdateIssueStatus, credentials::RuntimeTokenFile,
+};
 use rustls::{
     ServerConfig,
     version::{TLS12, TLS13},
@@ -22,6 +27,7 @@ use rustls::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::{
+    child::{ChildProcess, child_input, take_all_descriptors},
     options,
     raw_server::{
         RawServer, SUCCESS, listen, read_body, read_head, read_request, response, serve_on, success, unsized_response,
@@ -33,13 +39,17 @@ use crate::support::{
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/faults.md");
 const TABLE_BEGINS: &str = "<!-- the results of the tests -->\n";
 
+/// A name with the addresses 127.0.0.2 and 127.0.0.1.
+const TWO_ADDRESSES: &str = "two-addresses.invalid";
+
 /// The limit of the stalling faults. All others have the default limits, and never reach them.
 const SHORT_LIMIT: Duration = Duration::from_secs(1);
 
 #[test]
 fn faults_match_the_documented_table() {
     // Each section has an actor system of its own, so that a slow section does not affect the deadlines of another.
-    let sections: [(&str, Scenarios); 6] = [
+    let sections: [(&str, Scenarios); 7] = [
+        ("The host", host),
         ("No connection", no_connection),
         ("TLS", tls),
         ("Through a proxy", proxies),
@@ -80,6 +90,8 @@ type Scenarios = fn() -> Vec<(&'static str, Scenario)>;
 
 /// A platform with a fault, which is sent the same message twice.
 struct Scenario {
+    /// The test that a child process plays instead, with few file descriptors.
+    child: Option<&'static str>,
     /// `None` if no server of this test listens at the URL.
     server: Option<RawServer>,
     options: OptionsBuilder,
@@ -94,6 +106,7 @@ impl Scenario {
     /// A platform at this URL, without a server.
     fn at(url: impl Into<String>) -> Self {
         Self {
+            child: None,
             server: None,
             options: options(url).max_attempts(1),
             message: status_update("issue-1"),
@@ -219,6 +232,21 @@ impl Scenario {
         self
     }
 
+    /// Keeps something, such as a listener, as long as the scenario.
+    fn keeping(self, kept: impl Sized + 'static) -> Self {
+        let kept = [kept];
+        Self {
+            interlude: Box::new(move || assert_eq!(kept.len(), 1)),
+            ..self
+        }
+    }
+
+    /// The deadline of an attempt is shorter than the limit on connecting.
+    fn with_two_short_attempts(mut self) -> Self {
+        self.options = self.options.timeout(SHORT_LIMIT).max_attempts(2);
+        self
+    }
+
     fn with_short_connect_timeout(mut self) -> Self {
         self.options = self.options.connect_timeout(SHORT_LIMIT);
         self
@@ -226,6 +254,21 @@ impl Scenario {
 
     /// Sends the message twice, and returns the row of the table.
     async fn play(self, fault: &str) -> String {
+        let server = self.server.clone();
+        let cells = match self.child {
+            Some(test) => cells_of_child(test, &server.as_ref().unwrap().url()),
+            None => self.cells(fault).await,
+        };
+        let reused = match server.map_or(0, |server| server.connections()) {
+            0 => "-",
+            1 => "yes",
+            _ => "no",
+        };
+        format!("| {fault} | {cells} | {reused} |\n")
+    }
+
+    /// Sends the message twice, and returns the cells of both outcomes, which are equal.
+    async fn cells(self, fault: &str) -> String {
         let poster = start(self.options);
         let first = cells(&poster.send(self.message.clone()).await.unwrap());
         (self.interlude)();
@@ -235,20 +278,22 @@ impl Scenario {
         }
         let second = cells(&poster.send(self.message).await.unwrap());
         assert_eq!(first, second, "{fault}");
-        let (error, verdict, may_have_been_delivered) = first;
-        let reused = match self.server.map_or(0, |server| server.connections()) {
-            0 => "-",
-            1 => "yes",
-            _ => "no",
-        };
-        format!("| {fault} | {error} | {verdict} | {may_have_been_delivered} | {reused} |\n")
+        first
     }
 }
 
+/// The cells that a child process with few file descriptors prints.
+fn cells_of_child(test: &str, url: &str) -> String {
+    let mut child = ChildProcess::start_with_few_files(test, url);
+    let cells = child.line("cells: ");
+    child.succeeds();
+    cells.trim_start_matches("cells: ").to_owned()
+}
+
 /// The error, the verdict, and whether the call may have been delivered.
-fn cells(reply: &Result<CallReceipt, CallError>) -> (String, &'static str, &'static str) {
+fn cells(reply: &Result<CallReceipt, CallError>) -> String {
     let Err(error) = reply else {
-        return ("-".into(), "delivered", "yes");
+        return "- | delivered | yes".into();
     };
     let may_have_been_delivered = if error.may_have_been_delivered() { "yes" } else { "no" };
     let (cause, verdict) = match error {
@@ -262,6 +307,7 @@ fn cells(reply: &Result<CallReceipt, CallError>) -> (String, &'static str, &'sta
                     format!("`Connect`: {}", phase.trim_end_matches(" to").trim_end_matches(" at"))
                 }
                 AttemptError::Timeout { phase, .. } => format!("`Timeout` {phase}"),
+                AttemptError::Credentials(cause) => format!("`Credentials`: {cause}"),
                 AttemptError::ConnectionLost(_) => "`ConnectionLost`".into(),
                 AttemptError::RetryableResponse { status_code, .. } => {
                     format!("`RetryableResponse`, status {status_code}")
@@ -275,7 +321,7 @@ fn cells(reply: &Result<CallReceipt, CallError>) -> (String, &'static str, &'sta
         ),
         other => panic!("{other:?}"),
     };
-    (cause, verdict, may_have_been_delivered)
+    format!("{cause} | {verdict} | {may_have_been_delivered}")
 }
 
 fn reset(stream: &TcpStream) {
@@ -292,20 +338,127 @@ fn full_queue() -> Scenario {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     listener.bind(&any.into()).unwrap();
+    let queued = fill_queue(&listener);
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    Scenario::at(format!("http://{address}")).keeping((queued, listener))
+}
+
+/// Fills the queue of a bound socket, so that new connections stay pending while it and these connections are kept.
+fn fill_queue(listener: &Socket) -> Vec<TcpStream> {
     listener.listen(0).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let queued: Vec<_> = (0..4)
-        .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
-        .collect();
-    Scenario {
-        // Keeps the listener and the connections in its queue.
-        interlude: Box::new(move || assert!(listener.local_addr().is_ok() && !queued.is_empty())),
-        ..Scenario::at(format!("http://{address}"))
-    }
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    (0..4).map_while(connect).collect()
+}
+
+/// The server of a scenario is at the second address of a name. The socket is bound to the first, and does not listen.
+fn at_second_address(scenario: Scenario, scheme: &str) -> (Scenario, Socket) {
+    let port = scenario.server.as_ref().unwrap().address.port();
+    let first = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    first.bind(&SocketAddr::from(([127, 0, 0, 2], port)).into()).unwrap();
+    let scenario = Scenario {
+        options: options(format!("{scheme}://{TWO_ADDRESSES}:{port}"))
+            .allow_plaintext_http(true)
+            .max_attempts(1),
+        ..scenario
+    };
+    (scenario, first)
+}
+
+fn answer_all(mut stream: TcpStream) {
+    while read_request(&mut stream).is_some() && stream.write_all(success().as_bytes()).is_ok() {}
+}
+
+fn first_address_refuses() -> Scenario {
+    let (scenario, bound) = at_second_address(Scenario::serve(answer_all), "http");
+    scenario.keeping(bound)
+}
+
+fn first_address_never_accepts() -> Scenario {
+    let (scenario, first) = at_second_address(Scenario::serve(answer_all), "http");
+    let queued = fill_queue(&first);
+    scenario.keeping((first, queued))
+}
+
+fn first_address_is_silent() -> Scenario {
+    let (scenario, first) = at_second_address(Scenario::serve(answer_all), "http");
+    first.listen(8).unwrap();
+    scenario.with_two_short_attempts().keeping(first)
+}
+
+fn first_address_is_silent_in_the_handshake(authority: &Authority) -> Scenario {
+    let config = server_config(authority.issue(certificate_for(TWO_ADDRESSES)), TLS_VERSIONS, None);
+    let (scenario, first) = at_second_address(Scenario::tls(config, success()), "https");
+    first.listen(8).unwrap();
+    scenario.trusting(authority).with_two_short_attempts().keeping(first)
+}
+
+fn host() -> Vec<(&'static str, Scenario)> {
+    let child = |test| Scenario {
+        child: Some(test),
+        ..Scenario::serve(answer_all)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("token.json");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut with_fifo = Scenario::serve(answer_all).keeping(folder);
+    with_fifo.options = with_fifo
+        .options
+        .auth_token("")
+        .credential_provider(RuntimeTokenFile::new(fifo));
+    vec![
+        (
+            "no file descriptor is left until the deadline",
+            child("faults::child_process_without_descriptors"),
+        ),
+        (
+            "no file descriptor is left for a part of the attempt",
+            child("faults::child_process_without_descriptors_for_a_while"),
+        ),
+        ("the token file is a FIFO", with_fifo),
+    ]
+}
+
+/// In a child process: prints the cells of this platform after all file descriptors were taken. `then` gets the files.
+fn play_without_descriptors(then: impl FnOnce(Vec<File>) + 'static) {
+    let Some(url) = child_input() else { return };
+    actix_rt::System::new().block_on(async {
+        let scenario = Scenario::at(url).with_short_timeout();
+        then(take_all_descriptors());
+        println!("cells: {}", scenario.cells("in a child process").await);
+    });
+}
+
+#[test]
+fn child_process_without_descriptors() {
+    play_without_descriptors(mem::forget);
+}
+
+#[test]
+fn child_process_without_descriptors_for_a_while() {
+    play_without_descriptors(|files| {
+        actix_rt::spawn(async move {
+            actix_rt::time::sleep(SHORT_LIMIT / 4).await;
+            drop(files);
+        });
+    });
 }
 
 fn no_connection() -> Vec<(&'static str, Scenario)> {
     vec![
+        (
+            "the lookup of the name hangs",
+            Scenario::at("https://hanging-lookup.invalid").with_short_connect_timeout(),
+        ),
+        ("the first of two addresses refuses", first_address_refuses()),
+        (
+            "the first of two addresses never accepts",
+            first_address_never_accepts(),
+        ),
+        (
+            "the first of two addresses accepts and is silent; two attempts",
+            first_address_is_silent(),
+        ),
         ("the name does not resolve", Scenario::at("https://platform.invalid")),
         ("the connection is refused", Scenario::at(closed_port())),
         (
@@ -398,6 +551,10 @@ fn tls() -> Vec<(&'static str, Scenario)> {
             Scenario::serve(|_stream| park())
                 .https("localhost")
                 .with_short_connect_timeout(),
+        ),
+        (
+            "silence in the handshake at the first of two addresses; two attempts",
+            first_address_is_silent_in_the_handshake(&authority),
         ),
         ("an unsolicited response while idle, in half a TLS record", {
             let config = config(certificate_for("localhost"), TLS_VERSIONS);

@@ -21,6 +21,8 @@ mod credentials_in_the_field;
 mod day;
 mod events;
 mod fake_platform;
+// Some of its names are known to this feature only.
+#[cfg(feature = "__bridge")]
 mod faults;
 mod field_cases;
 mod field_coverage;
