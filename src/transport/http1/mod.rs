@@ -2,8 +2,9 @@
 //!
 //! - Interim responses (1xx, except 101) are removed. awc takes one for the final response, and would give the real
 //!   response, which follows, to the next request on the connection.
-//! - Lists that awc rejects are reduced to the item that counts: `Transfer-Encoding: gzip, chunked`, and the same
-//!   `Content-Length` twice. A header that continues on the next line is joined.
+//! - Transfer codings other than a single `chunked`, and the same `Content-Length` twice, are reduced to the item that
+//!   counts, or hidden if none does: awc rejects them. A header that continues on the next line is joined, for the same
+//!   reason.
 //! - A body that ends when the connection closes is declared as a body of HTTP/1.0, which awc reads correctly.
 //! - A response that arrives before the request was sent completely, and is not a 2xx, ends the sending, so that awc
 //!   reads the response.
