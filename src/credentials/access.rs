@@ -8,7 +8,7 @@ use super::{
     actor::CredentialActor,
     cache::{CredentialCache, CredentialConfig},
     issued_credentials::IssuedCredentials,
-    messages::{GetCredentials, InvalidateCredentials, RefreshCredentials},
+    messages::{GetCredentials, GetOtherWorker, InvalidateCredentials, RefreshCredentials},
     source::CredentialSource,
     state::CacheResult,
 };
@@ -69,6 +69,22 @@ impl Credentials {
                 .send(RefreshCredentials)
                 .await
                 .unwrap_or(Err(CredentialError::Stopped))?,
+        };
+        self.last_issued.replace(Some(issued.clone()));
+        Ok(issued)
+    }
+
+    /// Returns the credentials of another worker than the one that the platform has rejected, or of the same if no other is
+    /// known.
+    pub(crate) async fn other_worker(&self, rejected: &str) -> CacheResult {
+        let issued = match &self.access {
+            Access::Own { cache, .. } => cache.other_worker(rejected).await?,
+            Access::Shared(actor) => {
+                let request = GetOtherWorker {
+                    rejected: rejected.to_owned(),
+                };
+                actor.send(request).await.unwrap_or(Err(CredentialError::Stopped))?
+            }
         };
         self.last_issued.replace(Some(issued.clone()));
         Ok(issued)

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{
     cache::{CredentialCache, CredentialConfig},
-    messages::{GetCredentials, InvalidateCredentials, RefreshCredentials},
+    messages::{GetCredentials, GetOtherWorker, InvalidateCredentials, RefreshCredentials},
     provider::CredentialProvider,
     runtime_credentials::RuntimeCredentials,
     source::CredentialSource,
@@ -114,6 +114,18 @@ impl Handler<RefreshCredentials> for CredentialActor {
         let cache = Rc::clone(&self.0);
         Box::pin(async move {
             let result = catch_panic(cache.refresh()).await;
+            result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
+        })
+    }
+}
+
+impl Handler<GetOtherWorker> for CredentialActor {
+    type Result = ResponseFuture<CacheResult>;
+
+    fn handle(&mut self, message: GetOtherWorker, _: &mut Context<Self>) -> Self::Result {
+        let cache = Rc::clone(&self.0);
+        Box::pin(async move {
+            let result = catch_panic(cache.other_worker(&message.rejected)).await;
             result.unwrap_or_else(|panic| Err(CredentialError::Panicked(panic)))
         })
     }

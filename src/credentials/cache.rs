@@ -122,6 +122,35 @@ impl CredentialCache {
         }
     }
 
+    /// Returns the credentials of another worker than the rejected one, or of the same if the source knows no other. A
+    /// source is asked once for all that are rejected together, and the platform's own endpoint once a minute.
+    pub(super) async fn other_worker(self: &Rc<Self>, rejected: &str) -> CacheResult {
+        let Some(source) = &self.source else {
+            return Ok(self.state.borrow().fixed().clone());
+        };
+        // A fetch that is running may have begun before the platform has replaced the worker.
+        let running = self.running_fetch.borrow().clone();
+        let fetched = match running {
+            Some(running) => running.result().await.ok(),
+            None => None,
+        };
+        let is_other = |issued: &IssuedCredentials| issued.worker_id().is_some_and(|id| id != rejected);
+        let now = self.config.clock.instant();
+        let known = self.state.borrow().valid(now, Duration::ZERO).cloned();
+        if let Some(other) = fetched.into_iter().chain(known).find(is_other) {
+            return Ok(other);
+        }
+        let recent = match source {
+            CredentialSource::Endpoint(_) => self.state.borrow().recent_worker(now),
+            // Only the platform's own endpoint must not be asked too often.
+            CredentialSource::Provider(_) => None,
+        };
+        match recent {
+            Some(result) => result,
+            None => self.submit_fetch(source).result().await,
+        }
+    }
+
     /// Takes the credentials of this generation out of use. Does nothing if they are out of use already.
     pub(super) fn reject(&self, generation: u64) {
         self.state.borrow_mut().reject(generation);
@@ -303,6 +332,20 @@ mod tests {
         let (first, second, _) = tokio::join!(cache.refresh(), cache.refresh(), open);
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(cache.fetches(), 2);
+    }
+
+    #[actix_rt::test]
+    async fn workers_that_are_rejected_together_share_two_fetches() {
+        let (cache, gate) = gated();
+        gate.send_replace(true);
+        let rejected = ["w"; 9].map(|worker| cache.other_worker(worker));
+        let results = futures_util::future::join_all(rejected).await;
+        assert!(results.iter().all(Result::is_ok));
+        // The first fetch may have begun before the other workers were rejected.
+        assert_eq!(cache.fetches(), 2);
+        // The worker that the provider has named is another one already.
+        let other = cache.other_worker("former").await.unwrap();
+        assert_eq!((other.worker_id(), cache.fetches()), (Some("w"), 3));
     }
 
     #[actix_rt::test]

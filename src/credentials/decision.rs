@@ -4,12 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{
     issued_credentials::IssuedCredentials,
-    state::{CacheResult, CacheState, EndedFetch},
+    state::{CacheResult, CacheState, EndedFetch, MIN_REFRESH_INTERVAL},
 };
 use crate::error::CredentialError;
-
-/// The shortest interval between two fetches when the first one changed nothing.
-const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a request for credentials is answered.
 #[derive(Debug)]

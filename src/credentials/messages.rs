@@ -56,6 +56,16 @@ impl Message for GetCredentials {
     type Result = Result<IssuedCredentials, CredentialError>;
 }
 
+/// Asks for the credentials of another worker than the one that the platform has rejected.
+#[derive(Debug)]
+pub(crate) struct GetOtherWorker {
+    pub(super) rejected: String,
+}
+
+impl Message for GetOtherWorker {
+    type Result = Result<IssuedCredentials, CredentialError>;
+}
+
 /// Tells a [`CredentialActor`](super::CredentialActor) that the platform has rejected these credentials.
 ///
 /// They are taken out of use, and the next [`GetCredentials`] causes a fetch. Nothing happens if newer credentials are

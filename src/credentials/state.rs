@@ -15,6 +15,12 @@ use crate::error::CredentialError;
 /// How long a refresh endpoint is not asked after it has answered that the worker no longer exists.
 const PAUSE_IF_WORKER_GONE: Duration = Duration::from_secs(60);
 
+/// The shortest interval between two fetches when the first one changed nothing.
+pub(super) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a refresh endpoint is not asked for another worker after a fetch that named one.
+const WORKER_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The result of a fetch, or of a request to the cache.
 pub(super) type CacheResult = Result<IssuedCredentials, CredentialError>;
 
@@ -116,6 +122,21 @@ impl CacheState {
     pub(super) fn pause(&self, now: Instant) -> Option<&CredentialError> {
         let (error, since) = self.worker_gone.as_ref()?;
         (now.saturating_duration_since(*since) < PAUSE_IF_WORKER_GONE).then_some(error)
+    }
+
+    /// The result of the last fetch, if it was so recent that the platform's endpoint is not asked for another worker.
+    pub(super) fn recent_worker(&self, now: Instant) -> Option<CacheResult> {
+        if let Some(error) = self.pause(now) {
+            return Some(Err(error.clone()));
+        }
+        let fetch = self.last_fetch.as_ref()?;
+        let interval = if fetch.result.is_ok() {
+            WORKER_INTERVAL
+        } else {
+            MIN_REFRESH_INTERVAL
+        };
+        let is_recent = now.saturating_duration_since(fetch.ended_at) < interval;
+        is_recent.then(|| fetch.result.clone())
     }
 
     /// The credentials to use when a fetch has failed: the last token while it is known to be valid, then the fixed

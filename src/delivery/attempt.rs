@@ -99,12 +99,11 @@ impl Dispatcher {
     /// Asks the provider for the credentials of another worker, which the message keeps. At most once per call.
     async fn other_worker(&self, state: &CallState<'_>) -> Option<IssuedCredentials> {
         state.asked_for_other_worker.set(true);
+        let rejected = state.worker.id()?;
         // The platform's response counts, not a failed fetch.
-        let others = self.credentials.refresh().await.ok()?;
-        let other = others
-            .worker_id()
-            .filter(|id| state.worker.id().as_deref() != Some(id))?;
-        state.worker.replace(other);
+        let others = self.credentials.other_worker(&rejected).await.ok()?;
+        let other = others.worker_id().filter(|id| **id != *rejected)?;
+        state.worker.replace(other).await;
         Some(others)
     }
 
@@ -125,7 +124,7 @@ impl Dispatcher {
         }
         let endpoint = call.kind.endpoint();
         if let Some(worker_id) = credentials.worker_id() {
-            state.worker.set_from_credentials(worker_id);
+            state.worker.set_from_credentials(worker_id).await;
         }
         let worker_id = state.worker.id();
         if self.token_required && worker_id.is_none() && endpoint == Endpoint::Session {

@@ -16,5 +16,5 @@ pub(crate) use self::{
     cancel::Cancellation,
     dispatcher::{Dispatcher, Job},
     pauses::Pauses,
-    worker::Worker,
+    worker::{KeepWorker, Worker},
 };

@@ -66,7 +66,7 @@ impl Outbox {
         rejection: &PermanentError,
     ) -> Vec<Outcome> {
         self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
-        let mut settling = Settling::new(stored);
+        let mut settling = Settling::new(stored, self.0.clock.instant());
         let mut outcomes = Vec::with_capacity(job.calls.len());
         for index in 0..job.calls.len() {
             let error = match job.cancellation.by() {

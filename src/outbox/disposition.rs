@@ -21,12 +21,13 @@ pub(super) enum Disposition {
     Keep { reason: ParkReason, history: History },
 }
 
-/// Decides about a call that failed with this error.
+/// Decides about a call that failed with this error. Its message is tried since `since`.
 pub(super) fn disposition(
     inner: &Inner,
     stored: &Stored,
     row: &StoredRow,
     error: &CallError,
+    since: Instant,
     now: Instant,
 ) -> Disposition {
     let mut history = row.history.clone();
@@ -53,7 +54,7 @@ pub(super) fn disposition(
         | CallError::ShuttingDown
         | CallError::Internal { .. } => {}
     }
-    let tried = now.saturating_duration_since(stored.since);
+    let tried = now.saturating_duration_since(since);
     history.age = history.age.saturating_add(tried);
     // A message that was held back was not tried.
     let was_held_back = error.permanent().is_some_and(|rejection| rejection.attempts == 0);

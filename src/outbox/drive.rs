@@ -1,8 +1,8 @@
 //! One stored message, from its turn to the outcome of each call.
 
-use std::pin::pin;
+use std::{pin::pin, rc::Rc};
 
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 
 use super::{
     owner::Outbox,
@@ -12,8 +12,8 @@ use super::{
 use crate::{
     backoff::RetryPolicy,
     call::Call,
-    credentials::GetCredentials,
-    delivery::{Cancellation, Dispatcher, Job},
+    call_id::CallId,
+    delivery::{Cancellation, Dispatcher, Job, KeepWorker},
     error::{CallError, CancelledBy, ParkReason},
     receipt::Outcome,
 };
@@ -47,8 +47,11 @@ impl Outbox {
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
             return self.hold_back(dispatcher, &job, &stored, &rejection).await;
         }
-        self.commit_worker(dispatcher, &job, &stored).await;
-        let mut settling = Settling::new(&stored);
+        if let Some(worker_id) = &stored.worker_id {
+            job.worker.set_kept(worker_id);
+        }
+        job.worker.keep_by(self.keep_worker(stored.ids()));
+        let mut settling = Settling::new(&stored, self.0.clock.instant());
         let settle = async |index, outcome| settling.record(index, outcome);
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
         self.note_answers(dispatcher, &stored, &outcomes);
@@ -77,22 +80,18 @@ impl Outbox {
         }
     }
 
-    /// Fixes the worker id of a message that was stored without one, before its first attempt.
-    async fn commit_worker(&self, dispatcher: &Dispatcher, job: &Job, stored: &Stored) {
-        if let Some(worker_id) = &stored.worker_id {
-            job.worker.set_from_credentials(worker_id);
-            return;
-        }
-        let credentials = dispatcher.credentials.get(GetCredentials::default());
-        let (credentials, cancelled) = (pin!(credentials), pin!(job.cancellation.cancelled()));
-        // Without credentials the attempt fails, and the next one asks again.
-        if let Either::Left((Ok(credentials), _)) = select(credentials, cancelled).await
-            && let Some(worker_id) = credentials.worker_id()
-            && let set = self.0.store.set_worker(stored.ids(), worker_id.to_owned())
-            && let Some(Ok(())) = dispatcher.shutdown.run_until_cancelled(set).await
-        {
-            job.worker.set_from_credentials(worker_id);
-        }
+    /// Commits the worker id that these calls get, before a request is sent with it. If the store can't, it gets the id
+    /// together with the outcome.
+    fn keep_worker(&self, ids: Vec<CallId>) -> KeepWorker {
+        let inner = Rc::clone(&self.0);
+        Box::new(move |former, id| {
+            let set = inner
+                .store
+                .set_worker(ids.clone(), former.map(str::to_owned), id.to_owned());
+            Box::pin(async move {
+                let _ = set.await;
+            })
+        })
     }
 }
 

@@ -1,6 +1,10 @@
 //! The outcomes of the calls of one stored message: in the store, and for their caller.
 
-use std::{mem, rc::Rc, time::Duration};
+use std::{
+    mem,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +36,8 @@ struct Kept {
 /// the message ends, since its lane is released with them.
 pub(super) struct Settling<'a> {
     stored: &'a Stored,
+    /// Since when the message is tried.
+    since: Instant,
     /// The worker id that the calls were sent with.
     worker_id: Option<String>,
     changes: Vec<(CallId, Change)>,
@@ -39,9 +45,10 @@ pub(super) struct Settling<'a> {
 }
 
 impl<'a> Settling<'a> {
-    pub(super) fn new(stored: &'a Stored) -> Self {
+    pub(super) fn new(stored: &'a Stored, since: Instant) -> Self {
         Self {
             stored,
+            since,
             worker_id: stored.worker_id.clone(),
             changes: Vec::new(),
             kept: Vec::new(),
@@ -64,7 +71,7 @@ impl<'a> Settling<'a> {
             }
             Err(error) => error,
         };
-        match disposition(inner, self.stored, row, &error, now) {
+        match disposition(inner, self.stored, row, &error, self.since, now) {
             Disposition::Delete => {
                 self.changes.push((row.id, Change::Withdraw));
                 Err(error)

@@ -183,8 +183,8 @@ impl Store for SimulatedStore {
         self.run(self.store.has_calls(lane, ended))
     }
 
-    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
-        self.change(self.store.set_worker(ids, worker_id))
+    fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
+        self.change(self.store.set_worker(ids, former, worker_id))
     }
 
     fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {

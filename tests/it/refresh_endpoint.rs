@@ -10,7 +10,7 @@ use result_poster::{
 
 use crate::support::{
     errors::texts,
-    options,
+    options, post, post_outcome,
     provider::jwt,
     requests::{route, sent},
     send_update, start, status_update,
@@ -101,6 +101,27 @@ async fn a_failed_refresh_is_not_retried_within_an_attempt() {
         // One request to the endpoint for each of the two attempts, and none to the issue-tracker proxy.
         assert_eq!(platform.requests().len(), 2, "{message}");
         assert_eq!(sent(&platform, route), [REFRESH; 2]);
+    }
+}
+
+#[actix_rt::test]
+async fn rejected_workers_cost_one_refresh_a_minute() {
+    let platform = FakePlatform::start().unwrap();
+    let clock = ManualClock::new();
+    let token = jwt("t", clock.now() + Duration::from_secs(3600));
+    platform.script(
+        REFRESH,
+        [Reply::status(200).body(format!(r#"{{"runtimeToken":"{token}"}}"#))],
+    );
+    platform.script("completion", [Reply::status(403)]);
+    let poster = start(with_endpoint(&platform).clock(clock.clone()));
+    let refreshes = || sent(&platform, route).iter().filter(|route| *route == REFRESH).count();
+    for (session, refreshed) in [("a", 1), ("b", 1), ("c", 2), ("d", 2)] {
+        if session == "c" {
+            clock.advance(Duration::from_secs(60));
+        }
+        assert_eq!(post_outcome(&post(&poster, session).await), "permanent:403");
+        assert_eq!(refreshes(), refreshed, "{session}");
     }
 }
 

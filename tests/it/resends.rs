@@ -1,5 +1,7 @@
 //! Requests that are sent once more, at once, in another form.
 
+use std::time::Duration;
+
 use result_poster::{
     AgentResult, NextStep, PostResult, SessionStatus,
     credentials::RuntimeCredentials,
@@ -70,11 +72,27 @@ async fn a_403_to_the_worker_that_the_message_names_is_final() {
 }
 
 #[actix_rt::test]
+async fn another_worker_is_stored_before_a_request_is_sent_as_it() {
+    let fixture = OutboxFixture::new();
+    let held = Reply::ok().delay(Duration::from_secs(20));
+    fixture.platform.script("completion", [Reply::status(403), held]);
+    let provider = ScriptedProvider::new([credentials("old", "a"), credentials("new", "b")]);
+    let options = builder(fixture.platform.url()).outbox(replay_soon(fixture.path()).build().unwrap());
+    let poster = start(options.credential_provider(provider));
+    let _pending = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    fixture.platform.wait_for_requests(2).await;
+    assert_eq!(sent(&fixture.platform, worker_id), ["old", "new"]);
+    // A process that dies now leaves this id to the next one.
+    let stored: Vec<_> = fixture.live().into_iter().map(|entry| entry.worker_id).collect();
+    assert_eq!(stored, vec![Some("new".to_owned()); 2]);
+}
+
+#[actix_rt::test]
 async fn a_replay_is_not_sent_as_another_worker() {
     let fixture = OutboxFixture::new();
     fixture.script("completion", [403]);
     // The message is stored without a worker, since there are no credentials yet. The replay sets it.
-    let missing = vec![ProviderStep::Fail; 3];
+    let missing = vec![ProviderStep::Fail; 2];
     let steps = missing
         .into_iter()
         .chain([credentials("first", "a"), credentials("later", "b")]);

@@ -246,8 +246,8 @@ pub(in crate::outbox) trait Store {
     /// Whether the lane has calls, of whatever owner, that have not `ended`.
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool>;
 
-    /// Sets the worker id of calls that have none.
-    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()>;
+    /// Sets the worker id of those of these calls whose worker id is still the `former` one.
+    fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()>;
 
     /// Writes what became of calls.
     fn settle(&self, settlement: Settlement) -> StoreFuture<Settled>;

@@ -441,11 +441,13 @@ impl Store for MemoryStore {
         self.run(move |tables, _| tables.of_lane(&lane).iter().any(|id| !ended.contains(id)))
     }
 
-    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
+    fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
         self.run(move |tables, _| {
             for id in ids {
-                if let Some(row) = tables.calls.get_mut(&id) {
-                    row.call.worker_id.get_or_insert_with(|| worker_id.clone());
+                if let Some(row) = tables.calls.get_mut(&id)
+                    && row.call.worker_id == former
+                {
+                    row.call.worker_id = Some(worker_id.clone());
                 }
             }
         })

@@ -180,8 +180,10 @@ impl Store for SqliteStore {
         })
     }
 
-    fn set_worker(&self, ids: Vec<CallId>, worker_id: String) -> StoreFuture<()> {
-        self.write(move |connection, _, _| settle::set_worker(connection, &ids, &worker_id).map_err(sqlite_error))
+    fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
+        self.write(move |connection, _, _| {
+            settle::set_worker(connection, &ids, former.as_deref(), &worker_id).map_err(sqlite_error)
+        })
     }
 
     fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {

@@ -19,7 +19,7 @@ pub(super) const RECORD: &str = "
 pub(super) const BURY: &str = "
     UPDATE calls SET state = 'dead', lane = NULL, seq = NULL, dead_at = NULL WHERE id = ?1 AND lane = ?2";
 pub(super) const HAS_CALL: &str = "SELECT 1 FROM calls WHERE id = ?1 AND lane = ?2";
-pub(super) const SET_WORKER: &str = "UPDATE calls SET worker_id = ?2 WHERE id = ?1 AND worker_id IS NULL";
+pub(super) const SET_WORKER: &str = "UPDATE calls SET worker_id = ?3 WHERE id = ?1 AND worker_id IS ?2";
 pub(super) const RELEASE_ALL: &str = "
     UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = 0, parked_by = NULL, reason = ?3 WHERE owner = ?1";
 pub(super) const STAMP: &str = "UPDATE calls SET dead_at = ?1 WHERE state = 'dead' AND dead_at IS NULL";
@@ -193,10 +193,15 @@ pub(super) fn is_current(
     Ok(true)
 }
 
-pub(super) fn set_worker(connection: &Connection, ids: &[CallId], worker_id: &str) -> rusqlite::Result<()> {
+pub(super) fn set_worker(
+    connection: &Connection,
+    ids: &[CallId],
+    former: Option<&str>,
+    worker_id: &str,
+) -> rusqlite::Result<()> {
     let mut set_worker = connection.prepare_cached(SET_WORKER)?;
     for id in ids {
-        set_worker.execute(params![id.to_bytes(), worker_id])?;
+        set_worker.execute(params![id.to_bytes(), former, worker_id])?;
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ pub(super) async fn a_claimed_call_has_its_history_and_worker(fixture: &impl Fix
     assert_eq!(call.worker_id.as_deref(), Some("worker"));
 }
 
-pub(super) async fn a_worker_is_set_on_calls_without_one(fixture: &impl Fixture) {
+pub(super) async fn a_worker_is_set_on_calls_that_have_the_former_one(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let with_worker = NewMessage {
         worker_id: Some("first".into()),
@@ -191,12 +191,15 @@ pub(super) async fn a_worker_is_set_on_calls_without_one(fixture: &impl Fixture)
     owner.insert(with_worker.clone()).await.unwrap();
     let without = owner.insert_live("lane", &["b"]).await;
     let all = [ids(&with_worker), without.ids].concat();
-    owner.set_worker(all.clone(), "second".into()).await.unwrap();
-    let workers: Vec<_> = owner
-        .entries()
-        .await
-        .into_iter()
-        .map(|entry| entry.worker_id.unwrap())
-        .collect();
-    assert_eq!(workers, ["first", "second"]);
+    for (former, worker_id, expected) in [
+        (None, "second", ["first", "second"]),
+        (None, "third", ["first", "second"]),
+        (Some("first"), "third", ["third", "second"]),
+    ] {
+        let set = owner.set_worker(all.clone(), former.map(str::to_owned), worker_id.into());
+        set.await.unwrap();
+        let entries = owner.entries().await.into_iter();
+        let workers: Vec<_> = entries.map(|entry| entry.worker_id.unwrap()).collect();
+        assert_eq!(workers, expected);
+    }
 }

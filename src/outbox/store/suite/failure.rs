@@ -68,7 +68,10 @@ pub(super) async fn the_history_of_an_isolated_call_is_recorded(fixture: &impl F
 pub(super) async fn a_failure_names_the_worker_that_its_call_was_sent_as(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let message = owner.insert_live("lane", &["a"]).await;
-    owner.set_worker(message.ids.clone(), "first".into()).await.unwrap();
+    owner
+        .set_worker(message.ids.clone(), None, "first".into())
+        .await
+        .unwrap();
     owner
         .settle_all(&message, Change::Keep(whole_failure()), park_for(MINUTE))
         .await;

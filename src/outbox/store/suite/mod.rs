@@ -138,7 +138,7 @@ macro_rules! contract_suite {
                     a_lane_has_one_owner,
                     a_claimed_call_is_as_it_was_stored,
                     a_claimed_call_has_its_history_and_worker,
-                    a_worker_is_set_on_calls_without_one,
+                    a_worker_is_set_on_calls_that_have_the_former_one,
                 }
                 due {
                     a_lane_of_another_owner_is_due_after_its_wait,
