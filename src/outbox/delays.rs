@@ -18,8 +18,11 @@ pub(super) struct Delays {
     order: BTreeSet<(Instant, String)>,
 }
 
+#[derive(Clone, Copy)]
 struct Delay {
     due_at: Instant,
+    /// When the wait ends that was added to the age of the lane's first calls. The lane may be due earlier.
+    wait_ends_at: Instant,
     /// The claim that has ended.
     claim: i64,
 }
@@ -27,15 +30,26 @@ struct Delay {
 impl Delays {
     /// Notes that this owner has parked a lane, which it had under this claim.
     pub(super) fn set(&mut self, lane: &str, due_at: Instant, claim: i64) {
+        self.insert(
+            lane,
+            Delay {
+                due_at,
+                wait_ends_at: due_at,
+                claim,
+            },
+        );
+    }
+
+    fn insert(&mut self, lane: &str, delay: Delay) {
         self.remove(lane);
-        self.lanes.insert(lane.to_owned(), Delay { due_at, claim });
-        self.order.insert((due_at, lane.to_owned()));
+        self.order.insert((delay.due_at, lane.to_owned()));
+        self.lanes.insert(lane.to_owned(), delay);
     }
 
     /// Makes a lane due earlier, if this owner has parked it.
     pub(super) fn advance(&mut self, lane: &str, due_at: Instant) {
-        if let Some(&Delay { claim, .. }) = self.lanes.get(lane) {
-            self.set(lane, due_at, claim);
+        if let Some(&delay) = self.lanes.get(lane) {
+            self.insert(lane, Delay { due_at, ..delay });
         }
     }
 
@@ -50,6 +64,14 @@ impl Delays {
         if let Some(Delay { due_at, .. }) = self.lanes.remove(lane) {
             self.order.remove(&(due_at, lane.to_owned()));
         }
+    }
+
+    /// How much of its wait a lane has not waited for.
+    pub(super) fn rest(&self, lane: &str, now: Instant) -> Duration {
+        let delay = self.lanes.get(lane);
+        delay.map_or(Duration::ZERO, |delay| {
+            delay.wait_ends_at.saturating_duration_since(now)
+        })
     }
 
     /// Whether this owner has parked the lane and not claimed it since.
@@ -112,5 +134,18 @@ mod tests {
         assert!(delays.contains("b") && !delays.contains("a"));
         delays.remove("b");
         assert_eq!(delays.next(at(9)), None);
+    }
+
+    #[test]
+    fn a_lane_that_is_advanced_has_a_rest_of_its_wait() {
+        let now = Clock::system().instant();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut delays = Delays::default();
+        delays.set("a", at(300), 1);
+        delays.advance("a", at(10));
+        assert_eq!(delays.due(at(10), 9), ["a"]);
+        assert_eq!(delays.rest("a", at(20)), Duration::from_secs(280));
+        assert_eq!(delays.rest("a", at(400)), Duration::ZERO);
+        assert_eq!(delays.rest("b", at(0)), Duration::ZERO);
     }
 }

@@ -171,11 +171,16 @@ impl Inner {
         let started = self.failures.start(Operation::Claim);
         let claimed = self.store.claim(request).await;
         started.end(&claimed);
-        let Ok(claimed) = claimed else {
+        let Ok(mut claimed) = claimed else {
             return Claimed::default();
         };
         let mut delays = self.delays.borrow_mut();
-        for message in &claimed.messages {
+        for message in &mut claimed.messages {
+            // The age holds the whole wait of the message that has parked the lane, its first.
+            let rest = delays.rest(&message.lane.lane, now);
+            for call in &mut message.calls {
+                call.history.age = call.history.age.saturating_sub(rest);
+            }
             delays.remove(&message.lane.lane);
         }
         if !claimed.is_limited {

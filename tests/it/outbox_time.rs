@@ -3,18 +3,22 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use result_poster::{
+    credentials::RuntimeCredentials,
     outbox::{OutboxOptions, Requeue},
-    testing::{FakePlatform, ManualClock},
+    testing::{FakePlatform, ManualClock, Reply},
 };
 
 use crate::support::{
     messages_are_accepted,
     outbox::{OutboxFixture, SHORT_DELAY, replay_soon, shut_down, stats},
-    outcome, send_update, start, status_update,
+    outcome,
+    provider::{ProviderStep, ScriptedProvider},
+    send_update, start, status_update,
     wait::wait_until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[actix_rt::test]
@@ -178,6 +182,46 @@ async fn the_age_of_a_call_counts_while_its_poster_runs() {
     .await;
     assert!(fixture.dead_letters()[0].age >= DAY);
     drop(poster);
+}
+
+#[actix_rt::test]
+async fn the_wait_for_a_permit_is_no_age() {
+    let fixture = OutboxFixture::new();
+    let held = Reply::ok().delay(Duration::from_millis(200));
+    fixture
+        .platform
+        .script("issue-tracker-proxy", [held, Reply::status(503)]);
+    let clock = ManualClock::new();
+    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let poster = start(fixture.options_with(outbox).max_in_flight(1).clock(clock.clone()));
+    let first = actix_rt::spawn(poster.send(status_update("a")));
+    fixture.platform.wait_for_requests(1).await;
+    let second = actix_rt::spawn(poster.send(status_update("b")));
+    wait_until(|| fixture.count() == 2).await;
+    clock.advance(2 * DAY);
+    first.await.unwrap().unwrap().unwrap();
+    assert_eq!(outcome(&second.await.unwrap().unwrap()), "parked:1");
+    assert!(fixture.parked()[0].age < DAY);
+}
+
+#[actix_rt::test]
+async fn a_wait_that_other_credentials_cut_short_is_no_age() {
+    let fixture = OutboxFixture::new();
+    fixture
+        .platform
+        .script("issue-tracker-proxy", [Reply::status(401), Reply::status(503)]);
+    let clock = ManualClock::new();
+    let give = |token| ProviderStep::Give(RuntimeCredentials::new("w", token));
+    let provider = ScriptedProvider::new([give("a"), give("a"), give("b")]);
+    let outbox = OutboxOptions::builder(fixture.path()).base_delay(DAY).max_delay(DAY);
+    let options = fixture.options_with(outbox).credential_provider(provider);
+    let poster = start(options.clock(clock.clone()));
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
+    let first_wait = fixture.parked()[0].age;
+    advance_to_the_next_request(&clock, &fixture.platform).await;
+    wait_until(|| fixture.parked().iter().any(|entry| entry.attempts == 2)).await;
+    // Each wait is an hour, the longest one. The first one has ended after seconds.
+    assert!(first_wait >= HOUR && fixture.parked()[0].age < 3 * HOUR / 2);
 }
 
 #[actix_rt::test]
