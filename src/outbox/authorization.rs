@@ -27,6 +27,19 @@ impl Inner {
         lanes.iter().for_each(|lane| delays.advance(lane, now));
         true
     }
+
+    /// Makes a parked lane due if it is time for a probe and no lane is due by its own delay.
+    pub(super) fn prepare_probe(&self) {
+        let now = self.clock.instant();
+        let mut delays = self.delays.borrow_mut();
+        if delays.is_any_due(now) {
+            return;
+        }
+        let unauthorized = self.unauthorized.borrow();
+        if let Some(lane) = unauthorized.next_probe(now, |lane| delays.contains(lane)) {
+            delays.advance(lane, now);
+        }
+    }
 }
 
 impl Outbox {

@@ -9,13 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::LaneClaim;
+use super::store::{LaneClaim, endpoint};
+use crate::call::Endpoint;
 
 /// The lanes that this owner has parked, and when each is due.
 #[derive(Default)]
 pub(super) struct Delays {
     lanes: HashMap<String, Delay>,
-    order: BTreeSet<(Instant, String)>,
+    sessions: BTreeSet<(Instant, String)>,
+    issues: BTreeSet<(Instant, String)>,
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +44,7 @@ impl Delays {
 
     fn insert(&mut self, lane: &str, delay: Delay) {
         self.remove(lane);
-        self.order.insert((delay.due_at, lane.to_owned()));
+        self.order_mut(endpoint(lane)).insert((delay.due_at, lane.to_owned()));
         self.lanes.insert(lane.to_owned(), delay);
     }
 
@@ -62,7 +64,7 @@ impl Delays {
     /// Forgets a lane that was claimed, or no longer exists.
     pub(super) fn remove(&mut self, lane: &str) {
         if let Some(Delay { due_at, .. }) = self.lanes.remove(lane) {
-            self.order.remove(&(due_at, lane.to_owned()));
+            self.order_mut(endpoint(lane)).remove(&(due_at, lane.to_owned()));
         }
     }
 
@@ -79,22 +81,42 @@ impl Delays {
         self.lanes.contains_key(lane)
     }
 
-    /// The lanes that are due, the longest due first, at most `limit`.
-    pub(super) fn due(&self, now: Instant, limit: usize) -> Vec<String> {
-        let due = self.order.iter().take_while(|(due_at, _)| *due_at <= now);
+    /// The lanes of an endpoint that are due, the longest due first, at most `limit`.
+    pub(super) fn due(&self, endpoint: Endpoint, now: Instant, limit: usize) -> Vec<String> {
+        let due = self.order(endpoint).iter().take_while(|(due_at, _)| *due_at <= now);
         due.map(|(_, lane)| lane.clone()).take(limit).collect()
     }
 
-    /// The lanes that are not due.
-    pub(super) fn not_due(&self, now: Instant) -> Vec<String> {
-        let waiting = self.order.iter().filter(|(due_at, _)| *due_at > now);
+    /// The lanes of an endpoint that are not due.
+    pub(super) fn not_due(&self, endpoint: Endpoint, now: Instant) -> Vec<String> {
+        let waiting = self.order(endpoint).iter().filter(|(due_at, _)| *due_at > now);
         waiting.map(|(_, lane)| lane.clone()).collect()
     }
 
-    /// How long it is until the next lane is due.
-    pub(super) fn next(&self, now: Instant) -> Option<Duration> {
-        let (due_at, _) = self.order.first()?;
+    /// How long it is until the next lane of an endpoint is due.
+    pub(super) fn next(&self, endpoint: Endpoint, now: Instant) -> Option<Duration> {
+        let (due_at, _) = self.order(endpoint).first()?;
         Some(due_at.saturating_duration_since(now))
+    }
+
+    /// Whether any lane is due.
+    pub(super) fn is_any_due(&self, now: Instant) -> bool {
+        let is_due = |endpoint| self.next(endpoint, now).is_some_and(|wait| wait.is_zero());
+        is_due(Endpoint::Session) || is_due(Endpoint::Proxy)
+    }
+
+    fn order(&self, endpoint: Endpoint) -> &BTreeSet<(Instant, String)> {
+        match endpoint {
+            Endpoint::Session => &self.sessions,
+            Endpoint::Proxy => &self.issues,
+        }
+    }
+
+    fn order_mut(&mut self, endpoint: Endpoint) -> &mut BTreeSet<(Instant, String)> {
+        match endpoint {
+            Endpoint::Session => &mut self.sessions,
+            Endpoint::Proxy => &mut self.issues,
+        }
     }
 }
 
@@ -124,16 +146,16 @@ mod tests {
         for (lane, seconds) in [("a", 3), ("b", 1), ("c", 2), ("b", 5)] {
             delays.set(lane, at(seconds), 1);
         }
-        assert_eq!(delays.next(at(0)), Some(Duration::from_secs(2)));
-        assert_eq!(delays.due(at(1), 9), Vec::<String>::new());
-        assert_eq!(delays.due(at(3), 1), ["c"]);
-        assert_eq!(delays.due(at(3), 9), ["c", "a"]);
-        assert_eq!(delays.not_due(at(3)), ["b"]);
+        assert_eq!(delays.next(Endpoint::Session, at(0)), Some(Duration::from_secs(2)));
+        assert_eq!(delays.due(Endpoint::Session, at(1), 9), Vec::<String>::new());
+        assert_eq!(delays.due(Endpoint::Session, at(3), 1), ["c"]);
+        assert_eq!(delays.due(Endpoint::Session, at(3), 9), ["c", "a"]);
+        assert_eq!(delays.not_due(Endpoint::Session, at(3)), ["b"]);
         delays.remove("a");
         delays.remove("c");
         assert!(delays.contains("b") && !delays.contains("a"));
         delays.remove("b");
-        assert_eq!(delays.next(at(9)), None);
+        assert_eq!(delays.next(Endpoint::Session, at(9)), None);
     }
 
     #[test]
@@ -143,9 +165,27 @@ mod tests {
         let mut delays = Delays::default();
         delays.set("a", at(300), 1);
         delays.advance("a", at(10));
-        assert_eq!(delays.due(at(10), 9), ["a"]);
+        assert_eq!(delays.due(Endpoint::Session, at(10), 9), ["a"]);
         assert_eq!(delays.rest("a", at(20)), Duration::from_secs(280));
         assert_eq!(delays.rest("a", at(400)), Duration::ZERO);
         assert_eq!(delays.rest("b", at(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_lanes_of_each_endpoint_have_their_own_order() {
+        let now = Clock::system().instant();
+        let mut delays = Delays::default();
+        delays.set("issue a", now, 1);
+        delays.set("session a", now + Duration::from_secs(1), 1);
+        assert_eq!(delays.due(Endpoint::Proxy, now, 9), ["issue a"]);
+        assert_eq!(delays.due(Endpoint::Session, now, 9), [""; 0]);
+        assert_eq!(delays.not_due(Endpoint::Session, now), ["session a"]);
+        assert_eq!(delays.next(Endpoint::Session, now), Some(Duration::from_secs(1)));
+        assert!(delays.is_any_due(now));
+        delays.remove("issue a");
+        assert_eq!(
+            (delays.next(Endpoint::Proxy, now), delays.is_any_due(now)),
+            (None, false)
+        );
     }
 }

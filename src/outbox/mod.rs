@@ -14,6 +14,7 @@ mod message;
 mod options;
 mod owner;
 mod replay;
+mod replayed;
 mod route;
 mod settle;
 #[cfg(all(test, feature = "testing"))]

@@ -18,12 +18,12 @@ use super::{
     failures::{Failures, Operation},
     faults::Witnesses,
     options::OutboxOptions,
-    store::{ClaimRequest, Claimed, SqliteStore, Store, WallTime, Watched},
+    store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
     unauthorized::Unauthorized,
     unwritten::Unwritten,
 };
 use crate::{
-    call::{Call, Target},
+    call::{Call, Endpoint, Target},
     call_id::CallId,
     clock::Clock,
     error::OutboxError,
@@ -136,7 +136,7 @@ fn found(is_found: bool) -> Result<(), OutboxError> {
 pub(super) fn lane(target: &Target) -> String {
     match target {
         Target::Session(id) => format!("session {id}"),
-        Target::Issue(id) => format!("issue {id}"),
+        Target::Issue(id) => format!("{ISSUE_LANE}{id}"),
     }
 }
 
@@ -152,17 +152,18 @@ impl Inner {
         wall_time(&self.clock)
     }
 
-    /// Claims lanes that are due, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
+    /// Claims lanes of an endpoint that are due, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
     /// nothing.
-    pub(super) async fn claim(&self, round: i64, max_calls: usize, max_bytes: usize) -> Claimed {
+    pub(super) async fn claim(&self, endpoint: Endpoint, round: i64, max_calls: usize, max_bytes: usize) -> Claimed {
         let now = self.clock.instant();
         let (due, not_due) = {
             let delays = self.delays.borrow();
-            (delays.due(now, MAX_DUE), delays.not_due(now))
+            (delays.due(endpoint, now, MAX_DUE), delays.not_due(endpoint, now))
         };
         let request = ClaimRequest {
             round,
             now: self.now(),
+            endpoint,
             due: due.clone(),
             not_due,
             max_calls,

@@ -3,7 +3,8 @@
 //! Nothing is sent with rejected credentials, except for one probe at a time: they may be accepted again.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -35,8 +36,10 @@ struct Rejected {
     ask_at: Instant,
     /// The lane of the probe that is being sent.
     probing: Option<String>,
+    /// The lane of the last probe. The next one is of another lane.
+    last_probe: Option<String>,
     /// The lanes that were parked for this reason.
-    lanes: HashSet<String>,
+    lanes: BTreeSet<String>,
 }
 
 impl Unauthorized {
@@ -58,8 +61,22 @@ impl Unauthorized {
     /// Notes that a claimed lane is sent as a probe, if there is to be one.
     pub(super) fn probe(&mut self, lane: &str) {
         if let Some(rejected) = &mut self.rejected {
-            rejected.probing.get_or_insert_with(|| lane.to_owned());
+            let probing = rejected.probing.get_or_insert_with(|| lane.to_owned());
+            rejected.last_probe = Some(probing.clone());
         }
+    }
+
+    /// The lane to send as a probe, if it is time for one: of those that `is_parked`, the one after the last probe's.
+    pub(super) fn next_probe(&self, now: Instant, is_parked: impl Fn(&str) -> bool) -> Option<&str> {
+        let rejected = self.rejected.as_ref()?;
+        if rejected.probing.is_some() || now < rejected.probe_at {
+            return None;
+        }
+        // From the last name to the first: sessions before issues.
+        let end = rejected.last_probe.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = rejected.lanes.range::<str, _>((Bound::Unbounded, end)).rev();
+        let mut next = next.chain(rejected.lanes.iter().rev());
+        next.find(|lane| is_parked(lane)).map(String::as_str)
     }
 
     /// Notes that the platform has rejected these credentials for a message of this lane, whose attempts have ended.
@@ -78,7 +95,8 @@ impl Unauthorized {
             probe_at: after(now, probe_delay(before)),
             ask_at: after(now, ASK_INTERVAL),
             probing: None,
-            lanes: HashSet::new(),
+            last_probe: None,
+            lanes: BTreeSet::new(),
         });
         rejected.generation = generation;
         rejected.lanes.insert(lane.to_owned());
@@ -108,7 +126,7 @@ impl Unauthorized {
 
     /// Notes that the platform has accepted the credentials. If it had rejected them, the wait is over: returns the lanes
     /// that were parked because of that.
-    pub(super) fn accepted(&mut self) -> Option<HashSet<String>> {
+    pub(super) fn accepted(&mut self) -> Option<BTreeSet<String>> {
         self.in_a_row = 0;
         self.rejected.take().map(|rejected| rejected.lanes)
     }
@@ -133,7 +151,7 @@ impl Unauthorized {
     /// Notes the present credentials. If they are others, the wait is over: returns the lanes that were parked for it. But
     /// after others were rejected, too, only a probe is sent with each next ones, at its time: a provider may make as many as
     /// it is asked for.
-    pub(super) fn present(&mut self, generation: Option<u64>) -> Option<HashSet<String>> {
+    pub(super) fn present(&mut self, generation: Option<u64>) -> Option<BTreeSet<String>> {
         let rejected = self.rejected.as_mut()?;
         if rejected.generation == generation {
             return None;
@@ -223,11 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn the_next_probe_is_of_a_parked_lane_and_each_time_of_another() {
+        let (mut state, now) = rejected();
+        state.held_back("b");
+        state.held_back("c");
+        let is_parked = |lane: &str| lane != "c";
+        assert_eq!(state.next_probe(now + 4 * SECOND, is_parked), None);
+        let mut now = now + 5 * SECOND;
+        for lane in ["b", "a", "b"] {
+            assert_eq!(state.next_probe(now, is_parked), Some(lane));
+            state.probe(lane);
+            assert_eq!(state.next_probe(now, is_parked), None);
+            state.undecided(lane, now);
+            now += 5 * SECOND;
+        }
+        assert_eq!(state.next_probe(now, |_| false), None);
+    }
+
+    #[test]
     fn other_credentials_end_the_wait_and_name_the_lanes() {
         let (mut state, now) = rejected();
         state.rejected("b", Some(1), &rejection(), now);
         assert_eq!(state.present(Some(1)), None);
-        let lanes = HashSet::from(["a".to_owned(), "b".to_owned()]);
+        let lanes = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         assert_eq!(state.present(Some(2)), Some(lanes));
         assert_eq!((state.room(9, now), state.present(Some(2))), (9, None));
     }

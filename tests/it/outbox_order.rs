@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::future::{join, join_all};
 use result_poster::{
     CreateComment, ParkReason,
+    events::GetStats,
     outbox::{Discard, EntryState, Requeue},
     testing::Reply,
 };
@@ -16,12 +18,33 @@ use result_poster::{
 use crate::support::{
     options,
     outbox::{MAKE_DUE, OutboxFixture, SHORT_DELAY, replay_soon, shut_down},
-    outcome, post,
+    outcome, post, post_outcome,
     raw_server::{read_request, response, serve, success},
     requests::{issue_and_text, route, sent},
     send_update, start, status_update,
-    wait::wait_until,
+    wait::{in_time, wait_until, within},
 };
+
+#[actix_rt::test]
+async fn comments_that_wait_for_a_pause_do_not_keep_a_result_waiting() {
+    let fixture = OutboxFixture::new();
+    fixture.begin_outage();
+    let poster = start(fixture.options().max_in_flight(2));
+    for issue in 0..20 {
+        assert_eq!(outcome(&send_update(&poster, &issue.to_string()).await), "parked:1");
+    }
+    let limited = Reply::status(429).header("retry-after", "60");
+    fixture.platform.script("issue-tracker-proxy", [limited]);
+    // Nothing more is claimed while half of the places are taken.
+    in_time(async { while poster.send(GetStats).await.unwrap().paused < 2 {} }).await;
+    assert_eq!(post_outcome(&post(&poster, "s").await), "parked:1;parked:1");
+    fixture.script("completion", []);
+    fixture.script("status", []);
+    let delivered = wait_until(|| fixture.parked().iter().all(|entry| entry.kind == "updateIssueStatus"));
+    // The pause is longer.
+    within(Duration::from_secs(20), delivered).await;
+    assert!(fixture.count() >= 20);
+}
 
 #[actix_rt::test]
 async fn messages_behind_a_parked_message_are_delivered_in_order() {

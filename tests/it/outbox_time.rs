@@ -225,6 +225,27 @@ async fn a_wait_that_other_credentials_cut_short_is_no_age() {
 }
 
 #[actix_rt::test]
+async fn a_probe_of_rejected_credentials_does_not_wait_for_the_delay_of_its_lane() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [401, 401]);
+    let clock = ManualClock::new();
+    let provider = ScriptedProvider::new([ProviderStep::Give(RuntimeCredentials::new("w", "a"))]);
+    let outbox = OutboxOptions::builder(fixture.path()).base_delay(HOUR).max_delay(HOUR);
+    let options = fixture.options_with(outbox).credential_provider(provider);
+    let poster = start(options.clock(clock.clone()));
+    for (issue, expected) in [("a", "parked:1"), ("b", "parked:0")] {
+        assert_eq!(outcome(&send_update(&poster, issue).await), expected);
+    }
+    let started = clock.now();
+    for requests in [2, 3] {
+        advance_to_the_next_request(&clock, &fixture.platform).await;
+        assert_eq!(fixture.platform.requests().len(), requests);
+        wait_until(|| fixture.live().is_empty()).await;
+    }
+    assert!(clock.now().duration_since(started).unwrap() < HOUR / 4);
+}
+
+#[actix_rt::test]
 async fn a_call_does_not_expire_before_a_failed_attempt() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [503]);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::entry::{EntryQuery, OutboxEntry, OutboxStats};
 use crate::{
-    call::CallKind,
+    call::{CallKind, Endpoint},
     call_id::CallId,
     error::{OutboxError, ParkReason},
 };
@@ -34,6 +34,18 @@ pub(in crate::outbox) fn isolated_lane(lane: &str, first: CallId) -> String {
 /// Whether a lane holds an isolated message.
 pub(in crate::outbox) fn is_isolated(lane: &str) -> bool {
     lane.contains(ISOLATED)
+}
+
+/// How the name of an issue's lane begins.
+pub(in crate::outbox) const ISSUE_LANE: &str = "issue ";
+
+/// The endpoint of the calls of a lane.
+pub(in crate::outbox) fn endpoint(lane: &str) -> Endpoint {
+    if lane.starts_with(ISSUE_LANE) {
+        Endpoint::Proxy
+    } else {
+        Endpoint::Session
+    }
 }
 
 /// The answer of a store.
@@ -138,6 +150,8 @@ pub(in crate::outbox) struct ClaimRequest {
     /// Counts the claims of this owner, from 1.
     pub(in crate::outbox) round: i64,
     pub(in crate::outbox) now: WallTime,
+    /// The endpoint of the lanes: a pause of one endpoint must not hold up the calls of the other.
+    pub(in crate::outbox) endpoint: Endpoint,
     /// Lanes that this owner has parked and that are due by its monotonic clock.
     pub(in crate::outbox) due: Vec<String>,
     /// Lanes that this owner has parked and that are not due by its monotonic clock, whatever the host's clock says. They are

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, MAX_PER_LANE, NewMessage,
-    Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, isolated_lane,
+    Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint, isolated_lane,
 };
 use crate::{
     call_id::CallId,
@@ -361,7 +361,7 @@ impl Store for MemoryStore {
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
         self.run(move |tables, owner| {
             let mut due: Vec<(WallTime, String)> = (tables.lanes.iter())
-                .filter(|(_, lane)| lane.owner.is_none())
+                .filter(|(name, lane)| lane.owner.is_none() && endpoint(name) == request.endpoint)
                 .filter(|(name, lane)| {
                     if lane.parked_by == Some(owner) {
                         return request.due.contains(name);
@@ -418,9 +418,10 @@ impl Store for MemoryStore {
                         calls,
                     }));
             }
-            let waits = (tables.lanes.values())
-                .filter(|lane| lane.owner.is_none() && lane.parked_by != Some(owner) && !lane.is_due(request.now))
-                .map(|lane| lane.parked_at.saturating_add(lane.wait).saturating_sub(request.now));
+            let waits = (tables.lanes.iter())
+                .filter(|(name, _)| endpoint(name) == request.endpoint)
+                .filter(|(_, lane)| lane.owner.is_none() && lane.parked_by != Some(owner) && !lane.is_due(request.now))
+                .map(|(_, lane)| lane.parked_at.saturating_add(lane.wait).saturating_sub(request.now));
             claimed.next_due = waits
                 .min()
                 .and_then(|wait| u64::try_from(wait).ok())

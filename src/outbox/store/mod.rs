@@ -11,9 +11,9 @@ mod suite;
 pub(super) use self::memory::{MemoryStore, Tables};
 pub(super) use self::{
     contract::{
-        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, MAX_PER_LANE, NewCall,
-        NewMessage, Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, is_isolated,
-        isolated_lane,
+        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, ISSUE_LANE, Inserted, LaneClaim, MAX_PER_LANE,
+        NewCall, NewMessage, Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint,
+        is_isolated, isolated_lane,
     },
     sqlite::{Inspector, SqliteStore, open_inspector, prepare},
 };

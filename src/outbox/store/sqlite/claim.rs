@@ -28,7 +28,7 @@ pub(super) fn claim(
     queue: &str,
     request: &ClaimRequest,
 ) -> Result<Claimed, OutboxError> {
-    let parkers = due::parkers(connection, queue, owner.id).map_err(sqlite_error)?;
+    let parkers = due::parkers(connection, (queue, request.endpoint), owner.id).map_err(sqlite_error)?;
     let mut candidates = due::candidates(connection, owner.id, queue, &parkers, request).map_err(sqlite_error)?;
     candidates.sort_by(|one, other| (one.due, &one.name).cmp(&(other.due, &other.name)));
     if !candidates.is_empty() {
@@ -47,7 +47,8 @@ pub(super) fn claim(
         let messages = take(connection, owner, request.round, candidate, &mut room).map_err(sqlite_error)?;
         claimed.messages.extend(messages);
     }
-    claimed.next_due = due::next_due(connection, queue, &parkers, request.now).map_err(sqlite_error)?;
+    claimed.next_due =
+        due::next_due(connection, (queue, request.endpoint), &parkers, request.now).map_err(sqlite_error)?;
     Ok(claimed)
 }
 

@@ -9,20 +9,24 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::{ClaimRequest, WallTime};
 use super::rows;
+use crate::call::Endpoint;
 
 pub(super) const NEXT_PARKER: &str = "
-    SELECT parked_by FROM lanes WHERE owner IS NULL AND queue = ?1 AND parked_by > ?2 ORDER BY parked_by LIMIT 1";
+    SELECT parked_by FROM lanes WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by > ?3
+    ORDER BY parked_by LIMIT 1";
 /// The lanes that an owner, or nobody, has parked and that are due.
 pub(super) const DUE: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND parked_by IS ?2 AND parked_at + wait <= ?3 ORDER BY parked_at + wait";
+    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at + wait <= ?4
+    ORDER BY parked_at + wait";
 /// Lanes that were parked ahead of this host's clock are due, lest that clock hides them.
 pub(super) const AHEAD: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND parked_by IS ?2 AND parked_at > ?3 ORDER BY parked_at";
+    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at > ?4
+    ORDER BY parked_at";
 pub(super) const NOT_DUE: &str = "
     SELECT parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND parked_by IS ?2 AND parked_at + wait > ?3 AND parked_at <= ?3
+    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at + wait > ?4 AND parked_at <= ?4
     ORDER BY parked_at + wait LIMIT 1";
 pub(super) const PARKED_BY: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
@@ -35,11 +39,18 @@ pub(super) struct Candidate {
 }
 
 /// The other owners that have parked lanes which are free now. `None` stands for lanes that no owner has parked.
-pub(super) fn parkers(connection: &Connection, queue: &str, owner: i64) -> rusqlite::Result<Vec<Option<i64>>> {
+pub(super) fn parkers(
+    connection: &Connection,
+    (queue, endpoint): (&str, Endpoint),
+    owner: i64,
+) -> rusqlite::Result<Vec<Option<i64>>> {
     let mut parkers = vec![None];
     let mut next = connection.prepare_cached(NEXT_PARKER)?;
     let mut last = i64::MIN;
-    while let Some(parker) = next.query_row(params![queue, last], |row| row.get(0)).optional()? {
+    while let Some(parker) = next
+        .query_row(params![queue, is_tracker(endpoint), last], |row| row.get(0))
+        .optional()?
+    {
         last = parker;
         if parker != owner {
             parkers.push(Some(parker));
@@ -60,7 +71,7 @@ pub(super) fn candidates(
     let mut candidates = Vec::new();
     let mut scan = |sql, parker: Option<i64>, may_be_claimed: &dyn Fn(&str) -> bool| -> rusqlite::Result<()> {
         let mut lanes = connection.prepare_cached(sql)?;
-        let mut lanes = lanes.query(params![queue, parker, request.now])?;
+        let mut lanes = lanes.query(params![queue, is_tracker(request.endpoint), parker, request.now])?;
         let mut found = 0;
         while found < enough
             && let Some(row) = lanes.next()?
@@ -110,10 +121,15 @@ impl From<&rusqlite::Row<'_>> for Candidate {
     }
 }
 
+/// The column `is_tracker` of the lanes of an endpoint.
+fn is_tracker(endpoint: Endpoint) -> bool {
+    endpoint == Endpoint::Proxy
+}
+
 /// When the next lane is due that this owner has not parked.
 pub(super) fn next_due(
     connection: &Connection,
-    queue: &str,
+    (queue, endpoint): (&str, Endpoint),
     parkers: &[Option<i64>],
     now: WallTime,
 ) -> rusqlite::Result<Option<Duration>> {
@@ -121,7 +137,9 @@ pub(super) fn next_due(
     let mut next: Option<WallTime> = None;
     for parker in parkers {
         let due = not_due
-            .query_row(params![queue, parker, now], |row| Ok(rows::number(row, "due")))
+            .query_row(params![queue, is_tracker(endpoint), parker, now], |row| {
+                Ok(rows::number(row, "due"))
+            })
             .optional()?;
         next = next.into_iter().chain(due).min();
     }

@@ -33,10 +33,11 @@ const MIGRATIONS: [&str; 1] = ["
         wait INTEGER NOT NULL DEFAULT 0,
         parked_by INTEGER,                -- this owner goes by its own monotonic clock
         reason TEXT,
+        is_tracker INTEGER NOT NULL GENERATED ALWAYS AS (substr(name, 1, 6) = 'issue ') VIRTUAL,
         UNIQUE (queue, name)
     ) STRICT;
-    CREATE INDEX lanes_by_due ON lanes (queue, parked_by, parked_at + wait) WHERE owner IS NULL;
-    CREATE INDEX lanes_by_parked_at ON lanes (queue, parked_by, parked_at) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_due ON lanes (queue, is_tracker, parked_by, parked_at + wait) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_parked_at ON lanes (queue, is_tracker, parked_by, parked_at) WHERE owner IS NULL;
     CREATE INDEX lanes_by_owner ON lanes (owner) WHERE owner IS NOT NULL;
 
     -- Bodies and headers come last: what follows a long value is slow to read.

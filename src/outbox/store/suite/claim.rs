@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use super::super::{Change, ClaimRequest, Failure, History, MAX_PER_LANE, NewMessage, Store};
+use super::super::{Change, ClaimRequest, Claimed, Failure, History, MAX_PER_LANE, NewMessage, Store};
 use super::{Fixture, shorthand::*};
-use crate::{call_id::CallId, error::ParkReason};
+use crate::{call::Endpoint, call_id::CallId, error::ParkReason};
 
 /// Fills a lane with parked messages of one call each.
 async fn fill(store: &impl Store, lane: &str, count: usize) -> Vec<CallId> {
@@ -66,6 +66,29 @@ pub(super) async fn a_message_that_fits_the_limit_of_a_lane_is_claimed(fixture: 
     ids.extend(owner.park_new("lane", &["a", "b"]).await);
     owner.park_new("lane", &["c"]).await;
     assert_eq!(owner.claim_ids_at(NOW).await, ids);
+}
+
+pub(super) async fn a_claim_takes_the_lanes_of_one_endpoint(fixture: &impl Fixture) {
+    let (owner, other) = (fixture.owner().await, fixture.owner().await);
+    for lane in ["issue a", "session a", "session issue b"] {
+        fill(&*owner, lane, 1).await;
+    }
+    let parked = other.insert_live("issue c", &["c"]).await;
+    other.park(&parked).await;
+    let of = |endpoint| ClaimRequest {
+        endpoint,
+        ..request(NOW)
+    };
+    let lanes = |claimed: &Claimed| {
+        let lanes = claimed.messages.iter().map(|message| message.lane.lane.clone());
+        lanes.collect::<Vec<_>>()
+    };
+    let claimed = owner.claim(of(Endpoint::Session)).await.unwrap();
+    assert_eq!(lanes(&claimed), ["session a", "session issue b"]);
+    assert_eq!((claimed.is_limited, claimed.next_due), (false, None));
+    let claimed = owner.claim(of(Endpoint::Proxy)).await.unwrap();
+    assert_eq!(lanes(&claimed), ["issue a"]);
+    assert_eq!((claimed.is_limited, claimed.next_due), (false, Some(MINUTE)));
 }
 
 pub(super) async fn a_claim_stops_at_max_calls(fixture: &impl Fixture) {

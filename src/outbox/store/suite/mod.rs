@@ -131,6 +131,7 @@ macro_rules! contract_suite {
                     a_message_is_claimed_as_a_whole,
                     a_message_beyond_the_limit_of_a_lane_is_not_split,
                     a_message_that_fits_the_limit_of_a_lane_is_claimed,
+                    a_claim_takes_the_lanes_of_one_endpoint,
                     a_claim_stops_at_max_calls,
                     a_claim_stops_at_max_bytes_within_a_lane,
                     a_claim_stops_at_max_bytes_between_lanes,

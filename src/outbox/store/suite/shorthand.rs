@@ -7,7 +7,7 @@ use super::super::{
     Settlement, Store, Then, WallTime,
 };
 use crate::{
-    call::CallKind,
+    call::{CallKind, Endpoint},
     call_id::CallId,
     clock::Clock,
     error::ParkReason,
@@ -79,6 +79,7 @@ pub(super) fn request(now: WallTime) -> ClaimRequest {
     ClaimRequest {
         round: ROUND,
         now,
+        endpoint: Endpoint::Session,
         due: Vec::new(),
         not_due: Vec::new(),
         max_calls: 1_000,

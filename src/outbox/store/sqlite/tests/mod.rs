@@ -23,7 +23,12 @@ use super::super::{
     Change, ClaimRequest, Claimed, Inserted, LaneClaim, NewCall, NewMessage, Settled, Settlement, Store as _, Then,
 };
 use super::{SqliteStore, prepare};
-use crate::{call::CallKind, call_id::CallId, clock::Clock, error::OutboxError};
+use crate::{
+    call::{CallKind, Endpoint},
+    call_id::CallId,
+    clock::Clock,
+    error::OutboxError,
+};
 
 /// An outbox in a folder of its own.
 struct Outbox {
@@ -101,6 +106,7 @@ async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
     let all = ClaimRequest {
         round: 1,
         now: 1_900_000_000_000,
+        endpoint: Endpoint::Session,
         due: Vec::new(),
         not_due: Vec::new(),
         max_calls: 1_000,
