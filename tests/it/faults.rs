@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     mem,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     sync::{Arc, Mutex, mpsc::channel},
     thread::{self, park},
@@ -18,7 +18,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use result_poster::{
-    AttemptError, CallError, CallReceipt, OptionsBuilder, UpdateIssueStatus, credentials::RuntimeTokenFile,
+    AttemptError, CallError, CallReceipt, CreateComment, OptionsBuilder, credentials::RuntimeTokenFile,
 };
 use rustls::{
     ServerConfig,
@@ -32,7 +32,7 @@ use crate::support::{
     raw_server::{
         RawServer, SUCCESS, listen, read_body, read_head, read_request, response, serve_on, success, unsized_response,
     },
-    start, status_update,
+    start,
     tls::{Authority, TLS_VERSIONS, accept_tls, certificate_for, server_config},
 };
 
@@ -41,6 +41,9 @@ const TABLE_BEGINS: &str = "<!-- the results of the tests -->\n";
 
 /// A name with the addresses 127.0.0.2 and 127.0.0.1.
 const TWO_ADDRESSES: &str = "two-addresses.invalid";
+
+/// The longest text that the options permit, in bytes.
+const LARGEST_TEXT: usize = 192 * 1024;
 
 /// The limit of the stalling faults. All others have the default limits, and never reach them.
 const SHORT_LIMIT: Duration = Duration::from_secs(1);
@@ -95,7 +98,7 @@ struct Scenario {
     /// `None` if no server of this test listens at the URL.
     server: Option<RawServer>,
     options: OptionsBuilder,
-    message: UpdateIssueStatus,
+    message: CreateComment,
     /// Runs between the two messages, while the runtime stands still.
     interlude: Box<dyn Fn()>,
     /// Whether the runtime runs between the interlude and the second message.
@@ -109,7 +112,7 @@ impl Scenario {
             child: None,
             server: None,
             options: options(url).max_attempts(1),
-            message: status_update("issue-1"),
+            message: CreateComment::new("issue-1", "done"),
             interlude: Box::new(|| {}),
             runs_after_interlude: false,
         }
@@ -119,10 +122,28 @@ impl Scenario {
     fn serve(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = listen();
         SockRef::from(&listener).set_recv_buffer_size(64 * 1024).unwrap();
+        Self::serve_on(listener, handler)
+    }
+
+    fn serve_on(listener: TcpListener, handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let server = serve_on(listener, handler);
         Self {
             server: Some(server.clone()),
             ..Self::at(server.url())
+        }
+    }
+
+    /// Serves each connection by this handler. The requests are larger than the buffers between poster and platform.
+    fn serve_large(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = listen();
+        // The system raises the size to its minimum, and chooses the client's by the number and size of the segments.
+        SockRef::from(&listener).set_recv_buffer_size(1).unwrap();
+        SockRef::from(&listener).set_tcp_mss(536).unwrap();
+        let scenario = Self::serve_on(listener, handler);
+        Self {
+            options: scenario.options.max_text_bytes(LARGEST_TEXT),
+            message: CreateComment::new("issue-1", "x".repeat(LARGEST_TEXT)),
+            ..scenario
         }
     }
 
@@ -171,12 +192,11 @@ impl Scenario {
     /// Answers the head of a large request with these bytes, and reads no more of it.
     fn answer_early(bytes: impl Into<Vec<u8>>, then: fn()) -> Self {
         let bytes = bytes.into();
-        Self::serve(move |mut stream| {
+        Self::serve_large(move |mut stream| {
             read_head(&mut stream);
             let _ = stream.write_all(&bytes);
             then();
         })
-        .with_large_request()
     }
 
     /// Answers every request, speaking TLS by this configuration.
@@ -216,14 +236,6 @@ impl Scenario {
         Self {
             server: Some(server.clone()),
             ..Self::behind_proxy(&server.url())
-        }
-    }
-
-    /// The request is larger than the buffers between the poster and the platform.
-    fn with_large_request(self) -> Self {
-        Self {
-            message: UpdateIssueStatus::new("issue-1", "x".repeat(5 * 1024 * 1024)),
-            ..self
         }
     }
 
@@ -664,14 +676,13 @@ fn before_the_head() -> Vec<(&'static str, Scenario)> {
         ),
         (
             "the platform responds with 200 before the end of the request, and reads the rest",
-            Scenario::serve(|mut stream| {
+            Scenario::serve_large(|mut stream| {
                 while let Some(head) = read_head(&mut stream) {
                     let _ = stream.write_all(success().as_bytes());
                     thread::sleep(SHORT_LIMIT / 10);
                     read_body(&mut stream, &head);
                 }
-            })
-            .with_large_request(),
+            }),
         ),
         (
             "the platform sends an interim response before the end of the request, and stops reading",

@@ -65,7 +65,7 @@ fn every_case_from_the_field_has_a_test() {
             "host",
             "start_supervised under #[tokio::main]",
             "tests/it/host.rs",
-            "a_poster_outside_of_an_actix_system_panics_with_what_to_do",
+            "an_actor_outside_of_an_actix_system_panics_with_what_to_do",
         ),
         (
             "host",
