@@ -98,6 +98,10 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
             share.may_have_due |= has_changed || is_due;
             let free = max_at_once.saturating_sub(share.calls);
             let room = inner.unauthorized.borrow().room(free, since);
+            if stop.is_cancelled() {
+                // A claim behind the release of all lanes would keep its lanes until another owner takes them over.
+                break;
+            }
             // Not one by one, since each claim is a transaction.
             if !share.may_have_due || room == 0 || free <= max_at_once / 2 || share.bytes >= MAX_BYTES {
                 continue;
