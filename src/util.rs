@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     error::Error,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -38,6 +39,12 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     line
+}
+
+/// `bytes` as text, with U+FFFD for what is not UTF-8.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    // The check alone is several times as fast as the conversion.
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// `text` without white space and byte order marks around it.

@@ -201,7 +201,9 @@ fn warnings(answer: &Answer<'_>) -> Vec<Warning> {
     let parts = envelope
         .missing_parts()
         .map(|(posted, total)| Warning::PartlyPosted { posted, total });
-    let errors = Some(answer.redactor.excerpt(&envelope.errors()))
+    let errors = Some(envelope.errors()).filter(|errors| !errors.is_empty());
+    let errors = errors
+        .map(|errors| answer.redactor.excerpt(&errors))
         .filter(|errors| !errors.is_empty())
         .map(|errors| Warning::PlatformErrors { errors });
     parts.into_iter().chain(errors).collect()

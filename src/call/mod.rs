@@ -14,7 +14,6 @@ use std::{borrow::Cow, cell::OnceCell, rc::Rc};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::IgnoredAny;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -69,7 +68,7 @@ impl Call {
     pub fn encode(&self, worker_id: &str) -> Bytes {
         match self.kind {
             CallKind::Completion if worker_id.is_empty() => self.body.clone().into(),
-            CallKind::Completion | CallKind::Status => with_worker(&self.body, worker_id).into(),
+            CallKind::Completion | CallKind::Status => with_worker(&self.body, worker_id),
             CallKind::UpdateIssueStatus | CallKind::CreateComment => self.body.clone().into(),
         }
     }
@@ -116,11 +115,19 @@ impl Call {
 }
 
 /// An object with the worker id as its first member.
-fn with_worker(object: &str, worker_id: &str) -> String {
+fn with_worker(object: &str, worker_id: &str) -> Bytes {
+    const START: &str = r#"{"workerId":"#;
     let members = object.trim_start().strip_prefix('{').unwrap_or_default().trim_start();
-    let separator = if members.starts_with('}') { "" } else { "," };
-    let worker_id = Value::from(worker_id).to_string();
-    [r#"{"workerId":"#, &worker_id, separator, members].concat()
+    let length = [START, worker_id, "\"\",", members].map(str::len).iter().sum();
+    let mut body = Vec::with_capacity(length);
+    body.extend_from_slice(START.as_bytes());
+    // A text can't fail.
+    let _ = serde_json::to_writer(&mut body, worker_id);
+    if !members.starts_with('}') {
+        body.push(b',');
+    }
+    body.extend_from_slice(members.as_bytes());
+    body.into()
 }
 
 /// A call as the outbox stores it.
@@ -245,6 +252,10 @@ impl Platform {
     }
 }
 
+fn hex_digit(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or_default()
+}
+
 /// A fingerprint of a result, in hexadecimal.
 fn digest(message: &PostResult) -> String {
     let content = (
@@ -256,15 +267,17 @@ fn digest(message: &PostResult) -> String {
     );
     // Only a map with keys that are not strings could fail here, and there is none.
     let content = serde_json::to_vec(&content).unwrap_or_default();
-    let digits = |byte: u8| [byte >> 4, byte & 0xf].map(|digit| char::from_digit(digit.into(), 16));
     let mut hex = String::with_capacity(64);
-    hex.extend(Sha256::digest(&content).into_iter().flat_map(digits).flatten());
+    for byte in Sha256::digest(&content) {
+        hex.push(hex_digit(byte >> 4));
+        hex.push(hex_digit(byte & 0xf));
+    }
     hex
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::{session_body::MAX_BODY_BYTES, *};
     use crate::{

@@ -228,7 +228,10 @@ async fn answer(shared: Arc<Shared>, mut request: Request) -> Result<Response<Bo
     let reply = shared.next_reply(&path, &recorded);
     recorded.answered_with = reply.status_code();
     shared.requests.send_modify(|requests| requests.push(recorded));
-    actix_rt::time::sleep(reply.delay).await;
+    // A sleep takes at least a millisecond.
+    if !reply.delay.is_zero() {
+        actix_rt::time::sleep(reply.delay).await;
+    }
     Ok(reply.into_response())
 }
 

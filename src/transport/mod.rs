@@ -39,7 +39,7 @@ pub(crate) use self::{
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
 };
-use crate::{error::AttemptError, redact::Redactor, verdict::Answer};
+use crate::{error::AttemptError, redact::Redactor, util::lossy, verdict::Answer};
 
 /// The default deadline of an attempt.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -173,7 +173,7 @@ async fn read_body(response: &mut ClientResponse, body: &mut Vec<u8>, limit: Dur
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    Some(String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned())
+    Some(lossy(headers.get(name)?.as_bytes()).into_owned())
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! Only these members are read, and leniently: a body that breaks off, and one with other members that are no JSON,
 //! counts up to there. The other members are skipped, whatever they hold.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserializer as _,
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+
+use crate::util::lossy;
 
 /// `{"success": …, "error": {"code": …, "message": …, "retryable": …}, "partsPosted": …, "totalParts": …, "errors": …}`.
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ pub(super) struct Envelope {
 impl Envelope {
     /// Reads the start of a body. Of equal members, the last counts.
     pub(super) fn read(body: &[u8]) -> Self {
-        let json = String::from_utf8_lossy(body);
+        let json = lossy(body);
         let mut envelope = Self::default();
         let mut has_error = false;
         let is_whole = for_each_member(json.trim_start_matches('\u{feff}'), |name, value| match name {
@@ -109,7 +111,8 @@ fn texts(json: &str) -> Vec<String> {
 
 /// The content of a JSON string. Half a surrogate pair becomes U+FFFD.
 fn text(json: &str) -> Option<String> {
-    serde_json::Deserializer::from_str(json).deserialize_bytes(Text).ok()
+    let text = serde_json::Deserializer::from_str(json).deserialize_bytes(Text);
+    text.ok().map(Cow::into_owned)
 }
 
 struct Members<F>(F);
@@ -151,26 +154,34 @@ impl<'de> Visitor<'de> for Elements<'_> {
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
-    type Value = String;
+    type Value = Cow<'de, str>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_bytes(self)
     }
 }
 
 impl<'de> Visitor<'de> for Text {
-    type Value = String;
+    type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
     }
 
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
-        Ok(String::from_utf8_lossy(bytes).into_owned())
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(lossy(bytes))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))
     }
 }
 

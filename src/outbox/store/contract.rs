@@ -20,7 +20,7 @@ use crate::{
     error::{OutboxError, ParkReason},
 };
 
-/// How many calls of a lane are claimed at once, so that a long lane does not take all permits.
+/// How many calls of a lane are claimed at once if many lanes are due.
 pub(in crate::outbox) const MAX_PER_LANE: usize = 16;
 
 /// Separates the name of a lane from the id of the message that was isolated from it.
@@ -162,6 +162,17 @@ pub(in crate::outbox) struct ClaimRequest {
     pub(in crate::outbox) max_calls: usize,
     /// After how many bytes of bodies to stop.
     pub(in crate::outbox) max_bytes: usize,
+}
+
+impl ClaimRequest {
+    /// How many calls of each lane to claim at most, if so many lanes are due. Half of the room is left for lanes that become
+    /// due later.
+    ///
+    /// The end of one claim of a lane and the beginning of the next wait for the disk, so few lanes are claimed further.
+    pub(super) fn max_per_lane(&self, due: usize) -> usize {
+        let share = (self.max_calls / 2).checked_div(due);
+        share.unwrap_or_default().max(MAX_PER_LANE)
+    }
 }
 
 /// The lanes that were claimed.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, MAX_PER_LANE, NewMessage,
-    Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint, isolated_lane,
+    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, NewMessage, Settled,
+    Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint, isolated_lane,
 };
 use crate::{
     call_id::CallId,
@@ -374,6 +374,7 @@ impl Store for MemoryStore {
             due.sort();
             let mut claimed = Claimed::default();
             let (mut calls, mut bytes) = (0, 0);
+            let max_per_lane = request.max_per_lane(due.len());
             for (_, name) in due {
                 if calls >= request.max_calls || bytes >= request.max_bytes {
                     claimed.is_limited = true;
@@ -387,7 +388,7 @@ impl Store for MemoryStore {
                     let starts_message = messages.last().is_none_or(|(message, _)| *message != row.message);
                     let rest = lane.iter().skip(index).map_while(|id| tables.calls.get(id));
                     let end = index + rest.take_while(|next| next.message == row.message).count();
-                    if starts_message && index > 0 && (end > MAX_PER_LANE || bytes >= request.max_bytes) {
+                    if starts_message && index > 0 && (end > max_per_lane || bytes >= request.max_bytes) {
                         break;
                     }
                     if starts_message {

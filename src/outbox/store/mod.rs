@@ -8,11 +8,13 @@ mod sqlite;
 mod suite;
 
 #[cfg(test)]
+use self::contract::MAX_PER_LANE;
+#[cfg(test)]
 pub(super) use self::memory::{MemoryStore, Tables};
 pub(super) use self::{
     contract::{
-        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, ISSUE_LANE, Inserted, LaneClaim, MAX_PER_LANE,
-        NewCall, NewMessage, Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint,
+        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, ISSUE_LANE, Inserted, LaneClaim, NewCall,
+        NewMessage, Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint,
         is_isolated, isolated_lane,
     },
     sqlite::{Inspector, SqliteStore, open_inspector, prepare},

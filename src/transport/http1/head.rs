@@ -165,7 +165,9 @@ fn body_length(status: u16, is_http11: bool, head: &Response<'_, '_>, editor: &m
             let is_valid = first.bytes().all(|byte| byte.is_ascii_digit()) && lengths.all(|length| length == first);
             match first.parse() {
                 Ok(length) if is_valid => {
-                    editor.keep_last_item(head, "content-length", |_| true);
+                    if !is_only_value(head, "content-length", first) {
+                        editor.keep_last_item(head, "content-length", |_| true);
+                    }
                     BodyLength::Known(length)
                 }
                 Ok(_) | Err(_) => BodyLength::Invalid,
@@ -197,6 +199,12 @@ fn transfer_codings(head: &Response<'_, '_>) -> Option<TransferCodings> {
 /// Whether a coding is more than `identity`, which older servers send for none.
 fn is_transfer_coding(coding: &str) -> bool {
     !coding.eq_ignore_ascii_case("identity")
+}
+
+/// Whether one header has this name, with this value and nothing else.
+fn is_only_value(head: &Response<'_, '_>, name: &str, value: &str) -> bool {
+    let mut headers = headers(head, name);
+    headers.next().is_some_and(|header| header.value == value.as_bytes()) && headers.next().is_none()
 }
 
 /// The trimmed value of the first header of this name, if it is text.

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::super::{ClaimRequest, Claimed, ClaimedMessage, LaneClaim, MAX_PER_LANE};
+use super::super::{ClaimRequest, Claimed, ClaimedMessage, LaneClaim};
 use super::{
     due::{self, Candidate},
     error::sqlite_error,
@@ -37,6 +37,7 @@ pub(super) fn claim(
     let mut room = Room {
         calls: request.max_calls,
         bytes: request.max_bytes,
+        per_lane: request.max_per_lane(candidates.len()),
     };
     let mut claimed = Claimed::default();
     for candidate in candidates {
@@ -56,6 +57,8 @@ pub(super) fn claim(
 struct Room {
     calls: usize,
     bytes: usize,
+    /// The calls of each lane.
+    per_lane: usize,
 }
 
 /// Takes the first messages of a lane. Only the rows of these are read.
@@ -66,7 +69,7 @@ fn take(
     candidate: Candidate,
     room: &mut Room,
 ) -> rusqlite::Result<Vec<ClaimedMessage>> {
-    let head = head(connection, candidate.lane, room.bytes)?;
+    let head = head(connection, candidate.lane, room)?;
     let Some(taken) = head.last else {
         // The file was changed externally.
         lanes::remove_if_empty(connection, candidate.lane)?;
@@ -111,7 +114,7 @@ struct Head {
 }
 
 /// The first messages of a lane for which there is room. There is room for the first one in any case.
-fn head(connection: &Connection, lane: i64, max_bytes: usize) -> rusqlite::Result<Head> {
+fn head(connection: &Connection, lane: i64, room: &Room) -> rusqlite::Result<Head> {
     let mut outline = connection.prepare_cached(OUTLINE)?;
     let mut outline = outline.query([lane])?;
     let mut head = Head::default();
@@ -122,11 +125,11 @@ fn head(connection: &Connection, lane: i64, max_bytes: usize) -> rusqlite::Resul
         let row = outline.next()?;
         let this_message = row.map(|row| rows::call_id(row, "message"));
         if this_message.is_none() || this_message != message {
-            if head.calls > 0 && next.calls > MAX_PER_LANE {
+            if head.calls > 0 && next.calls > room.per_lane {
                 return Ok(head);
             }
             head = next;
-            let is_full = head.calls >= MAX_PER_LANE || head.bytes >= max_bytes;
+            let is_full = head.calls >= room.per_lane || head.bytes >= room.bytes;
             if head.calls > 0 && is_full {
                 return Ok(head);
             }

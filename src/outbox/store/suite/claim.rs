@@ -24,6 +24,25 @@ pub(super) async fn a_claim_takes_the_first_calls_of_a_lane(fixture: &impl Fixtu
     assert_eq!(owner.claim_ids_at(NOW).await, []);
 }
 
+pub(super) async fn the_only_lane_that_is_due_fills_half_of_the_room(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let ids = fill(&*owner, "lane", 5 * MAX_PER_LANE).await;
+    let half = 3 * MAX_PER_LANE;
+    let claimed = owner.claim(with_room(2 * half)).await.unwrap();
+    assert_eq!(claimed_ids(&claimed), ids[..half]);
+}
+
+pub(super) async fn lanes_that_are_due_share_half_of_the_room(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let share = 2 * MAX_PER_LANE;
+    let mut expected = Vec::new();
+    for lane in ["x", "y"] {
+        expected.extend_from_slice(&fill(&*owner, lane, share + 1).await[..share]);
+    }
+    let claimed = owner.claim(with_room(4 * share)).await.unwrap();
+    assert_eq!(claimed_ids(&claimed), expected);
+}
+
 pub(super) async fn the_rest_of_a_long_lane_is_claimed_after_its_first_calls(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let ids = fill(&*owner, "lane", MAX_PER_LANE + 4).await;
@@ -91,16 +110,20 @@ pub(super) async fn a_claim_takes_the_lanes_of_one_endpoint(fixture: &impl Fixtu
     assert_eq!((claimed.is_limited, claimed.next_due), (false, Some(MINUTE)));
 }
 
+/// A request for about so many calls.
+fn with_room(max_calls: usize) -> ClaimRequest {
+    ClaimRequest {
+        max_calls,
+        ..request(NOW)
+    }
+}
+
 pub(super) async fn a_claim_stops_at_max_calls(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     for lane in ["x", "y", "z"] {
         fill(&*owner, lane, 1).await;
     }
-    let two = ClaimRequest {
-        max_calls: 2,
-        ..request(NOW)
-    };
-    let claimed = owner.claim(two).await.unwrap();
+    let claimed = owner.claim(with_room(2)).await.unwrap();
     assert_eq!(claimed.messages.len(), 2);
     assert!(claimed.is_limited);
     let claimed = owner.claim(request(NOW)).await.unwrap();

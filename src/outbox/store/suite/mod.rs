@@ -127,6 +127,8 @@ macro_rules! contract_suite {
                 }
                 claim {
                     a_claim_takes_the_first_calls_of_a_lane,
+                    the_only_lane_that_is_due_fills_half_of_the_room,
+                    lanes_that_are_due_share_half_of_the_room,
                     the_rest_of_a_long_lane_is_claimed_after_its_first_calls,
                     a_message_is_claimed_as_a_whole,
                     a_message_beyond_the_limit_of_a_lane_is_not_split,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::{
-    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, NewCall, NewMessage, Settled,
-    Settlement, Store, Then, WallTime,
+    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, MAX_PER_LANE, NewCall,
+    NewMessage, Settled, Settlement, Store, Then, WallTime,
 };
 use crate::{
     call::{CallKind, Endpoint},
@@ -82,7 +82,7 @@ pub(super) fn request(now: WallTime) -> ClaimRequest {
         endpoint: Endpoint::Session,
         due: Vec::new(),
         not_due: Vec::new(),
-        max_calls: 1_000,
+        max_calls: 2 * MAX_PER_LANE,
         max_bytes: 1 << 30,
     }
 }

@@ -109,7 +109,7 @@ async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
         endpoint: Endpoint::Session,
         due: Vec::new(),
         not_due: Vec::new(),
-        max_calls: 1_000,
+        max_calls: 32,
         max_bytes: usize::MAX,
     };
     store.claim(all).await
