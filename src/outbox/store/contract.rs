@@ -23,31 +23,6 @@ use crate::{
 /// How many calls of a lane are claimed at once if many lanes are due.
 pub(in crate::outbox) const MAX_PER_LANE: usize = 16;
 
-/// Separates the name of a lane from the id of the message that was isolated from it.
-const ISOLATED: char = '\u{1f}';
-
-/// The name of the lane of a message that must not block its target's lane.
-pub(in crate::outbox) fn isolated_lane(lane: &str, first: CallId) -> String {
-    format!("{lane}{ISOLATED}{first}")
-}
-
-/// Whether a lane holds an isolated message.
-pub(in crate::outbox) fn is_isolated(lane: &str) -> bool {
-    lane.contains(ISOLATED)
-}
-
-/// How the name of an issue's lane begins.
-pub(in crate::outbox) const ISSUE_LANE: &str = "issue ";
-
-/// The endpoint of the calls of a lane.
-pub(in crate::outbox) fn endpoint(lane: &str) -> Endpoint {
-    if lane.starts_with(ISSUE_LANE) {
-        Endpoint::Proxy
-    } else {
-        Endpoint::Session
-    }
-}
-
 /// The answer of a store.
 pub(in crate::outbox) type StoreFuture<T> = LocalBoxFuture<'static, Result<T, OutboxError>>;
 

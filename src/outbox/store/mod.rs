@@ -1,6 +1,7 @@
 //! The stores: what a store is, and the one in an SQLite database.
 
 mod contract;
+mod lane_name;
 #[cfg(test)]
 mod memory;
 mod sqlite;
@@ -13,9 +14,9 @@ use self::contract::MAX_PER_LANE;
 pub(super) use self::memory::{MemoryStore, Tables};
 pub(super) use self::{
     contract::{
-        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, ISSUE_LANE, Inserted, LaneClaim, NewCall,
-        NewMessage, Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint,
-        is_isolated, isolated_lane,
+        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, NewCall, NewMessage,
+        Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched,
     },
+    lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
     sqlite::{Inspector, SqliteStore, open_inspector, prepare},
 };

@@ -1,0 +1,28 @@
+//! What the name of a lane tells.
+
+use crate::{call::Endpoint, call_id::CallId};
+
+/// Separates the name of a lane from the id of the message that was isolated from it.
+const ISOLATED: char = '\u{1f}';
+
+/// The name of the lane of a message that must not block its target's lane.
+pub(in crate::outbox) fn isolated_lane(lane: &str, first: CallId) -> String {
+    format!("{lane}{ISOLATED}{first}")
+}
+
+/// Whether a lane holds an isolated message.
+pub(in crate::outbox) fn is_isolated(lane: &str) -> bool {
+    lane.contains(ISOLATED)
+}
+
+/// How the name of an issue's lane begins.
+pub(in crate::outbox) const ISSUE_LANE: &str = "issue ";
+
+/// The endpoint of the calls of a lane.
+pub(in crate::outbox) fn endpoint(lane: &str) -> Endpoint {
+    if lane.starts_with(ISSUE_LANE) {
+        Endpoint::Proxy
+    } else {
+        Endpoint::Session
+    }
+}
