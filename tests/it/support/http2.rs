@@ -7,6 +7,7 @@ use std::{
     net::Shutdown,
     pin::pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -156,7 +157,7 @@ impl Http2Platform {
         self.shared.connections.lock().unwrap().clone()
     }
 
-    /// Closes all connections, and waits until the poster has closed them too.
+    /// Closes all connections, and waits until the poster has closed those with HTTP/2, and its system knows of the others.
     pub(crate) async fn hang_up(&self) {
         for connection in self.shared.orders.lock().unwrap().drain(..) {
             let _ = connection.send(HangUp);
@@ -347,7 +348,12 @@ async fn serve_http1(mut stream: TlsStream<TcpStream>, connection: usize, shared
         while !head.ends_with(b"\r\n\r\n") {
             match select(pin!(stream.read_u8()), pin!(orders.recv())).await {
                 Either::Left((byte, _)) => head.push(byte?),
-                Either::Right(_) => return Ok(()),
+                Either::Right(_) => {
+                    // The close returns once the other end has the news, since the poster asks its own system
+                    // whether an idle connection is open.
+                    SockRef::from(stream.get_ref().0).set_linger(Some(Duration::from_secs(10)))?;
+                    return Ok(());
+                }
             }
         }
         let head = String::from_utf8(head).unwrap();
