@@ -33,7 +33,7 @@ use crate::support::{
     outbox::{OutboxFixture, count_calls},
     raw_server::{read_request, response, serve, success},
     start,
-    wait::wait_until,
+    wait::{wait_for_count, wait_until},
 };
 
 /// How many processes are killed, unless the environment says otherwise.
@@ -130,7 +130,7 @@ async fn ten_thousand_parked_calls_are_delivered_in_order_within_max_in_flight()
     }
     assert!(platform.requests().is_empty());
     platform.is_down.store(false, Ordering::Relaxed);
-    wait_until(|| platform.requests.lock().unwrap().len() == ISSUES * COMMENTS).await;
+    wait_for_count(ISSUES * COMMENTS, || platform.requests.lock().unwrap().len()).await;
     let mut comments: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for request in platform.requests() {
         let args = &request.body["args"];

@@ -25,6 +25,19 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
         .unwrap_or_else(|_| panic!("nothing happened within {limit:?}"))
 }
 
+/// Polls until a count is reached. The limit applies to each step towards it: many steps may take longer in all.
+///
+/// # Panics
+///
+/// The count does not grow within the limit.
+pub(crate) async fn wait_for_count(expected: usize, count: impl Fn() -> usize) {
+    let mut reached = count();
+    while reached < expected {
+        wait_until(|| count() > reached).await;
+        reached = count();
+    }
+}
+
 /// Polls until a condition holds, for a condition without a notification.
 ///
 /// # Panics
