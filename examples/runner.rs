@@ -1,17 +1,27 @@
 //! A runner that works through its sessions and reports each of them. It keeps undelivered sessions, gives up on
-//! rejected ones, and shuts down in the right order.
+//! rejected ones, registers again when its token is rejected, and shuts down in the right order.
 //!
 //! `cargo run --example runner`, and Ctrl-C at any time.
 
 mod common;
 
-use std::{error::Error, io, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    io,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, Addr, Context, Handler, MailboxError, Message, ResponseFuture, Supervised};
 use common::{Failure, chain, say};
 use result_poster::{
     AgentResult, CallError, CreateComment, NextStep, Options, PermanentError, PostError, PostResult, ResultPoster,
     SessionStatus, Shutdown, Supervisor, UpdateIssueStatus,
+    credentials::{RefreshCredentials, RuntimeCredentials, provider_fn},
     events::GetStats,
     testing::{FakePlatform, Reply},
 };
@@ -26,6 +36,32 @@ Environment:
 
 /// The worker that claims the sessions.
 const WORKER_ID: &str = "wkr_1";
+
+/// The worker's registration with the platform, which issues its token.
+#[derive(Clone, Default)]
+struct Registration(Arc<AtomicU32>);
+
+impl Registration {
+    /// The worker id and the token of the last registration. A real runner gets both from the platform.
+    fn credentials(&self) -> RuntimeCredentials {
+        let number = self.0.load(Ordering::Relaxed);
+        RuntimeCredentials::new(WORKER_ID, format!("token-{number}"))
+    }
+
+    /// Registers again, and makes the new credentials current at once.
+    async fn renew(&self, poster: &Addr<ResultPoster>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match poster.send(RefreshCredentials).await {
+            Ok(Ok(issued)) => say(format!(
+                "registered again as {}",
+                issued.worker_id().unwrap_or("nobody")
+            )),
+            // The next call asks for credentials again.
+            Ok(Err(error)) => say(format!("no new credentials: {}", chain(&error))),
+            Err(error) => say(format!("the poster has stopped: {error}")),
+        }
+    }
+}
 
 /// A session that has ended, with the messages that report it. Only clones of the messages are sent, so that a repeated
 /// message has the same idempotency key.
@@ -54,6 +90,7 @@ impl Session {
 /// Works through one session after another, under supervision like the poster.
 struct Runner {
     poster: Addr<ResultPoster>,
+    registration: Registration,
 }
 
 impl Actor for Runner {
@@ -73,7 +110,7 @@ impl Handler<Run> for Runner {
     type Result = ResponseFuture<Option<Session>>;
 
     fn handle(&mut self, Run(session): Run, _: &mut Context<Self>) -> Self::Result {
-        let poster = self.poster.clone();
+        let (poster, registration) = (self.poster.clone(), self.registration.clone());
         Box::pin(async move {
             // A real runner runs the agent here.
             let Err(error) = report(&poster, &session).await else {
@@ -86,7 +123,10 @@ impl Handler<Run> for Runner {
             }
             match error.next_step {
                 NextStep::RetryLater { after } => say(format!("{id}: kept, to be sent again after {after:?}")),
-                NextStep::RenewCredentials => say(format!("{id}: kept until the credentials are renewed")),
+                NextStep::RenewCredentials => {
+                    say(format!("{id}: kept until the credentials are renewed"));
+                    registration.renew(&poster).await;
+                }
                 NextStep::UseNextPoster => say(format!("{id}: kept for the next poster")),
                 NextStep::GiveUp => {
                     say(format!("{id}: given up"));
@@ -163,7 +203,7 @@ async fn report(poster: &Addr<ResultPoster>, session: &Session) -> Result<(), Re
     Ok(())
 }
 
-fn sessions() -> [Session; 6] {
+fn sessions() -> [Session; 7] {
     let completed = |summary| AgentResult::new(SessionStatus::Completed).with_summary(summary);
     let failed = AgentResult::new(SessionStatus::Failed).with_error("the provider closed the stream");
     let stopped = AgentResult::new(SessionStatus::Stopped).with_summary("Stopped by the operator.");
@@ -173,11 +213,12 @@ fn sessions() -> [Session; 6] {
         Session::new("sess-3", "issue-3", stopped),
         Session::new("flaky", "issue-4", completed("Fixed the flaky test.")),
         Session::new("rejected", "issue-5", completed("Ran a session of another worker.")),
-        Session::new("down", "issue-6", completed("Ran during an outage.")),
+        Session::new("expired", "issue-6", completed("Ran until its token had expired.")),
+        Session::new("down", "issue-7", completed("Ran during an outage.")),
     ]
 }
 
-/// A platform that fails the calls of the sessions `flaky`, `rejected` and `down`.
+/// A platform that fails the calls of the sessions `flaky`, `rejected`, `expired` and `down`.
 fn platform() -> io::Result<FakePlatform> {
     let platform = FakePlatform::start()?;
     let busy = Reply::status(503).body(r#"{"error":"busy"}"#);
@@ -186,6 +227,11 @@ fn platform() -> io::Result<FakePlatform> {
     let forbidden = Reply::status(403).body(r#"{"error":"not your session"}"#);
     platform.script("rejected/completion", [forbidden.clone()]);
     platform.script("rejected/status", [forbidden]);
+    for call in ["expired/completion", "expired/status"] {
+        // Each of the three attempts is rejected, since there is no other token yet.
+        let expired = Reply::status(401).body(r#"{"error":"token expired"}"#);
+        platform.script(call, [expired.clone(), expired.clone(), expired, Reply::ok()]);
+    }
     Ok(platform)
 }
 
@@ -205,15 +251,19 @@ async fn work(runner: Addr<Runner>) -> Result<(), MailboxError> {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let platform = platform()?;
+    let registration = Registration::default();
+    let provider = {
+        let registration = registration.clone();
+        provider_fn(async move || Ok(registration.credentials()))
+    };
     let options = Options::builder(platform.url())
-        .worker_id(WORKER_ID)
-        .auth_token("example-token")
+        .credential_provider(provider)
         .base_delay(Duration::from_millis(100))
         .build()?;
     let poster = ResultPoster::start_supervised(options);
     let runner = Supervisor::start({
         let poster = poster.clone();
-        |_, _| Runner { poster }
+        |_, _| Runner { poster, registration }
     });
 
     tokio::select! {
