@@ -11,11 +11,12 @@ use std::{
 use actix::Addr;
 use futures_util::future::{Either, join_all, select};
 use result_poster::{
-    AgentResult, CreateComment, PostError, PostReceipt, PostResult, ResultPoster, SessionStatus,
+    AgentResult, CreateComment, ParkReason, PostError, PostReceipt, PostResult, ResultPoster, SessionStatus,
     credentials::{RuntimeCredentials, provider_fn},
     outbox::OutboxOptions,
     testing::{FakePlatform, ManualClock, PlatformRules},
 };
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -201,6 +202,45 @@ async fn a_day_in_the_life_of_a_runner() {
     let status = day.answers(from).split_off(1);
     assert_eq!(status[status.len() - 2..], answers(&[("status", 413), ("status", 200)]));
 
+    // A result of megabytes, against the platform's own limit. Its summary is posted in parts.
+    day.platform.set_rules(day.rules().with_token("tok-3"));
+    let from = day.platform.requests().len();
+    let megabytes = |count: usize| "\u{1}x".repeat(count * 1024 * 512);
+    let huge = AgentResult::new(SessionStatus::Failed)
+        .with_summary(megabytes(3))
+        .with_error(megabytes(5))
+        .with_manifest(json!({"summary": megabytes(2)}));
+    let receipt = day.post(PostResult::new("huge", huge)).await.unwrap();
+    expected += 2;
+    assert_eq!(day.answers(from), answers(&[("completion", 200), ("status", 200)]));
+    let warnings: Vec<_> = receipt.warnings().map(ToString::to_string).collect();
+    let begins = [
+        "`summary` was cut by ",
+        "`error` was cut by ",
+        "`manifest` was left out: ",
+    ];
+    assert_eq!(warnings.len(), begins.len(), "{warnings:?}");
+    assert!(
+        warnings
+            .iter()
+            .zip(begins)
+            .all(|(warning, begin)| warning.starts_with(begin))
+    );
+
+    // The tracker rejects the platform's own authorization for a while. The worker's token is not affected.
+    let from = day.platform.requests().len();
+    day.platform
+        .set_rules(day.rules().with_token("tok-3").tracker_unauthorized(true));
+    let comment = CreateComment::new("locked", "Done.");
+    let error = day.wait_for(day.poster.send(comment)).await.unwrap().unwrap_err();
+    assert_eq!(error.parked().unwrap().reason, ParkReason::TrackerUnauthorized);
+    day.post(PostResult::new("unaffected", completed())).await.unwrap();
+    expected += 3;
+    assert_eq!(
+        day.answers(from),
+        answers(&[("issue-tracker-proxy", 401), ("completion", 200), ("status", 200)])
+    );
+
     // Two runs of one session that end alike.
     day.platform.set_rules(day.rules().with_token("tok-3"));
     for run in 1..=2 {
@@ -223,6 +263,10 @@ async fn a_day_in_the_life_of_a_runner() {
         day.acknowledged().len() == expected
     })
     .await;
+
+    // No body is larger than half of what the platform takes.
+    let longest = day.platform.requests().iter().map(|request| request.body.len()).max();
+    assert!(longest.unwrap() <= 512 * 1024, "{longest:?}");
 
     // Nothing is lost, and what was acknowledged is not sent again.
     let acknowledged = day.acknowledged();
