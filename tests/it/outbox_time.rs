@@ -185,6 +185,28 @@ async fn the_age_of_a_call_counts_while_its_poster_runs() {
 }
 
 #[actix_rt::test]
+async fn a_call_that_the_tracker_does_not_authorize_expires_after_a_day() {
+    let fixture = OutboxFixture::new();
+    let rejected = Reply::status(401).body(r#"{"success":false}"#);
+    fixture.platform.script("issue-tracker-proxy", [rejected]);
+    let clock = ManualClock::new();
+    let poster = start(
+        fixture
+            .options_with(OutboxOptions::builder(fixture.path()))
+            .clock(clock.clone()),
+    );
+    assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
+    wait_until(|| {
+        clock.advance(300 * SECOND);
+        !fixture.dead_letters().is_empty()
+    })
+    .await;
+    // Any other call is tried for 7 days.
+    let age = fixture.dead_letters()[0].age;
+    assert!((DAY..2 * DAY).contains(&age), "{age:?}");
+}
+
+#[actix_rt::test]
 async fn the_wait_for_a_permit_is_no_age() {
     let fixture = OutboxFixture::new();
     let held = Reply::ok().delay(Duration::from_millis(200));

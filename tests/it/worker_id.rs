@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     TOKEN, builder, completed, errors, options,
-    outbox::OutboxFixture,
+    outbox::{OutboxFixture, replay_late},
     platform_and_poster, post, post_outcome,
     provider::ScriptedProvider,
     requests::{json as body, key, sent, worker_id},
@@ -63,6 +63,17 @@ async fn a_provider_without_a_worker_id_has_no_credentials_yet() {
             "there is no worker id"
         ]
     );
+}
+
+#[actix_rt::test]
+async fn a_result_without_a_worker_id_yet_is_parked() {
+    let fixture = OutboxFixture::new();
+    let provider = provider_fn(async || Ok(RuntimeCredentials::new("", "t")));
+    let outbox = replay_late(fixture.path()).build().unwrap();
+    let options = builder(PLATFORM).max_attempts(1).outbox(outbox);
+    let poster = start(options.credential_provider(provider));
+    assert_eq!(post_outcome(&post(&poster, "s").await), "parked:1;parked:1");
+    assert!(fixture.parked().iter().all(|entry| entry.worker_id.is_none()));
 }
 
 #[actix_rt::test]
