@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use result_poster::{
     credentials::RuntimeCredentials,
-    outbox::{OutboxOptions, Requeue},
+    outbox::{OutboxOptions, OutboxOptionsBuilder, Requeue},
     testing::{FakePlatform, ManualClock, Reply},
 };
 
@@ -163,7 +163,7 @@ async fn the_age_of_a_call_counts_while_its_poster_runs() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
     let clock = ManualClock::new();
-    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let outbox = hourly(OutboxOptions::builder(fixture.path())).expires_after(DAY);
     let poster = start(fixture.options_with(outbox.clone()).clock(clock.clone()));
     assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
     // A year without a poster does not count.
@@ -176,7 +176,7 @@ async fn the_age_of_a_call_counts_while_its_poster_runs() {
     assert!(before < DAY, "{before:?}");
     // A day of attempts does.
     wait_until(|| {
-        clock.advance(60 * SECOND);
+        clock.advance(HOUR / 2);
         !fixture.dead_letters().is_empty()
     })
     .await;
@@ -190,14 +190,11 @@ async fn a_call_that_the_tracker_does_not_authorize_expires_after_a_day() {
     let rejected = Reply::status(401).body(r#"{"success":false}"#);
     fixture.platform.script("issue-tracker-proxy", [rejected]);
     let clock = ManualClock::new();
-    let poster = start(
-        fixture
-            .options_with(OutboxOptions::builder(fixture.path()))
-            .clock(clock.clone()),
-    );
+    let outbox = hourly(OutboxOptions::builder(fixture.path()));
+    let poster = start(fixture.options_with(outbox).clock(clock.clone()));
     assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
     wait_until(|| {
-        clock.advance(300 * SECOND);
+        clock.advance(HOUR / 2);
         !fixture.dead_letters().is_empty()
     })
     .await;
@@ -285,11 +282,11 @@ async fn a_requeue_gives_a_call_a_fresh_expiry() {
     let fixture = OutboxFixture::new();
     fixture.begin_outage();
     let clock = ManualClock::new();
-    let outbox = OutboxOptions::builder(fixture.path()).expires_after(DAY);
+    let outbox = hourly(OutboxOptions::builder(fixture.path())).expires_after(DAY);
     let poster = start(fixture.options_with(outbox).clock(clock.clone()));
     assert_eq!(outcome(&send_update(&poster, "i").await), "parked:1");
     wait_until(|| {
-        clock.advance(300 * SECOND);
+        clock.advance(HOUR / 2);
         !fixture.dead_letters().is_empty()
     })
     .await;
@@ -367,6 +364,11 @@ async fn two_posters_whose_clocks_are_years_apart_keep_the_delays_of_a_lane() {
     // One attempt at first, and at most one per poster in each 50 s.
     let requests = fixture.platform.requests().len();
     assert!(requests <= 1 + 2 * 4, "{requests}");
+}
+
+/// Delays of an hour, so that a day has few attempts.
+fn hourly(outbox: OutboxOptionsBuilder) -> OutboxOptionsBuilder {
+    outbox.base_delay(HOUR).max_delay(HOUR)
 }
 
 /// Moves the clock on, second by second, until there is another request.
