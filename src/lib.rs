@@ -187,6 +187,8 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         call::Platform::restore,
     );
     let _ = (CallReceipt::stored, delivery::Worker::of_replay);
+    let _ = |worker: &mut delivery::Worker, keep: delivery::KeepWorker| worker.keep_by(keep);
+    let _ = delivery::Worker::set_kept;
     let _ = (
         queue::LaneQueue::max_in_flight,
         queue::LaneQueue::round,
