@@ -153,6 +153,8 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
         is_within(since, &clock)
     }))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Otherwise SQLite plans a statement again for other values of its parameters: for each lane, say.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Until the file is known to be an outbox: a mere look would merge a log that was left beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())

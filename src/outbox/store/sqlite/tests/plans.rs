@@ -96,3 +96,33 @@ async fn a_claim_reads_no_more_than_it_takes() {
     let steps = steps.await.unwrap();
     assert!(steps < 2_000, "{steps}");
 }
+
+/// SQLite plans a statement again if its plan depended on the value of a parameter, which is now another one.
+#[actix_rt::test]
+async fn no_statement_is_planned_again() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    for lane in ["x", "y", "z"] {
+        let message = message(lane, "{}");
+        let id = message.calls[0].id;
+        let Inserted::Live { claim } = store.insert(message).await.unwrap() else {
+            panic!("the lane is new");
+        };
+        let lane = lane.into();
+        deliver(&store, LaneClaim { lane, claim }, id).await.unwrap();
+        super::claim(&store).await.unwrap();
+    }
+    let planned_again = store.read(|connection, _, _| {
+        let mut again = Vec::new();
+        for statement in STATEMENTS {
+            let cached = connection
+                .prepare_cached(statement)
+                .map_err(super::super::sqlite_error)?;
+            if cached.get_status(rusqlite::StatementStatus::RePrepare) > 0 {
+                again.push(*statement);
+            }
+        }
+        Ok(Some(again))
+    });
+    assert_eq!(planned_again.await.unwrap(), Vec::<&str>::new());
+}
