@@ -1,6 +1,6 @@
 //! The outbox among the options. Without the feature there is none.
 
-pub(crate) use self::feature::{ChosenOutbox, OpenOutbox, Store};
+pub(crate) use self::feature::{ChosenOutbox, OpenOutbox, OptionalOutbox};
 pub(super) use self::feature::{open, route, store};
 
 #[cfg(feature = "outbox")]
@@ -21,7 +21,7 @@ mod feature {
     /// The outbox in built options: its file is open.
     pub(crate) type OpenOutbox = Option<Config>;
     /// The outbox of a poster.
-    pub(crate) type Store = Option<Outbox>;
+    pub(crate) type OptionalOutbox = Option<Outbox>;
 
     pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
         outbox.map(Config::open).transpose()
@@ -32,13 +32,13 @@ mod feature {
         platform: &Platform,
         credentials: &CredentialConfig,
         clock: &Clock,
-    ) -> Store {
+    ) -> OptionalOutbox {
         let (base, organization) = (&platform.base, platform.organization_id.as_deref());
         let worker_id = &credentials.fixed.worker_id;
         outbox.map(|config| Outbox::new(config, base, organization, worker_id, clock.clone()))
     }
 
-    pub(crate) fn route(store: &Store) -> Rc<dyn Route> {
+    pub(crate) fn route(store: &OptionalOutbox) -> Rc<dyn Route> {
         match store {
             Some(outbox) => Rc::new(Durable::new(outbox.clone())),
             None => Rc::new(Direct),
@@ -63,17 +63,17 @@ mod feature {
 
     pub(crate) type ChosenOutbox = NoOutbox;
     pub(crate) type OpenOutbox = NoOutbox;
-    pub(crate) type Store = NoOutbox;
+    pub(crate) type OptionalOutbox = NoOutbox;
 
     pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
         Ok(outbox)
     }
 
-    pub(crate) fn store(outbox: OpenOutbox, _: &Platform, _: &CredentialConfig, _: &Clock) -> Store {
+    pub(crate) fn store(outbox: OpenOutbox, _: &Platform, _: &CredentialConfig, _: &Clock) -> OptionalOutbox {
         outbox
     }
 
-    pub(crate) fn route(_: &Store) -> Rc<dyn Route> {
+    pub(crate) fn route(_: &OptionalOutbox) -> Rc<dyn Route> {
         Rc::new(Direct)
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     builder::OptionsBuilder,
     credential_choice::CredentialChoice,
-    outbox::{self, OpenOutbox, Store},
+    outbox::{self, OpenOutbox, OptionalOutbox},
 };
 use crate::{
     backoff::{DEFAULT_BASE_DELAY, DEFAULT_MAX_ATTEMPTS, RetryPolicy},
@@ -53,7 +53,7 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Rc<Dispatcher>,
     pub(crate) queue: Rc<LaneQueue>,
     pub(crate) route: Rc<dyn Route>,
-    pub(crate) outbox: Store,
+    pub(crate) outbox: OptionalOutbox,
     /// Whether a result without a worker id may get one, or needs none.
     pub(crate) can_name_worker: bool,
 }

@@ -31,10 +31,10 @@ impl Operation {
 
 /// Which operations fail, and why.
 #[derive(Debug, Default)]
-pub(super) struct Failures(RefCell<State>);
+pub(super) struct Failures(RefCell<Troubles>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Troubles {
     /// How many operations have started.
     started: u64,
     /// Each operation that has succeeded, and how many had started by then.

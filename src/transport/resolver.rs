@@ -51,15 +51,15 @@ struct Resolver {
     threads: &'static BlockingPool,
     look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
     /// The lookups that are running, or wait for a thread.
-    running: Mutex<HashMap<String, Lookup>>,
+    running: Mutex<HashMap<String, NameLookup>>,
 }
 
-struct Lookup {
+struct NameLookup {
     started_at: Instant,
-    answer: watch::Receiver<Option<Answer>>,
+    answer: watch::Receiver<Option<Resolved>>,
 }
 
-type Answer = Result<Vec<IpAddr>, Arc<io::Error>>;
+type Resolved = Result<Vec<IpAddr>, Arc<io::Error>>;
 
 impl Resolver {
     fn new(threads: &'static BlockingPool, look_up: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
@@ -81,7 +81,7 @@ impl Resolver {
         })
     }
 
-    fn join_or_start(&self, name: &str) -> watch::Receiver<Option<Answer>> {
+    fn join_or_start(&self, name: &str) -> watch::Receiver<Option<Resolved>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // An answer is not kept: a sender that is gone has sent it.
         running.retain(|_, lookup| lookup.answer.has_changed().is_ok());
@@ -91,7 +91,7 @@ impl Resolver {
             return lookup.answer.clone();
         }
         let (sender, answer) = watch::channel(None);
-        let lookup = Lookup {
+        let lookup = NameLookup {
             started_at: Instant::now(),
             answer: answer.clone(),
         };

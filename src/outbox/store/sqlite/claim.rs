@@ -106,7 +106,7 @@ fn take(
 
 /// The first calls of a lane.
 #[derive(Clone, Copy, Default)]
-struct Head {
+struct FirstCalls {
     /// The place of the last one.
     last: Option<i64>,
     calls: usize,
@@ -114,12 +114,12 @@ struct Head {
 }
 
 /// The first messages of a lane for which there is room. There is room for the first one in any case.
-fn head(connection: &Connection, lane: i64, room: &Room) -> rusqlite::Result<Head> {
+fn head(connection: &Connection, lane: i64, room: &Room) -> rusqlite::Result<FirstCalls> {
     let mut outline = connection.prepare_cached(OUTLINE)?;
     let mut outline = outline.query([lane])?;
-    let mut head = Head::default();
+    let mut head = FirstCalls::default();
     // With the message that is being read.
-    let mut next = Head::default();
+    let mut next = FirstCalls::default();
     let mut message = None;
     loop {
         let row = outline.next()?;
@@ -137,7 +137,7 @@ fn head(connection: &Connection, lane: i64, room: &Room) -> rusqlite::Result<Hea
         }
         let Some(row) = row else { return Ok(head) };
         let bytes = usize::try_from(rows::count(row, "bytes")).unwrap_or(usize::MAX);
-        next = Head {
+        next = FirstCalls {
             last: Some(rows::number(row, "seq")),
             calls: next.calls.saturating_add(1),
             bytes: next.bytes.saturating_add(bytes),

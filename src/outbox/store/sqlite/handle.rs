@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 
 use super::{
     file::FileId,
-    jobs::{ReadJob, Reply, WriteJob},
+    jobs::{JobReply, ReadJob, WriteJob},
     owners::{Member, Owner, Owners},
-    thread::{Leave, Message, Worker},
+    thread::{Leave, Message, StoreThread},
 };
 use crate::error::OutboxError;
 
@@ -95,7 +95,7 @@ impl Handle {
     fn start(path: &Path, file: Arc<Mutex<Option<FileId>>>) -> Self {
         let (messages, queue) = channel();
         let path = path.to_owned();
-        let run = move || Worker::new(path, file).run(&queue);
+        let run = move || StoreThread::new(path, file).run(&queue);
         let _ = thread::Builder::new().name("outbox".into()).spawn(run);
         Self::new(messages)
     }
@@ -126,7 +126,7 @@ impl Handle {
     }
 
     /// Submits a change. The answer means that it is on the disk.
-    pub(super) fn write<T, W>(&self, work: W, reply: Reply<T>)
+    pub(super) fn write<T, W>(&self, work: W, reply: JobReply<T>)
     where
         T: Send + 'static,
         W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
@@ -137,7 +137,7 @@ impl Handle {
     }
 
     /// Submits work between two transactions, which is repeated until it returns a value.
-    pub(super) fn read<T, R>(&self, work: R, reply: Reply<T>)
+    pub(super) fn read<T, R>(&self, work: R, reply: JobReply<T>)
     where
         T: Send + 'static,
         R: FnMut(&mut Connection, &mut Owners, Member) -> Result<Option<T>, OutboxError> + Send + 'static,
@@ -148,7 +148,7 @@ impl Handle {
     }
 
     /// Gives the handle up. The last one of a file ends the thread; the answer comes when the file is closed.
-    pub(super) fn leave(&self, reply: Option<Reply<()>>) {
+    pub(super) fn leave(&self, reply: Option<JobReply<()>>) {
         if self.has_left.swap(true, Ordering::Relaxed) {
             if let Some(reply) = reply {
                 reply(Ok(()));

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::super::{Inserted, NewMessage, WallTime};
 use super::{
     error::sqlite_error,
-    lanes::{self, Lane},
+    lanes::{self, LaneRow},
     owners::Owner,
     repair, rows, schema,
 };
@@ -75,7 +75,7 @@ pub(super) fn insert(
 }
 
 /// Whether the owner has the lane, and nothing in it is parked.
-fn is_all_taken_by(connection: &Connection, lane: &Lane, owner: i64) -> rusqlite::Result<bool> {
+fn is_all_taken_by(connection: &Connection, lane: &LaneRow, owner: i64) -> rusqlite::Result<bool> {
     Ok(lane.owner == Some(owner) && lanes::last_seq(connection, lane.id)?.is_none_or(|last| last <= lane.taken))
 }
 
@@ -137,7 +137,7 @@ struct Place {
     claim: Option<i64>,
 }
 
-fn extend(connection: &Connection, lane: &Lane, calls: usize, is_live: bool) -> rusqlite::Result<Place> {
+fn extend(connection: &Connection, lane: &LaneRow, calls: usize, is_live: bool) -> rusqlite::Result<Place> {
     let next_seq = lane.next_seq.saturating_add_unsigned(calls as u64);
     let taken = if is_live {
         next_seq.saturating_sub(1)

@@ -13,7 +13,7 @@ use super::{
     file::{self, Database},
     handle::Handle,
     inspect::{self, Count, List},
-    jobs::Reply,
+    jobs::JobReply,
     owners::{Owner, Owners},
     repair,
 };
@@ -123,7 +123,7 @@ impl Drop for Inspector {
     }
 }
 
-fn wait<T: Send + 'static>(submit: impl FnOnce(Reply<T>)) -> Result<T, OutboxError> {
+fn wait<T: Send + 'static>(submit: impl FnOnce(JobReply<T>)) -> Result<T, OutboxError> {
     let (sender, answer) = sync_channel(1);
     submit(Box::new(move |result| drop(sender.send(result))));
     answer.recv().unwrap_or(Err(OutboxError::Stopped))

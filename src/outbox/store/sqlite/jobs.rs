@@ -9,7 +9,7 @@ use super::{
 use crate::error::OutboxError;
 
 /// Takes the answer of a job. It is dropped if the thread has ended.
-pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, OutboxError>) + Send>;
+pub(super) type JobReply<T> = Box<dyn FnOnce(Result<T, OutboxError>) + Send>;
 
 /// A change. Changes that are submitted while the thread commits share the next transaction and its flush.
 pub(super) trait Write: Send {
@@ -31,11 +31,11 @@ pub(super) struct WriteJob<T, W> {
     member: Member,
     work: W,
     outcome: Option<Result<T, OutboxError>>,
-    reply: Reply<T>,
+    reply: JobReply<T>,
 }
 
 impl<T, W> WriteJob<T, W> {
-    pub(super) fn new(member: Member, work: W, reply: Reply<T>) -> Self {
+    pub(super) fn new(member: Member, work: W, reply: JobReply<T>) -> Self {
         Self {
             member,
             work,
@@ -70,11 +70,11 @@ where
 pub(super) struct ReadJob<T, R> {
     member: Member,
     work: R,
-    reply: Option<Reply<T>>,
+    reply: Option<JobReply<T>>,
 }
 
 impl<T, R> ReadJob<T, R> {
-    pub(super) fn new(member: Member, work: R, reply: Reply<T>) -> Self {
+    pub(super) fn new(member: Member, work: R, reply: JobReply<T>) -> Self {
         Self {
             member,
             work,

@@ -25,7 +25,7 @@ pub(super) const REMOVE_IF_EMPTY: &str = "
     AND NOT EXISTS (SELECT 1 FROM calls WHERE lane = ?1 AND state = 'waiting')";
 
 /// A lane as it is before a change.
-pub(super) struct Lane {
+pub(super) struct LaneRow {
     pub(super) id: i64,
     pub(super) owner: Option<i64>,
     pub(super) claim: i64,
@@ -34,10 +34,10 @@ pub(super) struct Lane {
     pub(super) next_seq: i64,
 }
 
-pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite::Result<Option<Lane>> {
+pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite::Result<Option<LaneRow>> {
     let mut find = connection.prepare_cached(FIND)?;
     let lane = find.query_row([queue, name], |row| {
-        Ok(Lane {
+        Ok(LaneRow {
             id: rows::number(row, "id"),
             owner: rows::optional_number(row, "owner"),
             claim: rows::number(row, "claim"),
@@ -56,7 +56,7 @@ pub(super) fn find_current(
     name: &str,
     owner: i64,
     claim: i64,
-) -> rusqlite::Result<Option<Lane>> {
+) -> rusqlite::Result<Option<LaneRow>> {
     let lane = find(connection, queue, name)?;
     Ok(lane.filter(|lane| lane.owner == Some(owner) && lane.claim == claim))
 }

@@ -13,7 +13,7 @@ use rusqlite::TransactionBehavior;
 use super::{
     error::sqlite_error,
     file::FileId,
-    jobs::{Read, Reply, Write},
+    jobs::{JobReply, Read, Write},
     open_file::OpenFile,
     owners::{Member, Owners},
 };
@@ -36,10 +36,10 @@ pub(super) struct Leave {
     pub(super) member: Member,
     /// Whether no handle is left: the thread ends.
     pub(super) is_last: bool,
-    pub(super) reply: Option<Reply<()>>,
+    pub(super) reply: Option<JobReply<()>>,
 }
 
-pub(super) struct Worker {
+pub(super) struct StoreThread {
     file: OpenFile,
     owners: Owners,
     clock: Clock,
@@ -47,7 +47,7 @@ pub(super) struct Worker {
     paused_until: Option<Instant>,
 }
 
-impl Worker {
+impl StoreThread {
     pub(super) fn new(path: PathBuf, id: Arc<Mutex<Option<FileId>>>) -> Self {
         Self {
             owners: Owners::new(&path),
