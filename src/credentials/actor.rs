@@ -202,13 +202,17 @@ impl CredentialActorBuilder {
     ///
     /// [`OptionsError`], which names the setting:
     ///
-    /// - `fixed_pair`: its token is empty, or not a valid header value.
+    /// - `fixed_pair`: its token is empty, or not a valid header value; its worker id is blank, though not empty.
     /// - `timeout`: it is zero.
     pub fn build(self) -> Result<CredentialActor, OptionsError> {
         if let Some(fixed) = &self.fixed {
             let refuse = |fault| OptionsError::new("fixed_pair", fault);
             fixed.token().ok_or_else(|| refuse("has an empty token"))?;
             fixed.validate_token().map_err(refuse)?;
+            let is_blank = !fixed.worker_id.is_empty() && fixed.worker_id.trim().is_empty();
+            if is_blank {
+                return Err(refuse("has a blank worker id"));
+            }
         }
         if self.config.timeout.is_zero() {
             return Err(OptionsError::new("timeout", "is zero"));

@@ -106,7 +106,7 @@ impl PostError {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error, io, time::Duration};
+    use std::{io, time::Duration};
 
     use super::*;
     use crate::{
@@ -133,26 +133,12 @@ mod tests {
         })
     }
 
-    fn texts(error: &dyn Error) -> Vec<String> {
-        let mut texts = vec![error.to_string()];
-        let mut source = error.source();
-        while let Some(cause) = source {
-            texts.push(cause.to_string());
-            source = cause.source();
-        }
-        texts
-    }
-
     #[test]
     fn each_cause_is_printed_once_along_the_sources() {
         assert_eq!(
-            texts(&PostError::Status(spent(None))),
-            [
-                "the completion was delivered, the status failed",
-                "gave up after 3 attempts",
-                "could not connect; the request was not sent",
-                "connection refused",
-            ]
+            chain(&PostError::Status(spent(None))),
+            "the completion was delivered, the status failed: gave up after 3 attempts: could not connect; the request was \
+             not sent: connection refused"
         );
     }
 
@@ -163,11 +149,9 @@ mod tests {
             status: spent(None),
         };
         assert_eq!(
-            texts(&error),
-            [
-                "the completion failed: the platform rejected the call with status 422: no; the status failed: gave up after \
-              3 attempts: could not connect; the request was not sent: connection refused"
-            ]
+            chain(&error),
+            "the completion failed: the platform rejected the call with status 422: no; the status failed: gave up after 3 \
+             attempts: could not connect; the request was not sent: connection refused"
         );
         assert_eq!(error.permanent().map(|error| error.status_code), Some(422));
         assert_eq!(error.transient().map(|error| error.attempts), Some(3));

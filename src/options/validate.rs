@@ -35,8 +35,9 @@ impl OptionsBuilder {
     ///   [`allow_plaintext_http`](Self::allow_plaintext_http);
     /// - `auth_token`: not a valid header value; missing without a provider, or empty, unless the platform is on
     ///   loopback; set together with `credential_actor`;
-    /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`; longer than 4096 bytes;
-    /// - `organization_id`: longer than 4096 bytes;
+    /// - `worker_id`: missing with `refresh_endpoint`; set together with `credential_actor`; blank, though not empty;
+    ///   longer than 4096 bytes;
+    /// - `organization_id`: blank, though not empty; longer than 4096 bytes;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
     /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
     /// - `max_delay`: shorter than `base_delay`;
@@ -129,8 +130,9 @@ impl OptionsBuilder {
             ("worker_id", &self.worker_id),
             ("organization_id", &self.organization_id),
         ] {
-            let is_long = id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES);
-            check(option, !is_long, "is longer than 4096 bytes")?;
+            let id = id.as_deref().unwrap_or_default();
+            check(option, id.len() <= MAX_ID_BYTES, "is longer than 4096 bytes")?;
+            check(option, id.is_empty() || !id.trim().is_empty(), "is blank")?;
         }
         check("credential_timeout", !self.credential_timeout.is_zero(), "is zero")?;
         check("timeout", !self.timeout.is_zero(), "is zero")?;

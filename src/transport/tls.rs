@@ -43,9 +43,8 @@ pub(crate) fn tls_config(
     }
     for pem in extra_roots_pem {
         for certificate in certificates(pem).map_err(roots)? {
-            store
-                .add(certificate)
-                .map_err(|error| roots(format!("contains a certificate that can't be a root: {error}")))?;
+            let refuse = |error| roots("contains a certificate that can't be a root".into()).with_source(error);
+            store.add(certificate).map_err(refuse)?;
         }
     }
     if store.is_empty() {
@@ -55,7 +54,7 @@ pub(crate) fn tls_config(
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| roots(error.to_string()))?
+        .map_err(|error| roots("can't be used".into()).with_source(error))?
         .with_root_certificates(store);
     let mut config = match client_certificate {
         None => builder.with_no_client_auth(),
@@ -64,9 +63,8 @@ pub(crate) fn tls_config(
             builder
                 .with_client_auth_cert(certificates(chain).map_err(client)?, key)
                 .map_err(|error| {
-                    client(format!(
-                        "can't be used: {error} (ring supports keys of RSA, P-256, P-384 and Ed25519)"
-                    ))
+                    let reason = "can't be used (ring supports keys of RSA, P-256, P-384 and Ed25519)";
+                    client(reason.into()).with_source(error)
                 })?
         }
     };

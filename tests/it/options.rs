@@ -1,6 +1,6 @@
 //! Invalid options are refused when they are built, with the option's name.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use result_poster::{
     OptionsBuilder, Supervisor,
@@ -79,6 +79,16 @@ fn an_endless_id_is_refused() {
             build_error(options),
             format!("option `{option}` is longer than 4096 bytes")
         );
+    }
+}
+
+#[test]
+fn a_blank_id_is_refused() {
+    for (options, option) in [
+        (options("http://127.0.0.1:1").worker_id(" "), "worker_id"),
+        (options("http://127.0.0.1:1").organization_id("\t"), "organization_id"),
+    ] {
+        assert_eq!(build_error(options), format!("option `{option}` is blank"));
     }
 }
 
@@ -215,11 +225,10 @@ fn invalid_values_are_refused_with_the_option_name() {
         assert_eq!(build_error(options), format!("option {message}"));
     }
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let message = build_error(with_token().add_root_certificates_pem(broken));
-    assert!(
-        message.starts_with("option `add_root_certificates_pem` contains a certificate that can't be a root: "),
-        "{message}"
-    );
+    let error = with_token().add_root_certificates_pem(broken).build().unwrap_err();
+    let message = "option `add_root_certificates_pem` contains a certificate that can't be a root";
+    assert_eq!(error.to_string(), message);
+    assert!(error.source().is_some());
 }
 
 #[test]

@@ -112,6 +112,7 @@ fn a_foreign_file_one_of_another_version_and_a_damaged_one_are_refused_unchanged
             format!("option `outbox` can't use the file {}", path.display())
         );
         assert!(texts[1].starts_with(message), "{texts:?}");
+        errors::assert_told_apart(&texts);
         assert!(fs::read(&path).unwrap() == before, "{message}");
         let error = OutboxInspector::open(&path).unwrap_err();
         assert!(is_expected(&error), "{error:?}");

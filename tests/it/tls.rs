@@ -1,5 +1,7 @@
 //! `https`, with certificate authorities of the tests' own.
 
+use std::error::Error as _;
+
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use result_poster::{AttemptError, CallError, CallReceipt, OptionsBuilder};
 use rustls::{
@@ -128,7 +130,7 @@ fn an_unusable_client_certificate_is_refused() {
     for (certificate, key, message) in [
         ("nonsense", key.as_str(), "contains no certificate"),
         (&certificate, "s3cret nonsense", "has a key that is not PEM"),
-        (&certificate, &other_key, "can't be used: keys may not be consistent"),
+        (&certificate, &other_key, "can't be used (ring supports"),
         (
             &certificate,
             include_str!("../data/tls/encrypted_key.pem"),
@@ -142,12 +144,14 @@ fn an_unusable_client_certificate_is_refused() {
         (
             include_str!("../data/tls/client_p521.pem"),
             include_str!("../data/tls/client_p521_key.pem"),
-            "can't be used: ",
+            "can't be used (ring supports",
         ),
     ] {
         let options = options("https://app.example.com").client_certificate_pem(certificate, key);
         assert!(!format!("{options:?}").contains("PRIVATE KEY"));
-        let error = options.build().unwrap_err().to_string();
+        let error = options.build().unwrap_err();
+        assert_eq!(error.source().is_some(), message.contains("ring"), "{error:?}");
+        let error = errors::texts(&error).join(": ");
         assert!(
             error.starts_with(&format!("option `client_certificate_pem` {message}")),
             "{error}"

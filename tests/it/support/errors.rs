@@ -23,3 +23,13 @@ pub(crate) fn printed<T: Debug, E: Error + 'static>(reply: &Result<T, E>) -> Vec
         .chain(errors.flat_map(|error| [error.to_string(), format!("{error:?}")]))
         .collect()
 }
+
+/// No text repeats another, or a part of it.
+pub(crate) fn assert_told_apart(texts: &[String]) {
+    for (index, text) in texts.iter().enumerate() {
+        assert!(!text.is_empty() && !text.ends_with('.'), "{texts:?}");
+        for other in &texts[index + 1..] {
+            assert!(!text.contains(other) && !other.contains(text), "{texts:?}");
+        }
+    }
+}

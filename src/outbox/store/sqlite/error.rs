@@ -11,12 +11,14 @@ use rusqlite::ErrorCode;
 use crate::error::OutboxError;
 
 pub(super) fn sqlite_error(error: rusqlite::Error) -> OutboxError {
+    // Only its text: its source says the same once more.
+    let cause = || error.to_string().into();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => OutboxError::Full,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OutboxError::Locked,
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => OutboxError::ReadOnly,
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OutboxError::Corrupt(error.into()),
-        _ => OutboxError::Other(error.into()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OutboxError::Corrupt(cause()),
+        _ => OutboxError::Other(cause()),
     }
 }
 
