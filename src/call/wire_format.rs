@@ -1,7 +1,9 @@
 //! Which fields the bodies have.
 
-/// Which fields the bodies of a result have. Default: [`Extended`](Self::Extended).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+use crate::label::labels;
+
+/// Which fields the bodies of a result have. As text `extended` or `baseline`. Default: [`Extended`](Self::Extended).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum WireFormat {
     /// All fields that today's platform knows. Its newer receivers refuse a result without them.
@@ -11,3 +13,8 @@ pub enum WireFormat {
     /// `providerSessionId`, `worktreePath`, `error`, `totalCostUsd`, `inputTokens` and `outputTokens` in the status.
     Baseline,
 }
+
+labels!(WireFormat, "wire format", {
+    Extended => "extended",
+    Baseline => "baseline",
+});

@@ -59,6 +59,7 @@ pub struct OutboxEntry {
 
 /// The owner of a live call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct EntryOwner {
     /// The id of the owner.
@@ -200,7 +201,7 @@ mod tests {
         let entry = OutboxEntry {
             id: CallId::from_parts(1, 7),
             state: EntryState::Parked,
-            owner: None,
+            owner: Some(EntryOwner { id: 7, is_alive: true }),
             kind: "status".into(),
             target_id: "sess-1".into(),
             queue: "q".into(),
@@ -217,6 +218,7 @@ mod tests {
         };
         let json = serde_json::to_value(entry).unwrap();
         assert_eq!(json["state"], "parked");
+        assert_eq!(json["owner"], serde_json::json!({"id": 7, "isAlive": true}));
         assert_eq!(json["ageSeconds"], 1.5);
         assert_eq!(json["createdAt"], "2023-11-14T22:13:20.5Z");
         assert_eq!(json["nextAttemptAt"], "2023-11-14T22:14:20Z");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{call::CallKind, error::FailureKind};
 
 /// An event of a call, for metrics and logs; see [`Subscribe`]. In JSON, a duration is a number of seconds:
-/// `elapsedSeconds`, `retryInSeconds`.
+/// `elapsedSeconds`, `pauseSeconds`, `retryInSeconds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -58,6 +58,7 @@ pub enum DeliveryEventKind {
     #[non_exhaustive]
     Paused {
         /// The length of the pause. Further responses may lengthen it.
+        #[serde(rename = "pauseSeconds", serialize_with = "crate::seconds::serialize")]
         pause: Duration,
     },
     /// The platform acknowledged the call.
@@ -132,4 +133,51 @@ impl Subscribe {
 
 impl Message for Subscribe {
     type Result = ();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_are_serialized_as_they_are_documented() {
+        let seconds = Duration::from_millis(1500);
+        for (event, expected) in [
+            (DeliveryEventKind::Accepted, json!({"event": "accepted"})),
+            (
+                DeliveryEventKind::AttemptFailed {
+                    attempt: 1,
+                    reason: "lost".into(),
+                    retry_in: Some(seconds),
+                },
+                json!({"event": "attempt_failed", "attempt": 1, "reason": "lost", "retryInSeconds": 1.5}),
+            ),
+            (
+                DeliveryEventKind::Resending { status_code: 401 },
+                json!({"event": "resending", "statusCode": 401}),
+            ),
+            (
+                DeliveryEventKind::Paused { pause: seconds },
+                json!({"event": "paused", "pauseSeconds": 1.5}),
+            ),
+            (
+                DeliveryEventKind::Delivered {
+                    attempts: 2,
+                    elapsed: seconds,
+                },
+                json!({"event": "delivered", "attempts": 2, "elapsedSeconds": 1.5}),
+            ),
+            (
+                DeliveryEventKind::Failed {
+                    failure: FailureKind::Transient,
+                    may_have_been_delivered: true,
+                },
+                json!({"event": "failed", "failure": "transient", "mayHaveBeenDelivered": true}),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(event).unwrap(), expected);
+        }
+    }
 }

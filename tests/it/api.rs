@@ -14,21 +14,21 @@ use actix::{Addr, Message};
 use h2::Reason;
 use jiff::Timestamp;
 use result_poster::{
-    AgentResult, AttemptError, AttemptPhase, CallError, CallId, CallKind, CallReceipt, CancelledBy, Clock,
+    AgentResult, AttemptError, AttemptPhase, CallError, CallId, CallKind, CallReceipt, CancelledBy, Clock, Cost,
     CreateComment, CredentialError, FailureKind, InvalidMessageError, NextStep, Options, OptionsBuilder, OptionsError,
     OutboxError, ParkReason, ParkedError, ParseCallIdError, PermanentError, PostError, PostReceipt, PostResult,
     ReadResultError, ResultPoster, SessionStatus, SharedError, Shutdown, ShutdownReport, TerminalWorkareaLease,
     TransientError, UnknownNameError, UpdateIssueStatus, Warning, WireFormat, WorkResult,
     credentials::{
         CredentialActor, CredentialActorBuilder, GetCredentialActor, GetCredentials, InvalidateCredentials,
-        IssuedCredentials, RuntimeCredentials, RuntimeTokenFile,
+        IssuedCredentials, RefreshCredentials, RuntimeCredentials, RuntimeTokenFile,
     },
     events::{DeliveryEvent, DeliveryEventKind, GetStats, Metric, MetricKind, PosterStats, Subscribe},
     outbox::{
-        Discard, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
-        OutboxOptionsBuilder, Requeue,
+        Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector,
+        OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
     },
-    testing::{Crash, FakePlatform, ManualClock, RecordedRequest, Reply},
+    testing::{Crash, FakePlatform, ManualClock, PlatformRules, RecordedRequest, Reply},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     builder, completed,
-    errors::texts,
+    errors::{self, texts},
     http2::{H2, Http2Platform, Http2Step},
     options,
     outbox::OutboxFixture,
@@ -85,6 +85,7 @@ fn messages_can_be_sent_stored_and_compared() {
     check_local::<Subscribe>();
     check_local::<DeliveryEvent>();
     check_local::<GetCredentials>();
+    check_local::<RefreshCredentials>();
     check_local::<InvalidateCredentials>();
     check_local::<GetCredentialActor>();
     check_local::<Crash>();
@@ -105,14 +106,17 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<TerminalWorkareaLease>();
     check::<Warning>();
     check::<WireFormat>();
+    check::<Cost>();
     check::<CallReceipt>();
     check::<PostReceipt>();
     check::<ShutdownReport>();
     check::<PosterStats>();
+    check::<OutboxStats>();
     check::<Metric>();
     check::<DeliveryEvent>();
     check::<DeliveryEventKind>();
     check::<OutboxEntry>();
+    check::<EntryOwner>();
     check::<EntryQuery>();
     check::<CallId>();
     check::<NextStep>();
@@ -121,15 +125,13 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<ManualClock>();
     check::<Reply>();
     check::<RecordedRequest>();
+    check::<PlatformRules>();
     check::<Addr<ResultPoster>>();
     check::<Addr<CredentialActor>>();
 
     fn check_unique<T: Debug + Send + Sync + 'static>() {}
     check_unique::<FakePlatform>();
-
-    // A connection of SQLite belongs to one thread at a time.
-    fn check_send<T: Debug + Send + 'static>() {}
-    check_send::<OutboxInspector>();
+    check_unique::<OutboxInspector>();
 }
 
 #[test]
@@ -143,6 +145,10 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     check::<PostReceipt>();
     check::<ShutdownReport>();
     check::<OutboxEntry>();
+    check::<EntryOwner>();
+    check::<OutboxStats>();
+    check::<NextStep>();
+    check::<CancelledBy>();
     check::<CallId>();
     check::<CallKind>();
     check::<FailureKind>();
@@ -200,10 +206,14 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
             "internal"
         ]
     );
+    assert_eq!(
+        names(&[WireFormat::Extended, WireFormat::Baseline]),
+        ["extended", "baseline"]
+    );
     assert_eq!(names(&[MetricKind::Counter, MetricKind::Gauge]), ["counter", "gauge"]);
     assert_eq!(
-        names(&[EntryState::Parked, EntryState::DeadLetter]),
-        ["parked", "dead_letter"]
+        names(&[EntryState::Live, EntryState::Parked, EntryState::DeadLetter]),
+        ["live", "parked", "dead_letter"]
     );
     assert_eq!(
         names(&[SessionStatus::Completed, SessionStatus::Failed, SessionStatus::Stopped]),
@@ -219,12 +229,24 @@ fn labels_are_ordered_and_have_one_name_in_text_and_json() {
         ]),
         ["passed", "failed", "blocked", "unknown", "flaky"]
     );
+    assert_eq!(
+        names(&[AttemptPhase::Connecting, AttemptPhase::Sending, AttemptPhase::Waiting]),
+        ["connecting", "sending", "waiting"]
+    );
+    assert_eq!(
+        names(&[CancelledBy::Token, CancelledBy::Shutdown]),
+        ["token", "shutdown"]
+    );
     let reasons = names(&[
         ParkReason::AttemptsFailed,
         ParkReason::LaneParked,
         ParkReason::QueueFull,
         ParkReason::NoCredentials,
+        ParkReason::Unauthorized,
+        ParkReason::TrackerUnauthorized,
         ParkReason::Shutdown,
+        ParkReason::AlreadyStored,
+        ParkReason::Requeued,
     ]);
     assert!(reasons.iter().all(|reason| !reason.is_empty()));
     assert_eq!(
@@ -318,7 +340,7 @@ async fn each_text_of_an_error_is_printed_once_along_its_sources() {
     let errors = call_errors().await;
     for (error, expected) in &errors {
         let texts = texts(error);
-        assert_told_apart(&texts);
+        errors::assert_told_apart(&texts);
         assert_eq!(texts.len(), expected.len(), "{texts:?}");
         for (text, start) in texts.iter().zip(expected) {
             assert!(text.starts_with(start), "{texts:?}");
@@ -345,7 +367,7 @@ async fn each_text_of_a_result_error_is_printed_once_along_its_sources() {
             let texts_of_both = texts(&result_error);
             assert_eq!(texts_of_both[0], own);
             assert_eq!(texts_of_both[1..], texts(error));
-            assert_told_apart(&texts_of_both);
+            errors::assert_told_apart(&texts_of_both);
         }
         // Two causes: both chains are in the text, and there is no source.
         let other = &errors[(index + 1) % errors.len()];
@@ -384,17 +406,7 @@ fn each_text_of_an_options_error_is_printed_once_along_its_sources() {
     let error = options("https://app.example.com").outbox(outbox).build().unwrap_err();
     let texts = texts(&error);
     assert!(texts.len() >= 2, "{texts:?}");
-    assert_told_apart(&texts);
-}
-
-/// No text repeats another, or a part of it.
-fn assert_told_apart(texts: &[String]) {
-    for (index, text) in texts.iter().enumerate() {
-        assert!(!text.is_empty() && !text.ends_with('.'), "{texts:?}");
-        for other in &texts[index + 1..] {
-            assert!(!text.contains(other) && !other.contains(text), "{texts:?}");
-        }
-    }
+    errors::assert_told_apart(&texts);
 }
 
 /// An error of each kind, and how its text and those of its sources begin.
