@@ -1,7 +1,7 @@
 //! Blocking work on threads of the crate's own, which never keep the process alive.
 //!
 //! The pool of the runtime is not used: a runtime that ends waits for work in its pool that has begun, such as a lookup
-//! in a name service that hangs.
+//! in a resolver that hangs.
 
 use std::{
     collections::VecDeque,

@@ -35,7 +35,7 @@
 //!     Err(error) => match error.next_step() {
 //!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
 //!         NextStep::RetryLater { after } => println!("send a clone again after {after:?}: {error}"),
-//!         NextStep::RenewCredentials => println!("renew the credentials, then send a clone: {error}"),
+//!         NextStep::RenewCredentials => println!("renew the credentials, then send a clone unless it is parked: {error}"),
 //!         NextStep::UseNextPoster => println!("send a clone to the next poster: {error}"),
 //!         NextStep::GiveUp => println!("sending it again would not help: {error}"),
 //!     },

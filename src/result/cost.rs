@@ -26,7 +26,8 @@ pub struct Cost {
     /// [`Baseline`](crate::WireFormat::Baseline).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u64>,
-    /// The total price in US dollars. Sent with the status. A message with a number that is not finite is refused.
+    /// The total price in US dollars. Sent with the status. A number that is not finite is left
+    /// out, with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_cost_usd: Option<f64>,
     /// How many turns the agent took. Not sent.

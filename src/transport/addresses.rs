@@ -81,7 +81,7 @@ impl FailedAddresses {
     }
 
     /// Orders the addresses of a name: those that have failed come last, the latest failure at the end. Else the order
-    /// of the name service stays, with IPv6 and IPv4 in turn (RFC 8305, 4).
+    /// of the resolver stays, with IPv6 and IPv4 in turn (RFC 8305, 4).
     pub(super) fn order(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let mut ordered = alternate_families(addresses);
         let now = Instant::now();

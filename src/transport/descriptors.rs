@@ -7,7 +7,7 @@ pub(super) fn are_exhausted(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(is_code_of_exhaustion)
 }
 
-/// The cause of a failed lookup. A resolver that can't open a socket says that the name service has failed.
+/// The cause of a failed lookup. A resolver that can't open a socket says that the lookup has failed.
 pub(super) fn cause_of(error: io::Error) -> io::Error {
     let probe = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
     probe.err().filter(are_exhausted).unwrap_or(error)

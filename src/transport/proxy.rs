@@ -154,7 +154,7 @@ impl Proxy {
 /// | `10.1.2.3`, `2001:db8::1`, `[2001:db8::1]` | the address |
 /// | `10.0.0.0/8`, `2001:db8::/32` | the addresses of the network |
 ///
-/// An entry other than `*` and a network may have a port. Unlike Go, an entry may also end with white space, and a
+/// An entry other than `*` and a network may have a port. Unlike Go, an entry may also end with whitespace, and a
 /// name with a dot.
 fn is_exempt(host: &Host<&str>, port: Option<u16>, list: &str) -> bool {
     if is_loopback(host) {
