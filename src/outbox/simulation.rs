@@ -14,8 +14,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
+    num::NonZero,
     rc::Rc,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -29,8 +31,8 @@ use super::{
     owner::Outbox,
     route::Durable,
     store::{
-        ClaimRequest, Claimed, Inserted, LaneClaim, MemoryStore, NewMessage, Settled, Settlement, Store, StoreFuture,
-        Tables, WallTime, Watched,
+        Change, ClaimRequest, Claimed, Inserted, LaneClaim, MemoryStore, NewMessage, Settled, Settlement, Store,
+        StoreFuture, Tables, WallTime, Watched,
     },
 };
 use crate::{
@@ -70,6 +72,8 @@ struct World {
     /// Whether processes may crash.
     is_calm: Cell<bool>,
     requests: RefCell<Requests>,
+    /// The calls whose delivery was written.
+    deleted: RefCell<HashSet<CallId>>,
     violations: RefCell<Vec<String>>,
 }
 
@@ -90,6 +94,19 @@ impl World {
 
     fn pick(&self, count: u32) -> u32 {
         self.random.borrow_mut().random_range(0..count)
+    }
+
+    /// Checks that a call which was deleted is settled no more.
+    fn note_settled(&self, changes: &[(CallId, Change)]) {
+        let mut deleted = self.deleted.borrow_mut();
+        for (id, change) in changes {
+            if deleted.contains(id) {
+                self.violation(format!("call {id} is settled twice"));
+            }
+            if matches!(change, Change::Delete) {
+                deleted.insert(*id);
+            }
+        }
     }
 
     fn violation(&self, text: String) {
@@ -188,7 +205,16 @@ impl Store for SimulatedStore {
     }
 
     fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
-        self.change(self.store.settle(settlement))
+        let world = Rc::clone(&self.process.world);
+        let changes = settlement.changes.clone();
+        let settle = self.store.settle(settlement);
+        self.change(Box::pin(async move {
+            let settled = settle.await?;
+            if let Settled::Done { .. } = settled {
+                world.note_settled(&changes);
+            }
+            Ok(settled)
+        }))
     }
 
     fn release_all(&self, now: WallTime) -> StoreFuture<()> {
@@ -510,6 +536,7 @@ async fn simulate(seed: u64) -> Result<(), String> {
         mood: Cell::new(Mood::Up),
         is_calm: Cell::new(false),
         requests: RefCell::default(),
+        deleted: RefCell::default(),
         violations: RefCell::default(),
     });
     let replies: Replies = Rc::default();
@@ -632,17 +659,24 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn failures_of(seeds: &[u64]) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let failures = seeds.iter().filter_map(|&seed| runtime.block_on(simulate(seed)).err());
+    failures.collect()
+}
+
 #[test]
 fn every_invariant_holds_in_the_simulation() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let seeds: Vec<u64> = match (setting("SIMULATION_SEED"), setting("SIMULATION_SEEDS")) {
         (Some(seed), _) => vec![seed],
         (None, count) => (0..count.unwrap_or(400)).collect(),
     };
-    let failures: Vec<String> = seeds
-        .into_iter()
-        .filter_map(|seed| runtime.block_on(simulate(seed)).err())
-        .collect();
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let failures: Vec<String> = thread::scope(|scope| {
+        let parts = seeds.chunks(seeds.len().div_ceil(threads));
+        let parts: Vec<_> = parts.map(|seeds| scope.spawn(|| failures_of(seeds))).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    });
     assert!(
         failures.is_empty(),
         "{} failures, the first: {}",
