@@ -1,20 +1,20 @@
 //! A message that is posted again while its calls are in the outbox.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use result_poster::{
     CallError, CreateComment, NextStep, ParkReason, PostResult,
-    outbox::Requeue,
+    outbox::{EntryState, Requeue},
     testing::{ManualClock, Reply},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    completed,
+    completed, messages_are_accepted,
     outbox::{OutboxFixture, entries, shut_down},
     outcome, post, post_outcome,
-    requests::{route, sent},
+    requests::{key, route, sent},
     send_update, start, status_update,
     wait::wait_until,
 };
@@ -76,6 +76,36 @@ async fn a_withdrawn_result_whose_clone_was_confirmed_is_delivered() {
     withdrawn.await.unwrap().unwrap().unwrap_err();
     fixture.emptied().await;
     assert_eq!(sent(&fixture.platform, route), ["completion", "completion", "status"]);
+}
+
+#[actix_rt::test]
+async fn a_withdrawn_result_whose_clone_was_confirmed_waits_for_the_result_that_is_being_sent() {
+    let fixture = OutboxFixture::new();
+    let slow = Reply::ok().delay(Duration::from_secs(60));
+    fixture.platform.script("completion", [slow, Reply::ok()]);
+    let poster = start(fixture.options());
+    // As in another process: it takes over any lane that is free.
+    let other = start(fixture.options());
+    let (first_token, second_token) = (CancellationToken::new(), CancellationToken::new());
+    let message = |run| PostResult::new("s", completed()).with_run(run);
+    let send =
+        |run, token: &CancellationToken| actix_rt::spawn(poster.send(message(run).with_cancellation(token.clone())));
+    let running = send(1, &first_token);
+    fixture.platform.wait_for_requests(1).await;
+    let withdrawn = send(2, &second_token);
+    messages_are_accepted(&poster).await;
+    other.send(message(2).reply_when_durable()).await.unwrap().unwrap();
+    second_token.cancel();
+    withdrawn.await.unwrap().unwrap().unwrap_err();
+    let states: Vec<_> = entries(&other).await.iter().map(|entry| entry.state).collect();
+    let (live, parked) = (EntryState::Live, EntryState::Parked);
+    assert_eq!(states, [live, live, parked, parked]);
+    first_token.cancel();
+    running.await.unwrap().unwrap().unwrap_err();
+    fixture.emptied().await;
+    assert_eq!(sent(&fixture.platform, route), ["completion", "completion", "status"]);
+    let keys: BTreeSet<_> = sent(&fixture.platform, key).into_iter().collect();
+    assert_eq!(keys.len(), 3);
 }
 
 #[actix_rt::test]

@@ -183,7 +183,7 @@ pub(in crate::outbox) enum Change {
     /// The platform has acknowledged the call.
     Delete,
     /// The caller has withdrawn the call. It is deleted, unless another message was answered with its id
-    /// ([`Inserted::Known`]): then it stays, and its lane is released, due at once.
+    /// ([`Inserted::Known`]): then it stays, parked at the end of its lane. With [`Then::Park`] it keeps its place.
     Withdraw,
     /// The call is not tried again.
     DeadLetter(Failure),

@@ -470,7 +470,7 @@ impl Store for MemoryStore {
                 .filter(|(_, change)| matches!(change, Change::Keep(_)))
                 .map(|(id, _)| *id)
                 .collect();
-            let mut must_release = false;
+            let mut known = Vec::new();
             for (id, change) in changes {
                 let record = |row: &mut Row, failure: Failure| {
                     row.call.history = failure.history;
@@ -480,7 +480,7 @@ impl Store for MemoryStore {
                 };
                 match (change, tables.calls.get_mut(&id)) {
                     (Change::Delete, _) => drop(tables.calls.remove(&id)),
-                    (Change::Withdraw, Some(row)) if row.is_known => must_release = true,
+                    (Change::Withdraw, Some(row)) if row.is_known => known.push(id),
                     (Change::Withdraw, _) => drop(tables.calls.remove(&id)),
                     (Change::DeadLetter(failure), Some(row)) => {
                         record(row, failure);
@@ -490,15 +490,14 @@ impl Store for MemoryStore {
                     (Change::DeadLetter(_) | Change::Keep(_), None) => {}
                 }
             }
+            if !matches!(then, Then::Park { .. }) {
+                for id in known {
+                    tables.append(id, &lane.lane, now, ParkReason::LaneParked);
+                }
+            }
             let milliseconds = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
             let mut is_parked = false;
             match then {
-                Then::Continue if must_release => {
-                    if let Some(lane) = tables.lanes.get_mut(&lane.lane) {
-                        lane.free(now, 0, None, None);
-                    }
-                    is_parked = true;
-                }
                 Then::Continue => {}
                 Then::Park { wait, reason } => {
                     if let Some(lane) = tables.lanes.get_mut(&lane.lane) {

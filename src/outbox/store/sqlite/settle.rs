@@ -43,19 +43,19 @@ pub(super) fn settle(
     let Some(current) = lanes::find_current(connection, queue, name, owner.id, claim)? else {
         return Ok(Settled::NotCurrent);
     };
-    let mut must_release = false;
+    let mut known = Vec::new();
     for (id, change) in changes {
-        must_release |= !apply(connection, current.id, *id, change)?;
+        if let Applied::StaysKnown = apply(connection, current.id, *id, change)? {
+            known.push(*id);
+        }
+    }
+    if !matches!(then, Then::Park { .. }) {
+        // The lane stays the owner's, which sends the earlier calls. Behind its taken calls, these are parked.
+        for id in known {
+            lanes::append(connection, (queue, name), id, *now, ParkReason::LaneParked)?;
+        }
     }
     match then {
-        Then::Continue if must_release => {
-            let release = Release {
-                now: *now,
-                ..Release::default()
-            };
-            lanes::release(connection, current.id, &release)?;
-            return Ok(Settled::Done { is_released: true });
-        }
         Then::Continue => {}
         Then::Park { wait, reason } => {
             let release = Release {
@@ -84,13 +84,20 @@ pub(super) fn settle(
     Ok(Settled::Done { is_released })
 }
 
-/// Returns false if a call that was withdrawn stays.
-fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<bool> {
+enum Applied {
+    Done,
+    /// The call was withdrawn, and stays because another message was answered with its id.
+    StaysKnown,
+}
+
+fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<Applied> {
     match change {
         Change::Withdraw => {
             let key = params![id.to_bytes(), lane];
             let is_deleted = connection.prepare_cached(WITHDRAW)?.execute(key)? > 0;
-            return Ok(is_deleted || !connection.prepare_cached(HAS_CALL)?.exists(key)?);
+            if !is_deleted && connection.prepare_cached(HAS_CALL)?.exists(key)? {
+                return Ok(Applied::StaysKnown);
+            }
         }
         Change::Delete => {
             connection
@@ -103,7 +110,7 @@ fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rus
             connection.prepare_cached(BURY)?.execute(params![id.to_bytes(), lane])?;
         }
     }
-    Ok(true)
+    Ok(Applied::Done)
 }
 
 fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> rusqlite::Result<()> {

@@ -12,6 +12,8 @@ pub(super) struct Content {
     /// The calls of each lane in order.
     pub(super) lanes: BTreeMap<String, Vec<CallId>>,
     pub(super) dead: BTreeSet<CallId>,
+    /// The calls whose ids another message was answered with.
+    pub(super) known: BTreeSet<CallId>,
     /// The lane to which a requeued call goes.
     pub(super) homes: BTreeMap<CallId, String>,
     /// The holder of each owned lane, dead or alive.
@@ -73,9 +75,14 @@ impl Content {
             .iter()
             .enumerate()
             .map(|(index, id)| (*id, end.change(index)));
-        let mut kept = Vec::new();
+        let (mut kept, mut moved) = (Vec::new(), Vec::new());
         for (id, change) in changes {
             match change {
+                Change::Withdraw if self.known.contains(&id) => {
+                    if !matches!(end.then(), Then::Park { .. }) {
+                        moved.push(id);
+                    }
+                }
                 Change::Delete | Change::Withdraw => self.remove(id),
                 Change::DeadLetter(_) => {
                     self.remove(id);
@@ -83,6 +90,10 @@ impl Content {
                 }
                 Change::Keep(_) => kept.push(id),
             }
+        }
+        for id in moved {
+            self.remove(id);
+            self.append(name, id);
         }
         match end.then() {
             Then::Continue => {}

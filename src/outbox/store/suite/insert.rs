@@ -203,6 +203,52 @@ pub(super) async fn a_withdrawn_call_that_another_message_was_told_of_stays(fixt
     assert_eq!(owner.claim_ids_at(NOW).await, stored.ids);
 }
 
+pub(super) async fn a_withdrawn_call_that_stays_leaves_its_lane_to_the_calls_before_it(fixture: &impl Fixture) {
+    let (first, second) = (fixture.owner().await, fixture.owner().await);
+    let earlier = first.insert_live("lane", &["a"]).await;
+    let withdrawn = first.insert_live("lane", &["b", "c"]).await;
+    let later = first.insert_live("lane", &["d"]).await;
+    first.insert(message("lane", &["b", "c"])).await.unwrap();
+    let settled = first.settle_all(&withdrawn, Change::Withdraw, Then::Continue).await;
+    assert_eq!(settled, Settled::Done { is_released: false });
+    assert!(first.may_send(&earlier).await);
+    for id in &withdrawn.ids {
+        assert_eq!(first.state(*id).await, Some(EntryState::Parked));
+    }
+    assert_eq!(second.claim_ids_at(NOW).await, []);
+    assert!(!first.deliver(&earlier).await);
+    assert!(first.deliver(&later).await);
+    assert_eq!(second.claim_ids_at(NOW).await, withdrawn.ids);
+}
+
+pub(super) async fn a_withdrawn_call_that_stays_is_parked_with_its_sibling(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let stored = owner.insert_live("lane", &["a", "b"]).await;
+    let later = owner.insert_live("lane", &["c"]).await;
+    owner.insert(message("lane", &["a", "b"])).await.unwrap();
+    let changes = vec![
+        (stored.ids[0], Change::Keep(failure())),
+        (stored.ids[1], Change::Withdraw),
+    ];
+    owner.settle_each(&stored, changes, park_for(MINUTE)).await;
+    let claimed = owner.claim_due(&["lane"], NOW).await;
+    assert_eq!(claimed[0].ids, stored.ids);
+    assert_eq!(claimed[1].ids, later.ids);
+}
+
+pub(super) async fn a_withdrawn_call_that_stays_is_due_once_its_sibling_is_isolated(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let stored = owner.insert_live("lane", &["a", "b"]).await;
+    owner.insert(message("lane", &["a", "b"])).await.unwrap();
+    let changes = vec![
+        (stored.ids[0], Change::Keep(failure())),
+        (stored.ids[1], Change::Withdraw),
+    ];
+    let settled = owner.settle_each(&stored, changes, isolate_for(MINUTE)).await;
+    assert_eq!(settled, Settled::Done { is_released: true });
+    assert_eq!(owner.claim_ids_at(NOW).await, stored.ids[1..]);
+}
+
 pub(super) async fn a_withdrawn_call_is_deleted(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let stored = owner.insert_live("lane", &["a"]).await;

@@ -117,6 +117,9 @@ macro_rules! contract_suite {
                     a_delivered_call_of_a_known_message_has_the_id_of_its_sibling,
                     a_dead_letter_of_a_known_message_waits_again,
                     a_withdrawn_call_that_another_message_was_told_of_stays,
+                    a_withdrawn_call_that_stays_leaves_its_lane_to_the_calls_before_it,
+                    a_withdrawn_call_that_stays_is_parked_with_its_sibling,
+                    a_withdrawn_call_that_stays_is_due_once_its_sibling_is_isolated,
                     a_withdrawn_call_is_deleted,
                     a_parked_duplicate_of_a_waiting_key_is_not_stored,
                     a_key_is_free_again_after_its_delivery,
@@ -255,6 +258,7 @@ macro_rules! contract_suite {
                     deaths_lose_nothing_while_calls_are_repaired,
                     deaths_lose_nothing_during_takeovers,
                     deaths_lose_nothing_after_stale_settlements,
+                    deaths_lose_nothing_while_messages_are_withdrawn,
                     deaths_lose_nothing_of_a_long_lane,
                 }
             }

@@ -28,8 +28,10 @@ fn end() -> impl Strategy<Value = End> {
         2 => Just(End::Park),
         1 => Just(End::Isolate),
         1 => Just(End::DeadLetter),
+        1 => Just(End::Withdraw),
         1 => Just(End::DeliverFirstAndPark),
         1 => Just(End::DeadLetterFirstAndIsolate),
+        1 => Just(End::ParkFirstAndWithdraw),
     ]
 }
 

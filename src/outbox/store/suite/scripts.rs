@@ -208,6 +208,27 @@ pub(super) async fn deaths_lose_nothing_after_stale_settlements<F: Fixture>(_: &
     .await;
 }
 
+pub(super) async fn deaths_lose_nothing_while_messages_are_withdrawn<F: Fixture>(_: &F) {
+    die_after_every_step::<F>(&[
+        insert(0, "lane", &["a"]),
+        insert(0, "lane", &["b", "c"]),
+        insert(0, "lane", &["d"]),
+        insert(0, "lane", &["e"]),
+        insert(1, "lane", &["b"]),
+        insert(1, "lane", &["e"]),
+        end("b", End::Withdraw),
+        end("a", End::Deliver),
+        end("d", End::Withdraw),
+        end("e", End::Withdraw),
+        claim(1, &[]),
+        end("b", End::Park),
+        claim(1, &["lane"]),
+        end("b", End::Deliver),
+        end("e", End::Deliver),
+    ])
+    .await;
+}
+
 pub(super) async fn deaths_lose_nothing_of_a_long_lane<F: Fixture>(_: &F) {
     let mut script: Vec<_> = (0..20)
         .map(|index| park_new(0, "lane", &[&format!("{index:02}")]))

@@ -61,10 +61,13 @@ pub(super) enum End {
     Park,
     Isolate,
     DeadLetter,
+    Withdraw,
     /// The first call is delivered, the others are parked.
     DeliverFirstAndPark,
     /// The first call is a dead letter, the others are isolated.
     DeadLetterFirstAndIsolate,
+    /// The first call is parked, the others are withdrawn.
+    ParkFirstAndWithdraw,
 }
 
 impl End {
@@ -72,16 +75,22 @@ impl End {
         match (self, index) {
             (Self::Deliver, _) | (Self::DeliverFirstAndPark, 0) => Change::Delete,
             (Self::DeadLetter, _) | (Self::DeadLetterFirstAndIsolate, 0) => Change::DeadLetter(failure()),
-            (Self::Park | Self::Isolate | Self::DeliverFirstAndPark | Self::DeadLetterFirstAndIsolate, _) => {
-                Change::Keep(failure())
-            }
+            (Self::Withdraw, _) | (Self::ParkFirstAndWithdraw, 1..) => Change::Withdraw,
+            (
+                Self::Park
+                | Self::Isolate
+                | Self::DeliverFirstAndPark
+                | Self::DeadLetterFirstAndIsolate
+                | Self::ParkFirstAndWithdraw,
+                _,
+            ) => Change::Keep(failure()),
         }
     }
 
     pub(super) fn then(self) -> Then {
         match self {
-            Self::Deliver | Self::DeadLetter => Then::Continue,
-            Self::Park | Self::DeliverFirstAndPark => park_for(MINUTE),
+            Self::Deliver | Self::DeadLetter | Self::Withdraw => Then::Continue,
+            Self::Park | Self::DeliverFirstAndPark | Self::ParkFirstAndWithdraw => park_for(MINUTE),
             Self::Isolate | Self::DeadLetterFirstAndIsolate => isolate_for(MINUTE),
         }
     }

@@ -151,6 +151,7 @@ impl<'a, F: Fixture> World<'a, F> {
                 ids.push(waiting.or(dead).unwrap_or(any));
             }
             assert_eq!(inserted, Inserted::Known { ids: ids.clone() });
+            self.content.known.extend(&ids);
             return Answer::Known(ids);
         }
         for (key, id) in keys.iter().zip(&ids) {
