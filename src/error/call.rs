@@ -51,8 +51,10 @@ pub enum CallError {
         /// Whether the platform may have processed an attempt.
         may_have_been_delivered: bool,
     },
-    /// `max_queued` messages were waiting already, and no outbox could store the message. The message was not sent.
-    #[error("queue full; the message was not sent")]
+    /// Neither the queue nor an outbox could keep the message until its turn: `max_queued` messages were waiting already and
+    /// it was not stored, earlier messages of its target are parked and it was not stored, or the outbox's file was removed
+    /// before its turn. The message was not sent.
+    #[error("the message could not be kept until its turn; it was not sent")]
     Overloaded,
     /// The message arrived after a [`Shutdown`](crate::Shutdown). It was not sent.
     #[error("the poster is shutting down; the message was not sent")]

@@ -70,7 +70,7 @@ impl Outbox {
     /// Whether the message is still this owner's. Only a process that was stopped has to ask the store. If that can't
     /// answer, the message is sent: better twice than not at all.
     async fn is_current(&self, dispatcher: &Dispatcher, stored: &Stored) -> bool {
-        if !self.0.was_stopped_since(stored.since) {
+        if !self.0.was_stopped_since(stored.since.at) {
             return true;
         }
         let is_current = self.0.store.is_current(stored.lane.clone(), stored.ids());
@@ -95,7 +95,8 @@ impl Outbox {
     }
 }
 
-/// Ends a stored message that is not sent now: as parked, or as cancelled if its caller has withdrawn it meanwhile.
+/// Ends a stored message that is not sent now: as parked; as cancelled if its caller has withdrawn it meanwhile; or as
+/// refused if the store has lost it, since nobody will send it.
 pub(super) async fn end_parked(
     dispatcher: &Dispatcher,
     calls: &[Call],
@@ -103,17 +104,21 @@ pub(super) async fn end_parked(
     stored: &Stored,
     reason: ParkReason,
 ) -> Vec<Outcome> {
+    let inner = &stored.outbox.0;
+    // Otherwise a call that is gone was delivered by another owner meanwhile.
+    let may_be_lost = inner.store.replacements() != stored.since.replacements;
     let mut outcomes = Vec::with_capacity(calls.len());
     for (call, id) in calls.iter().zip(stored.ids()) {
         let mut error = parked(id, reason);
         if cancellation.is_cancelled_by_token() {
             // The call has left the claim. If it can't be withdrawn, it was claimed again, or is another message's, too.
-            let discarded = dispatcher
-                .shutdown
-                .run_until_cancelled(stored.outbox.0.store.withdraw(id));
+            let discarded = dispatcher.shutdown.run_until_cancelled(inner.store.withdraw(id));
             if discarded.await == Some(Ok(true)) {
                 error = cancelled(CancelledBy::Token);
             }
+        }
+        if may_be_lost && dispatcher.shutdown.run_until_cancelled(inner.has_lost(id)).await == Some(true) {
+            error = cancellation.by().map_or(CallError::Overloaded, cancelled);
         }
         outcomes.push(dispatcher.end_unsent(call.as_ref(), error));
     }

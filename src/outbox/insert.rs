@@ -1,13 +1,13 @@
 //! Storing a message.
 
-use std::{pin::pin, rc::Rc, time::Instant};
+use std::{pin::pin, rc::Rc};
 
 use actix_rt::spawn;
 use futures_util::future::{Either, select};
 
 use super::{
     failures::Operation,
-    owner::{Inner, Outbox, lane},
+    owner::{Inner, Outbox, Since, lane},
     store::{Change, History, Inserted, LaneClaim, NewCall, NewMessage, Settlement, Then},
     stored::{Origin, Stored, StoredRow},
 };
@@ -89,7 +89,7 @@ impl Outbox {
         ids: &[CallId],
         claim: i64,
         worker_id: Option<String>,
-        since: Instant,
+        since: Since,
     ) -> Option<Stored> {
         let target = calls.first()?.target.clone();
         let row = |id: &CallId| StoredRow {

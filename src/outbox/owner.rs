@@ -63,6 +63,14 @@ pub(super) struct Inner {
     resumed_at: Cell<Option<Instant>>,
 }
 
+/// Since when this owner has had a message: noted before the store was asked for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    pub(super) at: Instant,
+    /// How often the store had been replaced.
+    pub(super) replacements: u64,
+}
+
 impl Outbox {
     pub(crate) fn new(
         config: Config,
@@ -208,6 +216,13 @@ impl Inner {
             ignore_panic(|| info!("took over {freed} calls of a dead process"));
         }
         freed > 0 || has_changed
+    }
+
+    pub(super) fn since(&self) -> Since {
+        Since {
+            at: self.clock.instant(),
+            replacements: self.store.replacements(),
+        }
     }
 
     /// Whether this process was stopped for a while after `since`: then the store has to be asked before a call is sent.

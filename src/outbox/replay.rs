@@ -93,11 +93,11 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         has_changed |= inner.note_credentials(dispatcher.credentials.last_generation());
         inner.prepare_probe();
         for share in &mut shares {
-            let since = inner.clock.instant();
-            let is_due = share.next_due(inner, since).is_some_and(|wait| wait.is_zero());
+            let since = inner.since();
+            let is_due = share.next_due(inner, since.at).is_some_and(|wait| wait.is_zero());
             share.may_have_due |= has_changed || is_due;
             let free = max_at_once.saturating_sub(share.calls);
-            let room = inner.unauthorized.borrow().room(free, since);
+            let room = inner.unauthorized.borrow().room(free, since.at);
             if stop.is_cancelled() {
                 // A claim behind the release of all lanes would keep its lanes until another owner takes them over.
                 break;
@@ -110,7 +110,7 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
             let max_bytes = MAX_BYTES.saturating_sub(share.bytes);
             let claimed = inner.claim(share.endpoint, round, room, max_bytes).await;
             share.may_have_due = claimed.is_limited;
-            share.others_due_at = claimed.next_due.and_then(|wait| since.checked_add(wait));
+            share.others_due_at = claimed.next_due.and_then(|wait| since.at.checked_add(wait));
             for message in claimed.messages {
                 inner.unauthorized.borrow_mut().probe(&message.lane.lane);
                 let calls = message.calls.len();

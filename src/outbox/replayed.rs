@@ -1,12 +1,12 @@
 //! A claimed message: its place in this process's queue, and its run.
 
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 use log::warn;
 
 use super::{
     faults::MAX_TAKEOVERS,
-    owner::Outbox,
+    owner::{Outbox, Since},
     store::{Change, ClaimedMessage, Failure, LaneClaim, Settlement, StoredCall, Then, is_isolated},
     stored::{Origin, Stored, StoredRow},
 };
@@ -35,7 +35,7 @@ impl Replayed {
         dispatcher: &Rc<Dispatcher>,
         queue: &Rc<LaneQueue>,
         message: ClaimedMessage,
-        since: Instant,
+        since: Since,
     ) -> Self {
         let ClaimedMessage { lane, calls } = message;
         let mut rows: Vec<StoredCall> = Vec::new();
@@ -92,7 +92,7 @@ impl Replayed {
         lane: LaneClaim,
         rows: &[StoredCall],
         calls: Vec<Call>,
-        since: Instant,
+        since: Since,
     ) -> Option<(Box<Job>, Stored)> {
         let target = calls.first()?.target.clone();
         // An isolated message does not hold up its target's lane in this process either.

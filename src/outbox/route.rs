@@ -51,7 +51,7 @@ impl Durable {
     ) -> Vec<Outcome> {
         let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, None);
         message.round = job.ticket.round();
-        let since = self.outbox.0.clock.instant();
+        let since = self.outbox.0.since();
         let worker_id = message.worker_id.clone();
         let inserted = match self
             .outbox

@@ -245,6 +245,10 @@ impl Store for SimulatedStore {
         self.change(self.store.discard(id))
     }
 
+    fn replacements(&self) -> u64 {
+        self.store.replacements()
+    }
+
     fn stats(&self) -> StoreFuture<OutboxStats> {
         self.run(self.store.stats())
     }

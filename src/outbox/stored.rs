@@ -1,9 +1,7 @@
 //! A stored message that this owner sends, and what its caller is told of it.
 
-use std::time::Instant;
-
 use super::{
-    owner::Outbox,
+    owner::{Outbox, Since},
     store::{Change, History, LaneClaim, Settlement, StoredCall, Then},
 };
 use crate::{
@@ -21,8 +19,7 @@ pub(super) struct Stored {
     pub(super) calls: Vec<StoredRow>,
     /// The worker id of the store, if it has one.
     pub(super) worker_id: Option<String>,
-    /// Since when this owner has had the message: before the store was asked for it.
-    pub(super) since: Instant,
+    pub(super) since: Since,
     pub(super) origin: Origin,
 }
 

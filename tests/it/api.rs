@@ -432,7 +432,10 @@ async fn call_errors() -> Vec<(CallError, Vec<&'static str>)> {
             cancelled(CancelledBy::Shutdown, false),
             vec!["cancelled by a shutdown; the request was not processed"],
         ),
-        (CallError::Overloaded, vec!["queue full; the message was not sent"]),
+        (
+            CallError::Overloaded,
+            vec!["the message could not be kept until its turn; it was not sent"],
+        ),
         (
             CallError::ShuttingDown,
             vec!["the poster is shutting down; the message was not sent"],

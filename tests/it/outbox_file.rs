@@ -278,6 +278,25 @@ async fn a_failed_call_of_a_deleted_file_is_not_reported_as_parked() {
 }
 
 #[actix_rt::test]
+async fn a_message_behind_a_failed_call_of_a_deleted_file_is_not_reported_as_parked() {
+    let fixture = OutboxFixture::new();
+    fixture.platform.script(
+        "issue-tracker-proxy",
+        [Reply::status(503).delay(50 * SHORT_DELAY), Reply::ok()],
+    );
+    let poster = start(fixture.options_without_replay());
+    let [running, waiting] = fixture.running_and_waiting_call(&poster).await;
+    fixture.delete_files();
+    assert_not_stored(&running.await.unwrap().unwrap().unwrap_err());
+    let lost = waiting.await.unwrap().unwrap().unwrap_err();
+    assert_eq!(lost, CallError::Overloaded);
+    assert!(!lost.may_have_been_delivered());
+    assert_eq!(fixture.platform.requests().len(), 1);
+    // It is sent again, as its error says.
+    assert_eq!(outcome(&send_update(&poster, "i").await), "ok");
+}
+
+#[actix_rt::test]
 async fn retry_after_is_reported_for_a_call_of_a_deleted_file() {
     let fixture = OutboxFixture::new();
     let busy = Reply::status(503).header("retry-after", "90").delay(10 * SHORT_DELAY);

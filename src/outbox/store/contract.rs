@@ -275,6 +275,9 @@ pub(in crate::outbox) trait Store {
     /// Deletes a parked call or a dead letter. Returns whether there was one.
     fn discard(&self, id: CallId) -> StoreFuture<bool>;
 
+    /// How often the store was found to have been removed or replaced so far. Each time, calls may have been lost.
+    fn replacements(&self) -> u64;
+
     fn stats(&self) -> StoreFuture<OutboxStats>;
 
     /// Gives the store up. The last user of a process closes it.

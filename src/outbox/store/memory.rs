@@ -583,6 +583,10 @@ impl Store for MemoryStore {
         self.run(move |tables, _| tables.discard(id))
     }
 
+    fn replacements(&self) -> u64 {
+        0
+    }
+
     fn stats(&self) -> StoreFuture<OutboxStats> {
         self.run(|tables, _| {
             let mut stats = OutboxStats::default();

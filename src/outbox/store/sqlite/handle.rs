@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::{
     file::FileId,
     jobs::{JobReply, ReadJob, WriteJob},
+    open_file::FileState,
     owners::{Member, Owner, Owners},
     thread::{Leave, Message, StoreThread},
 };
@@ -30,8 +31,7 @@ static LAST_MEMBER: AtomicU64 = AtomicU64::new(0);
 /// A thread, and how many handles it has.
 struct Thread {
     path: PathBuf,
-    /// The file that it has open.
-    file: Arc<Mutex<Option<FileId>>>,
+    file: Arc<FileState>,
     messages: Sender<Message>,
     members: Vec<(Member, Arc<Notify>)>,
 }
@@ -46,6 +46,7 @@ impl Thread {
 #[derive(Debug)]
 pub(super) struct Handle {
     messages: Sender<Message>,
+    file: Arc<FileState>,
     member: Member,
     /// Wakes the holder when others of this process have changed the store.
     wake: Arc<Notify>,
@@ -57,23 +58,21 @@ impl Handle {
     pub(super) fn join(path: &Path) -> Self {
         let file = FileId::of(path).ok();
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_open =
-            |thread: &Thread| file.is_some() && *thread.file.lock().unwrap_or_else(PoisonError::into_inner) == file;
+        let has_open = |thread: &Thread| file.is_some() && thread.file.id() == file;
         match threads
             .iter_mut()
             .find(|thread| thread.path == path || has_open(thread))
         {
             Some(thread) => {
-                let handle = Self::new(thread.messages.clone());
+                let handle = Self::new(thread.messages.clone(), Arc::clone(&thread.file));
                 thread.members.push((handle.member, Arc::clone(&handle.wake)));
                 handle
             }
             None => {
-                let file = Arc::default();
-                let handle = Self::start(path, Arc::clone(&file));
+                let handle = Self::start(path);
                 threads.push(Thread {
                     path: path.to_owned(),
-                    file,
+                    file: Arc::clone(&handle.file),
                     messages: handle.messages.clone(),
                     members: vec![(handle.member, Arc::clone(&handle.wake))],
                 });
@@ -82,9 +81,10 @@ impl Handle {
         }
     }
 
-    fn new(messages: Sender<Message>) -> Self {
+    fn new(messages: Sender<Message>, file: Arc<FileState>) -> Self {
         Self {
             messages,
+            file,
             member: LAST_MEMBER.fetch_add(1, Ordering::Relaxed),
             wake: Arc::default(),
             has_left: AtomicBool::new(false),
@@ -92,23 +92,29 @@ impl Handle {
     }
 
     /// Starts a thread. If that fails, all jobs are answered that the outbox has stopped.
-    fn start(path: &Path, file: Arc<Mutex<Option<FileId>>>) -> Self {
+    fn start(path: &Path) -> Self {
         let (messages, queue) = channel();
-        let path = path.to_owned();
-        let run = move || StoreThread::new(path, file).run(&queue);
+        let file = Arc::<FileState>::default();
+        let (path, state) = (path.to_owned(), Arc::clone(&file));
+        let run = move || StoreThread::new(path, state).run(&queue);
         let _ = thread::Builder::new().name("outbox".into()).spawn(run);
-        Self::new(messages)
+        Self::new(messages, file)
     }
 
     /// A handle with a thread of its own, as if it were in another process.
     #[cfg(test)]
     pub(super) fn start_apart(path: &Path) -> Self {
-        Self::start(path, Arc::default())
+        Self::start(path)
     }
 
     /// Wakes the holder when others of this process have made calls due.
     pub(super) fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
+    }
+
+    /// How often the file was found to have been removed or replaced.
+    pub(super) fn replacements(&self) -> u64 {
+        self.file.replacements()
     }
 
     /// Wakes the other holders: calls may be due that they can claim.

@@ -242,6 +242,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn replacements(&self) -> u64 {
+        self.handle.replacements()
+    }
+
     fn stats(&self) -> StoreFuture<OutboxStats> {
         let mut count = Count::new(Some(self.queue.to_string()));
         self.read(move |connection, _, _| count.step(connection, Clock::system().now()).map_err(sqlite_error))

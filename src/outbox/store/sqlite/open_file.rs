@@ -3,7 +3,10 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,11 +29,34 @@ const OPEN_EVERY: Duration = Duration::from_secs(1);
 /// How long other processes may have the former file open: until they look at it, which they do every 2 s.
 const OTHERS_CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
+/// What the handles of a file know without asking its thread.
+#[derive(Debug, Default)]
+pub(super) struct FileState {
+    /// The file that is open.
+    id: Mutex<Option<FileId>>,
+    replacements: AtomicU64,
+}
+
+impl FileState {
+    /// The file that is open.
+    pub(super) fn id(&self) -> Option<FileId> {
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_id(&self, id: Option<FileId>) {
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// How often the file was found to have been removed or replaced.
+    pub(super) fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::Relaxed)
+    }
+}
+
 pub(super) struct OpenFile {
     path: PathBuf,
     database: Option<Database>,
-    /// The file that is open, for the registry.
-    id: Arc<Mutex<Option<FileId>>>,
+    state: Arc<FileState>,
     /// Its log, once there is one.
     log: Option<FileId>,
     /// Why the file is not open.
@@ -41,11 +67,11 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(path: PathBuf, id: Arc<Mutex<Option<FileId>>>) -> Self {
+    pub(super) fn new(path: PathBuf, state: Arc<FileState>) -> Self {
         Self {
             path,
             database: None,
-            id,
+            state,
             log: None,
             error: None,
             tried_at: None,
@@ -96,7 +122,8 @@ impl OpenFile {
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
         (self.database, self.log) = (None, None);
         self.error = Some(OutboxError::NotFound);
-        self.share_id();
+        self.state.set_id(None);
+        self.state.replacements.fetch_add(1, Ordering::Relaxed);
     }
 
     fn open(&mut self, owners: &mut Owners) -> Result<(), OutboxError> {
@@ -117,8 +144,8 @@ impl OpenFile {
                 }
                 // Housekeeping, which the next look at the owners repeats.
                 let _ = owners.clean(&database.connection, now);
+                self.state.set_id(Some(database.id()));
                 (self.database, self.error) = (Some(database), None);
-                self.share_id();
                 Ok(())
             }
             Err(error) => {
@@ -129,9 +156,5 @@ impl OpenFile {
                 Err(error)
             }
         }
-    }
-
-    fn share_id(&self) {
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = self.database.as_ref().map(Database::id);
     }
 }

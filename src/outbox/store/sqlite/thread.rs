@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     path::PathBuf,
-    sync::{Arc, Mutex, mpsc::Receiver},
+    sync::{Arc, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -12,9 +12,8 @@ use rusqlite::TransactionBehavior;
 
 use super::{
     error::sqlite_error,
-    file::FileId,
     jobs::{JobReply, Read, Write},
-    open_file::OpenFile,
+    open_file::{FileState, OpenFile},
     owners::{Member, Owners},
 };
 use crate::{clock::Clock, error::OutboxError};
@@ -48,10 +47,10 @@ pub(super) struct StoreThread {
 }
 
 impl StoreThread {
-    pub(super) fn new(path: PathBuf, id: Arc<Mutex<Option<FileId>>>) -> Self {
+    pub(super) fn new(path: PathBuf, state: Arc<FileState>) -> Self {
         Self {
             owners: Owners::new(&path),
-            file: OpenFile::new(path, id),
+            file: OpenFile::new(path, state),
             clock: Clock::system(),
             paused_until: None,
         }
