@@ -1,13 +1,20 @@
 //! The log of a store that fails: one line for a cause, and one when the store works again.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use log::{info, warn};
 
 use crate::{
+    clock::Clock,
     error::OutboxError,
     util::{chain, ignore_panic},
 };
+
+/// How long a full file counts as full after the last message that did not fit: smaller ones may fit all the time.
+const FULL_FOR: Duration = Duration::from_secs(60);
 
 /// An operation of a store, as log lines name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +37,10 @@ impl Operation {
 }
 
 /// Which operations fail, and why.
-#[derive(Debug, Default)]
-pub(super) struct Failures(RefCell<Troubles>);
+pub(super) struct Failures {
+    clock: Clock,
+    troubles: RefCell<Troubles>,
+}
 
 #[derive(Debug, Default)]
 struct Troubles {
@@ -40,7 +49,15 @@ struct Troubles {
     /// Each operation that has succeeded, and how many had started by then.
     succeeded: Vec<(Operation, u64)>,
     /// The operations whose last use has failed.
-    failed: Vec<(Operation, OutboxError)>,
+    failed: Vec<Failed>,
+}
+
+/// The last failure of an operation.
+#[derive(Debug)]
+struct Failed {
+    operation: Operation,
+    cause: OutboxError,
+    at: Instant,
 }
 
 /// An operation that was started.
@@ -51,8 +68,15 @@ pub(super) struct Started<'a> {
 }
 
 impl Failures {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            troubles: RefCell::default(),
+        }
+    }
+
     pub(super) fn start(&self, operation: Operation) -> Started<'_> {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.troubles.borrow_mut();
         state.started = state.started.saturating_add(1);
         Started {
             failures: self,
@@ -73,7 +97,7 @@ impl Started<'_> {
 
     /// Logs a failure unless another one with this cause has not ended yet.
     fn fail(self, error: &OutboxError) {
-        let mut state = self.failures.0.borrow_mut();
+        let mut state = self.failures.troubles.borrow_mut();
         // It waited while the store failed, and others have succeeded since.
         let is_past = |(operation, started): &(Operation, u64)| {
             (*operation == self.operation || *error != OutboxError::Full) && self.number <= *started
@@ -81,9 +105,13 @@ impl Started<'_> {
         if state.succeeded.iter().any(is_past) {
             return;
         }
-        let is_known = state.failed.iter().any(|(_, known)| known == error);
-        state.failed.retain(|(failed, _)| *failed != self.operation);
-        state.failed.push((self.operation, error.clone()));
+        let is_known = state.failed.iter().any(|known| known.cause == *error);
+        state.failed.retain(|known| known.operation != self.operation);
+        state.failed.push(Failed {
+            operation: self.operation,
+            cause: error.clone(),
+            at: self.failures.clock.instant(),
+        });
         drop(state);
         if !is_known {
             let operation = self.operation.as_str();
@@ -92,17 +120,23 @@ impl Started<'_> {
     }
 
     /// Logs a success that ends the last failure. A write that succeeds ends the failures of all operations, except that a
-    /// file that is full for one may have room for another. A look at the others only reads.
+    /// file that is full for one may have room for another, or for a smaller message. A look at the others only reads.
     fn succeed(self) {
-        let mut state = self.failures.0.borrow_mut();
+        let now = self.failures.clock.instant();
+        let mut state = self.failures.troubles.borrow_mut();
         let started = state.started;
         state.succeeded.retain(|(operation, _)| *operation != self.operation);
         state.succeeded.push((self.operation, started));
         let only_reads = self.operation == Operation::Watch;
         let before = state.failed.len();
-        state
-            .failed
-            .retain(|(failed, cause)| *failed != self.operation && (only_reads || *cause == OutboxError::Full));
+        state.failed.retain(|failed| {
+            let is_same = failed.operation == self.operation;
+            if failed.cause == OutboxError::Full {
+                !is_same || now.saturating_duration_since(failed.at) < FULL_FOR
+            } else {
+                !is_same && only_reads
+            }
+        });
         let is_last = before > 0 && state.failed.is_empty();
         drop(state);
         if is_last {
@@ -114,15 +148,11 @@ impl Started<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
 
     fn failed(failures: &Failures) -> Vec<Operation> {
-        failures
-            .0
-            .borrow()
-            .failed
-            .iter()
-            .map(|(operation, _)| *operation)
-            .collect()
+        let troubles = failures.troubles.borrow();
+        troubles.failed.iter().map(|failed| failed.operation).collect()
     }
 
     fn fails(failures: &Failures, operation: Operation, error: OutboxError) {
@@ -131,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_failure_lasts_until_an_operation_succeeds() {
-        let failures = Failures::default();
+        let failures = Failures::new(Clock::system());
         fails(&failures, Operation::Insert, OutboxError::Locked);
         fails(&failures, Operation::Claim, OutboxError::Locked);
         assert_eq!(failed(&failures), [Operation::Insert, Operation::Claim]);
@@ -143,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_was_overtaken_by_a_success_is_past() {
-        let failures = Failures::default();
+        let failures = Failures::new(Clock::system());
         let waiting = failures.start(Operation::Insert);
         failures.start(Operation::Settle).end(&Ok(()));
         waiting.end::<()>(&Err(OutboxError::Locked));
@@ -154,10 +184,17 @@ mod tests {
 
     #[test]
     fn a_full_file_is_full_for_inserts_whatever_else_succeeds() {
-        let failures = Failures::default();
+        let clock = ManualClock::new();
+        let failures = Failures::new(clock.clone().into());
         let insert = failures.start(Operation::Insert);
         failures.start(Operation::Settle).end(&Ok(()));
         insert.end::<()>(&Err(OutboxError::Full));
+        failures.start(Operation::Settle).end(&Ok(()));
+        assert_eq!(failed(&failures), [Operation::Insert]);
+        // A smaller message.
+        failures.start(Operation::Insert).end(&Ok(()));
+        assert_eq!(failed(&failures), [Operation::Insert]);
+        clock.advance(FULL_FOR);
         failures.start(Operation::Settle).end(&Ok(()));
         assert_eq!(failed(&failures), [Operation::Insert]);
         failures.start(Operation::Insert).end(&Ok(()));

@@ -103,7 +103,7 @@ impl Outbox {
             witnesses: RefCell::default(),
             unauthorized: RefCell::default(),
             unwritten: Unwritten::default(),
-            failures: Failures::default(),
+            failures: Failures::new(clock.clone()),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
             overflowing: Cell::default(),
