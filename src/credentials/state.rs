@@ -21,6 +21,9 @@ pub(super) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a refresh endpoint is not asked for another worker after a fetch that named one.
 const WORKER_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The difference between two ends of a life that are the same by an inexact clock.
+const SAME_END: Duration = Duration::from_secs(1);
+
 /// The result of a fetch, or of a request to the cache.
 pub(super) type CacheResult = Result<IssuedCredentials, CredentialError>;
 
@@ -43,18 +46,38 @@ struct CurrentCredentials {
     issued: IssuedCredentials,
     /// When these credentials were fetched first.
     fetched_at: Instant,
-    /// The end of the token's life. `None` if it is unknown.
-    ends_at: Option<Instant>,
+    life: Option<Life>,
     rejected: bool,
 }
 
-impl CurrentCredentials {
-    /// The latest time at which the token is used without another fetch: `margin` before the end of its life, or half
-    /// of its life before it if that is later.
+/// The life of a token, as far as it is known, by the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    starts_at: Instant,
+    ends_at: Instant,
+}
+
+impl Life {
+    fn new(starts_at: Instant, length: Duration) -> Option<Self> {
+        let ends_at = starts_at.checked_add(length)?;
+        Some(Self { starts_at, ends_at })
+    }
+
+    /// The life with this rest at `now`. It is another life if it ends later than this one: a provider that repeats a
+    /// token, always with the same rest, would otherwise make its life, and with it the margin, longer and longer.
+    fn with_rest(self, now: Instant, rest: Duration) -> Option<Self> {
+        let other = Self::new(now, rest)?;
+        let is_same = other.ends_at.saturating_duration_since(self.ends_at) <= SAME_END;
+        let starts_at = if is_same { self.starts_at } else { now };
+        Some(Self { starts_at, ..other })
+    }
+
+    /// The time until which the token is used without another fetch: `margin` before the end, or half of the life
+    /// before it if that is later.
     fn fresh_until(&self, margin: Duration) -> Option<Instant> {
-        let ends_at = self.ends_at?;
-        let life = ends_at.saturating_duration_since(self.fetched_at);
-        ends_at.checked_sub(margin.min(life.checked_div(2).unwrap_or_default()))
+        let length = self.ends_at.saturating_duration_since(self.starts_at);
+        let half = length.checked_div(2).unwrap_or_default();
+        self.ends_at.checked_sub(margin.min(half))
     }
 }
 
@@ -115,7 +138,7 @@ impl CacheState {
     /// The current credentials if they are not rejected and are known to live for longer than `margin`.
     pub(super) fn valid(&self, now: Instant, margin: Duration) -> Option<&IssuedCredentials> {
         let current = self.current.as_ref().filter(|current| !current.rejected)?;
-        (now < current.fresh_until(margin)?).then_some(&current.issued)
+        (now < current.life?.fresh_until(margin)?).then_some(&current.issued)
     }
 
     /// Why the source must not be asked now: it has answered within the last minute that the worker no longer exists.
@@ -194,11 +217,12 @@ impl CacheState {
         if let Some(current) = &mut self.current
             && current.issued.credentials.is_same_pair(&credentials)
         {
-            // A rejected token stays rejected; only the end of its life is updated.
-            current.ends_at = match lifetime {
-                Some(Lifetime::Whole(life)) => current.fetched_at.checked_add(life),
-                Some(Lifetime::Rest(rest)) => now.checked_add(rest),
-                None => None,
+            // A rejected token stays rejected; only its life is updated.
+            current.life = match (lifetime, current.life) {
+                (Some(Lifetime::Whole(whole)), _) => Life::new(current.fetched_at, whole),
+                (Some(Lifetime::Rest(rest)), Some(life)) => life.with_rest(now, rest),
+                (Some(Lifetime::Rest(rest)), None) => Life::new(now, rest),
+                (None, _) => None,
             };
             return current.issued.clone();
         }
@@ -209,8 +233,8 @@ impl CacheState {
         self.current = Some(CurrentCredentials {
             issued: issued.clone(),
             fetched_at: now,
-            ends_at: match lifetime {
-                Some(Lifetime::Whole(life) | Lifetime::Rest(life)) => now.checked_add(life),
+            life: match lifetime {
+                Some(Lifetime::Whole(life) | Lifetime::Rest(life)) => Life::new(now, life),
                 None => None,
             },
             rejected: false,
@@ -231,6 +255,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
 
     /// A state, and the time.
     struct Cache {
@@ -323,6 +348,29 @@ mod tests {
             cache.now += Duration::from_nanos(1);
             assert!(!cache.is_valid(MINUTE));
         }
+    }
+
+    #[test]
+    fn the_margin_of_a_token_that_is_repeated_with_the_same_rest_stays_half_of_it() {
+        let mut cache = Cache::new();
+        for _ in 0..10 {
+            cache.fetch_with("a", Some(Lifetime::Rest(45 * SECOND)));
+            cache.now += 45 * SECOND / 2 - Duration::from_nanos(1);
+            assert!(cache.is_valid(MINUTE));
+            cache.now += Duration::from_nanos(1);
+            assert!(!cache.is_valid(MINUTE));
+        }
+    }
+
+    #[test]
+    fn the_margin_of_a_token_that_is_repeated_with_the_same_end_is_measured_from_its_first_fetch() {
+        let mut cache = Cache::new();
+        cache.fetch("a");
+        cache.now += HOUR - MINUTE;
+        // Inexact, since the rest and the monotonic time are not read at once.
+        cache.fetch_with("a", Some(Lifetime::Rest(MINUTE + SECOND / 2)));
+        cache.now += SECOND;
+        assert!(!cache.is_valid(MINUTE) && cache.is_valid(Duration::ZERO));
     }
 
     #[test]
