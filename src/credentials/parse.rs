@@ -1,8 +1,14 @@
 //! Parsing of the JSON that comes from a provider. Pure.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Value, value::RawValue};
 
 /// The start of the year 2000, in seconds since 1970. Programs that have no expiry write an earlier time, such as Go's
@@ -12,13 +18,43 @@ const YEAR_2000: Duration = Duration::from_secs(946_684_800);
 /// The end of the year 9999, in seconds since 1970. A larger number is in milliseconds.
 const YEAR_9999: f64 = 253_402_300_799.0;
 
-/// Parses a struct from a JSON object, and from nothing else. A byte order mark before the object is skipped.
+/// The values of one name each.
+pub(super) type Members<const N: usize> = [Option<Box<RawValue>>; N];
+
+/// Reads the members with these names from a JSON object, and from nothing else. A byte order mark before the object is
+/// skipped, other members are ignored, and `null` counts as absent.
 ///
-/// Serde alone also accepts a JSON array, whose elements it assigns to the fields by position.
-pub(super) fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+/// The last of equal names counts. A struct that derives `Deserialize` refuses the whole object for a repeated name.
+pub(super) fn parse_members<const N: usize>(json: &[u8], names: [&str; N]) -> Option<Members<N>> {
     let json = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
-    let is_object = json.trim_ascii_start().starts_with(b"{");
-    is_object.then(|| serde_json::from_slice(json).ok()).flatten()
+    let mut object = serde_json::Deserializer::from_slice(json);
+    let members = object.deserialize_map(MembersVisitor(names)).ok()?;
+    object.end().ok()?;
+    Some(members)
+}
+
+struct MembersVisitor<'a, const N: usize>([&'a str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
+    type Value = Members<N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members<N>, A::Error> {
+        let mut members = [const { None }; N];
+        while let Some(name) = object.next_key::<String>()? {
+            let member = self.0.iter().zip(&mut members).find(|(known, _)| **known == name);
+            match member {
+                Some((_, value)) => *value = object.next_value()?,
+                None => {
+                    object.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(members)
+    }
 }
 
 /// Reads a time of any JSON type: RFC 3339 text such as `2026-01-31T12:00:00Z`, or a Unix time in seconds or
@@ -124,17 +160,43 @@ mod tests {
         }
     }
 
+    /// The members `a` and `b` as JSON, with `-` for an absent one.
+    fn members(json: impl AsRef<[u8]>) -> Option<[String; 2]> {
+        let members = parse_members(json.as_ref(), ["a", "b"])?;
+        Some(members.map(|value| value.map_or("-".into(), |value| value.get().to_owned())))
+    }
+
     #[test]
-    fn a_json_array_is_not_an_object() {
-        assert_eq!(parse_object::<(u8,)>(b"[1]"), None);
+    fn only_an_object_has_members() {
+        for json in ["", "null", "[]", "[1,2]", r#""a""#, "{", r#"{"a":1"#, r#"{"a":1} 2"#] {
+            assert_eq!(members(json), None, "{json}");
+        }
+        assert_eq!(members("{}"), Some(["-", "-"].map(Into::into)));
+    }
+
+    #[test]
+    fn the_last_of_equal_names_counts() {
+        for (json, expected) in [
+            (r#"{"a":1,"b":2,"a":"x"}"#, [r#""x""#, "2"]),
+            (r#"{"a":1,"a":null}"#, ["-", "-"]),
+            (r#"{"a":null,"a":[1]}"#, ["[1]", "-"]),
+            (r#"{"c":1,"c":2,"\u0061":3}"#, ["3", "-"]),
+        ] {
+            assert_eq!(members(json), Some(expected.map(Into::into)), "{json}");
+        }
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped() {
-        assert_eq!(
-            parse_object("\u{feff} {\"a\":1}".as_bytes()),
-            Some(serde_json::json!({"a": 1}))
-        );
-        assert_eq!(parse_object::<Value>("\u{feff}\u{feff}{}".as_bytes()), None);
+        assert_eq!(members("\u{feff} {\"a\":1} "), Some(["1", "-"].map(Into::into)));
+        assert_eq!(members("\u{feff}\u{feff}{}"), None);
+    }
+
+    #[test]
+    fn another_member_need_not_be_readable() {
+        for other in [&b"1e999"[..], b"\"cut \\ud83d\"", b"\"\xff\""] {
+            let json = [b"{\"a\":1,\"c\":", other, b"}"].concat();
+            assert_eq!(members(&json), Some(["1", "-"].map(Into::into)), "{other:?}");
+        }
     }
 }

@@ -4,12 +4,10 @@ use std::{cell::Cell, fmt, rc::Rc};
 
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    parse::{parse_object, parse_time},
+    parse::{parse_members, parse_time},
     provider::BoxError,
     runtime_credentials::RuntimeCredentials,
 };
@@ -25,13 +23,6 @@ pub(crate) struct RefreshEndpoint {
     pub(crate) url: String,
     pub(crate) registration_token: SecretString,
     pub(crate) transport: Rc<dyn Transport>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RefreshResponse {
-    runtime_token: SecretString,
-    runtime_token_expires_at: Option<Box<RawValue>>,
 }
 
 /// The response's body is never part of the error, since it may contain a token.
@@ -62,12 +53,7 @@ impl RefreshEndpoint {
         };
         let answer = self.transport.post(&request).await.map_err(RefreshError::NoResponse)?;
         match answer.status {
-            200..=299 => {
-                let response: RefreshResponse = parse_object(&answer.body).ok_or(RefreshError::Malformed)?;
-                let mut credentials = RuntimeCredentials::new("", response.runtime_token);
-                credentials.expires_at = response.runtime_token_expires_at.as_deref().and_then(parse_time);
-                Ok(credentials)
-            }
+            200..=299 => Ok(parse(&answer.body).ok_or(RefreshError::Malformed)?),
             // A page comes from something in between, such as a router that has lost its backend.
             status_code @ (404 | 405 | 410) if !is_html(&answer) => {
                 Err(CredentialError::WorkerGone { status_code }.into())
@@ -78,10 +64,30 @@ impl RefreshEndpoint {
     }
 }
 
+fn parse(body: &[u8]) -> Option<RuntimeCredentials> {
+    let [token, expires_at] = parse_members(body, ["runtimeToken", "runtimeTokenExpiresAt"])?;
+    let token: SecretString = serde_json::from_str(token?.get()).ok()?;
+    let mut credentials = RuntimeCredentials::new("", token);
+    credentials.expires_at = expires_at.as_deref().and_then(parse_time);
+    Some(credentials)
+}
+
 impl fmt::Debug for RefreshEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshEndpoint")
             .field("url", &self.url)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_members_counts() {
+        let body = br#"{"runtimeToken":1,"runtimeTokenExpiresAt":1,"runtimeToken":"t","runtimeTokenExpiresAt":null}"#;
+        let credentials = parse(body).unwrap();
+        assert_eq!((credentials.token(), credentials.expires_at), (Some("t"), None));
     }
 }

@@ -9,12 +9,11 @@ use std::{
 
 use futures_util::future::LocalBoxFuture;
 use log::{info, warn};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    parse::{parse_object, parse_time},
+    parse::{parse_members, parse_time},
     provider::{BoxError, CredentialProvider},
     runtime_credentials::RuntimeCredentials,
 };
@@ -42,7 +41,7 @@ const MAX_SIZE: u64 = 1024 * 1024;
 /// - The file is read before each attempt, on a thread of its own, which never keeps the process alive. A new token or worker id is used from the
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
 /// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
-/// - Whitespace around a text is removed. A field that is `null` or empty counts as missing, and so does a token that is
+/// - Of fields with the same name, the last counts. Whitespace around a text is removed. A field that is `null` or empty counts as missing, and so does a token that is
 ///   not text.
 /// - If other users may read the file, the log has one warning.
 /// - A clone shares the last valid content, and what was logged.
@@ -77,15 +76,6 @@ struct ReadHistory {
     /// Whether the file is missing or malformed, and the log says so.
     outage_logged: bool,
     permissions_logged: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Content {
-    worker_id: Option<Box<RawValue>>,
-    runtime_token: Option<Box<RawValue>>,
-    runtime_jwt: Option<Box<RawValue>>,
-    runtime_token_expires_at: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Error)]
@@ -182,13 +172,14 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
 
 /// Parses the content of a token file. The first token that is not empty counts.
 pub(crate) fn parse(bytes: &[u8]) -> Result<RuntimeCredentials, Malformed> {
-    let content: Content = parse_object(bytes).ok_or(Malformed::NoObject)?;
-    let tokens = [content.runtime_token, content.runtime_jwt].into_iter().flatten();
+    let names = ["workerId", "runtimeToken", "runtimeJwt", "runtimeTokenExpiresAt"];
+    let [worker_id, token, jwt, expires_at] = parse_members(bytes, names).ok_or(Malformed::NoObject)?;
+    let tokens = [token, jwt].into_iter().flatten();
     let mut tokens = tokens.filter_map(|token| parse_text(&token));
     let token = tokens.find(|token| !token.is_empty()).ok_or(Malformed::NoToken)?;
-    let worker_id = content.worker_id.as_deref().map(parse_worker_id).transpose()?;
+    let worker_id = worker_id.as_deref().map(parse_worker_id).transpose()?;
     let mut credentials = RuntimeCredentials::new(worker_id.unwrap_or_default(), token);
-    credentials.expires_at = content.runtime_token_expires_at.as_deref().and_then(parse_time);
+    credentials.expires_at = expires_at.as_deref().and_then(parse_time);
     Ok(credentials)
 }
 
@@ -274,6 +265,12 @@ mod tests {
         let trimmed = parsed(r#""runtimeToken":" t\n""#);
         assert_eq!(trimmed, Ok((String::new(), "t".to_owned())));
         assert_eq!(parsed(r#""workerId":"w""#), Err(Malformed::NoToken));
+    }
+
+    #[test]
+    fn the_last_of_equal_fields_counts() {
+        let repeated = parsed(r#""workerId":"w1","runtimeToken":"t1","runtimeToken":"t2","workerId":"w2","x":1,"x":2"#);
+        assert_eq!(repeated, Ok(("w2".to_owned(), "t2".to_owned())));
     }
 
     #[test]
