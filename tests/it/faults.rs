@@ -935,6 +935,25 @@ fn bodies() -> Vec<(&'static str, Scenario)> {
             Scenario::answer_and_close(answer("transfer-encoding: gzip\r\n", "\x1f\x08\x00\x00")),
         ),
         (
+            "`Transfer-Encoding: gzip`, without the close: opaque",
+            Scenario::answer(answer("transfer-encoding: gzip\r\n", "\x1f\x08\x00\x00")),
+        ),
+        (
+            "`Transfer-Encoding: gzip` and a length, without the close: opaque",
+            Scenario::answer(answer(
+                "transfer-encoding: gzip\r\ncontent-length: 4\r\n",
+                "\x1f\x08\x00\x00",
+            )),
+        ),
+        (
+            "`Transfer-Encoding: gzip` and a length, but plain text",
+            Scenario::answer(unsized_success("transfer-encoding: gzip\r\ncontent-length: 16\r\n")),
+        ),
+        (
+            "`Transfer-Encoding: gzip` and no length, status 503",
+            Scenario::answer(unsized_response(503, "transfer-encoding: gzip\r\n", "\x1f\x08\x00\x00")),
+        ),
+        (
             "`Transfer-Encoding: chunked, chunked`, chunked once",
             Scenario::answer(answer(
                 "transfer-encoding: chunked, chunked\r\n",

@@ -8,6 +8,8 @@ pub enum BodyLength {
     Chunked,
     /// Not declared: the body ends when the connection closes.
     UntilClose,
+    /// Not declared, in a transfer coding that can't be read. awc sees an empty body.
+    Unreadable,
     /// Declared, but not valid.
     Invalid,
 }
@@ -31,7 +33,7 @@ impl Framing {
         match body {
             BodyLength::Known(body) => body.checked_add(head_length as u64).map_or(Self::Unknown, Self::Bytes),
             BodyLength::Chunked => Self::Chunks([0; 5]),
-            BodyLength::UntilClose | BodyLength::Invalid => Self::Unknown,
+            BodyLength::UntilClose | BodyLength::Unreadable | BodyLength::Invalid => Self::Unknown,
         }
     }
 
@@ -95,8 +97,9 @@ mod tests {
 
     #[test]
     fn a_response_of_unknown_length_is_never_complete() {
-        assert!(!Framing::of(0, BodyLength::UntilClose).is_complete());
-        assert!(!Framing::of(0, BodyLength::Invalid).is_complete());
+        for body in [BodyLength::UntilClose, BodyLength::Unreadable, BodyLength::Invalid] {
+            assert!(!Framing::of(0, body).is_complete());
+        }
         assert!(!Framing::of(1, BodyLength::Known(u64::MAX)).is_complete());
     }
 }

@@ -5,6 +5,8 @@
 //! - Transfer codings other than a single `chunked`, and the same `Content-Length` twice, are reduced to the item that
 //!   counts, or hidden if none does: awc rejects them. A header that continues on the next line is joined, for the same
 //!   reason.
+//! - A body that ends with another transfer coding is hidden, unless it has a length. The platform may keep its
+//!   connection open, and nothing would tell where it ends.
 //! - A body that ends when the connection closes is declared as a body of HTTP/1.0, which awc reads correctly.
 //! - A response that arrives before the request was sent completely, and is not a 2xx, ends the sending, so that awc
 //!   reads the response.
