@@ -5,13 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
-
-use tokio::sync::oneshot;
 
 use crate::util::ignore_panic;
 
@@ -47,27 +44,6 @@ impl BlockingPool {
             }),
             submitted: Condvar::new(),
         }
-    }
-
-    /// Runs `work` and returns its output. If the future is dropped before the work begins, the work is not done.
-    ///
-    /// # Errors
-    ///
-    /// If no thread could be started, or the work panicked.
-    pub(crate) async fn run<T: Send + 'static>(
-        &'static self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let (sender, receiver) = oneshot::channel();
-        self.submit(move || {
-            if !sender.is_closed() {
-                // The receiver may be gone by now.
-                let _ = sender.send(work());
-            }
-        });
-        receiver
-            .await
-            .map_err(|_| io::Error::other("the work on another thread failed"))
     }
 
     /// Runs `work`, or drops it if no thread could be started.
@@ -124,16 +100,27 @@ mod tests {
         time::Duration,
     };
 
-    use futures_util::{FutureExt as _, future::join_all};
+    use futures_util::future::join_all;
+    use tokio::sync::oneshot::{self, error::RecvError};
 
     use super::*;
+
+    /// Runs `work` in the pool and returns its output, or an error if it panicked.
+    async fn run<T: Send + 'static>(
+        pool: &'static BlockingPool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RecvError> {
+        let (sender, receiver) = oneshot::channel();
+        pool.submit(move || drop(sender.send(work())));
+        receiver.await
+    }
 
     #[actix_rt::test]
     async fn work_runs_on_other_threads_and_returns_its_output() {
         static POOL: BlockingPool = BlockingPool::new("test");
         let here = thread::current().id();
         for _ in 0..3 {
-            let there = POOL.run(|| thread::current().id()).await.unwrap();
+            let there = run(&POOL, || thread::current().id()).await.unwrap();
             assert_ne!(there, here);
         }
     }
@@ -144,7 +131,7 @@ mod tests {
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let work = (0..20).map(|_| {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-            POOL.run(move || {
+            run(&POOL, move || {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(2));
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -158,29 +145,9 @@ mod tests {
     async fn a_panic_costs_its_own_work_only() {
         static POOL: BlockingPool = BlockingPool::new("test");
         for _ in 0..2 * MAX_THREADS {
-            POOL.run(|| panic!("on purpose")).await.unwrap_err();
+            run(&POOL, || panic!("on purpose")).await.unwrap_err();
         }
-        assert_eq!(POOL.run(|| 7).await.unwrap(), 7);
-    }
-
-    #[actix_rt::test]
-    async fn work_that_is_no_longer_awaited_is_not_begun() {
-        static POOL: BlockingPool = BlockingPool::new("test");
-        let (release, released) = channel::<()>();
-        let released = Arc::new(Mutex::new(released));
-        for _ in 0..MAX_THREADS {
-            let released = Arc::clone(&released);
-            POOL.submit(move || {
-                released.lock().unwrap().recv().unwrap_err();
-            });
-        }
-        let done = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&done);
-        let dropped = POOL.run(move || counted.fetch_add(1, Ordering::SeqCst));
-        assert!(dropped.now_or_never().is_none());
-        drop(release);
-        POOL.run(|| ()).await.unwrap();
-        assert_eq!(done.load(Ordering::SeqCst), 0);
+        assert_eq!(run(&POOL, || 7).await.unwrap(), 7);
     }
 
     #[test]
@@ -189,8 +156,9 @@ mod tests {
         let (_never, hangs) = channel::<()>();
         let system = actix_rt::System::new();
         system.block_on(async {
-            let hanging = POOL.run(move || hangs.recv());
-            assert!(hanging.now_or_never().is_none());
+            POOL.submit(move || {
+                hangs.recv().unwrap_err();
+            });
         });
         // Ends at once: with the pool of the runtime, it would never.
         drop(system);

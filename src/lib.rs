@@ -101,6 +101,7 @@ mod message;
 mod receipt;
 mod result;
 mod seconds;
+mod shared_work;
 mod supervisor;
 mod util;
 mod warning;

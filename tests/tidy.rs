@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 8] = [
     &[
         "util",
         "blocking",
+        "shared_work",
         "label",
         "seconds",
         "clock",

@@ -4,13 +4,14 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use futures_util::future::LocalBoxFuture;
 use log::{info, warn};
 use serde_json::value::RawValue;
 use thiserror::Error;
+use tokio::time::timeout_at;
 
 use super::{
     parse::{parse_members, parse_time},
@@ -19,11 +20,16 @@ use super::{
 };
 use crate::{
     blocking::BlockingPool,
+    shared_work::{HANGS_AFTER, SharedWork},
     util::{chain, ignore_panic},
 };
 
-/// Not the runtime's pool: a disk that hangs must not keep the process alive.
-static THREADS: BlockingPool = BlockingPool::new("result-poster-file");
+/// The reads of all token files: at most one of each path, so that a disk that hangs does not stop the other files.
+static READS: LazyLock<SharedWork<PathBuf, FileContent>> = LazyLock::new(|| {
+    // Not the runtime's pool: a disk that hangs must not keep the process alive.
+    static THREADS: BlockingPool = BlockingPool::new("result-poster-file");
+    SharedWork::new(&THREADS, 1)
+});
 
 /// The longest prefix of the file that is read. A token file is much shorter.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -40,7 +46,8 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///
 /// - The file is read before each attempt, on a thread of its own, which never keeps the process alive. A new token or worker id is used from the
 ///   next attempt on, whether the daemon replaces the file or rewrites it in place.
-/// - If the file is missing or malformed, the last valid content is used. The log has one warning per outage.
+/// - If the file is missing or malformed, or reading it takes longer than 5 s, the last valid content is used. The log
+///   has one warning per outage. While a read hangs, no other of the same path is started.
 /// - Of fields with the same name, the last counts. Whitespace around a text is removed. A field that is `null` or empty counts as missing, and so does a token that is
 ///   not text.
 /// - If other users may read the file, the log has one warning.
@@ -48,8 +55,8 @@ const MAX_SIZE: u64 = 1024 * 1024;
 ///
 /// # Errors
 ///
-/// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing, malformed or
-/// no regular file, and has not been valid before. A `runtimeTokenExpiresAt` of any type that can't be read, or that is before
+/// A fetch fails with [`CredentialError::Provider`](crate::CredentialError::Provider) if the file is missing, malformed,
+/// no regular file or on a disk that hangs, and has not been valid before. A `runtimeTokenExpiresAt` of any type that can't be read, or that is before
 /// the year 2000, is unknown: the token is used.
 ///
 /// ```
@@ -66,7 +73,17 @@ pub struct RuntimeTokenFile(Arc<TokenFile>);
 #[derive(Debug)]
 struct TokenFile {
     path: PathBuf,
+    read: fn(&Path) -> io::Result<FileContent>,
     history: Mutex<ReadHistory>,
+}
+
+/// What was read from a file.
+#[derive(Clone)]
+struct FileContent {
+    is_regular: bool,
+    is_readable_by_others: bool,
+    /// Empty if the file is not a regular one.
+    bytes: Vec<u8>,
 }
 
 /// The last valid content, and the warnings that were logged.
@@ -82,6 +99,8 @@ struct ReadHistory {
 enum TokenFileError {
     #[error("failed to read token file {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    #[error("token file {} could not be read within {HANGS_AFTER:?}", .0.display())]
+    Hangs(PathBuf),
     #[error("token file {} is not a regular file", .0.display())]
     NotRegular(PathBuf),
     #[error("token file {} {}", .0.display(), .1)]
@@ -103,18 +122,18 @@ impl RuntimeTokenFile {
     /// Creates a provider for the file at this path, which need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(Arc::new(TokenFile {
-            path: path.into(),
-            history: Mutex::default(),
-        }))
+        Self::with_reader(path.into(), read_file)
+    }
+
+    fn with_reader(path: PathBuf, read: fn(&Path) -> io::Result<FileContent>) -> Self {
+        let history = Mutex::default();
+        Self(Arc::new(TokenFile { path, read, history }))
     }
 }
 
 impl CredentialProvider for RuntimeTokenFile {
     fn credentials(&self) -> LocalBoxFuture<'_, Result<RuntimeCredentials, BoxError>> {
-        let file = Arc::clone(&self.0);
-        // A slow disk must not block the arbiter.
-        Box::pin(async move { THREADS.run(move || file.read()).await? })
+        Box::pin(async { self.0.read_or_last_valid().await.map_err(Into::into) })
     }
 
     fn may_be_cached(&self) -> bool {
@@ -124,9 +143,11 @@ impl CredentialProvider for RuntimeTokenFile {
 
 impl TokenFile {
     /// Reads the file, or returns its last valid content.
-    fn read(&self) -> Result<RuntimeCredentials, BoxError> {
+    async fn read_or_last_valid(&self) -> Result<RuntimeCredentials, TokenFileError> {
+        let content = self.read().await;
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.read_now(&mut history), &history.last_valid) {
+        let read = content.and_then(|content| self.parse(&content, &mut history));
+        match (read, &history.last_valid) {
             (Ok(credentials), _) => {
                 if std::mem::take(&mut history.outage_logged) {
                     ignore_panic(|| info!("token file readable again: {}", self.path.display()));
@@ -134,7 +155,7 @@ impl TokenFile {
                 history.last_valid = Some(credentials.clone());
                 Ok(credentials)
             }
-            (Err(error), None) => Err(error.into()),
+            (Err(error), None) => Err(error),
             (Err(error), Some(last_valid)) => {
                 let credentials = last_valid.clone();
                 if !std::mem::replace(&mut history.outage_logged, true) {
@@ -145,21 +166,39 @@ impl TokenFile {
         }
     }
 
-    fn read_now(&self, history: &mut ReadHistory) -> Result<RuntimeCredentials, TokenFileError> {
-        let failed = |error| TokenFileError::Read(self.path.clone(), error);
-        let file = open_without_waiting(&self.path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
+    /// Reads the file on another thread, since a slow disk must not block the arbiter.
+    async fn read(&self) -> Result<FileContent, TokenFileError> {
+        let (path, read) = (self.path.clone(), self.read);
+        let reading = READS.join_or_start(self.path.clone(), move || read(&path));
+        match timeout_at(reading.hangs_from(), reading.output()).await {
+            Ok(content) => content.map_err(|error| TokenFileError::Read(self.path.clone(), error)),
+            Err(_) => Err(TokenFileError::Hangs(self.path.clone())),
+        }
+    }
+
+    fn parse(&self, content: &FileContent, history: &mut ReadHistory) -> Result<RuntimeCredentials, TokenFileError> {
+        if !content.is_regular {
             return Err(TokenFileError::NotRegular(self.path.clone()));
         }
-        if !history.permissions_logged && is_readable_by_others(&file) {
-            history.permissions_logged = true;
+        if content.is_readable_by_others && !std::mem::replace(&mut history.permissions_logged, true) {
             let path = self.path.display();
             ignore_panic(|| warn!("token file {path} is readable by other users: chmod 600"));
         }
-        let mut bytes = Vec::new();
-        file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(failed)?;
-        parse(&bytes).map_err(|malformed| TokenFileError::Malformed(self.path.clone(), malformed))
+        parse(&content.bytes).map_err(|malformed| TokenFileError::Malformed(self.path.clone(), malformed))
     }
+}
+
+fn read_file(path: &Path) -> io::Result<FileContent> {
+    let file = open_without_waiting(path)?;
+    let mut content = FileContent {
+        is_regular: file.metadata()?.is_file(),
+        is_readable_by_others: is_readable_by_others(&file),
+        bytes: Vec::new(),
+    };
+    if content.is_regular {
+        file.take(MAX_SIZE).read_to_end(&mut content.bytes)?;
+    }
+    Ok(content)
 }
 
 /// Opens a file for reading. A FIFO without a writer is opened at once, instead of when there is one.
@@ -209,9 +248,66 @@ fn is_readable_by_others(_: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::{FutureExt as _, future::join_all};
     use secrecy::ExposeSecret as _;
 
     use super::*;
+
+    fn hang() -> ! {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn content_of(token: &str) -> FileContent {
+        FileContent {
+            is_regular: true,
+            is_readable_by_others: false,
+            bytes: format!(r#"{{"runtimeToken":"{token}"}}"#).into(),
+        }
+    }
+
+    async fn token_of(file: &RuntimeTokenFile) -> Result<String, String> {
+        let credentials = file.credentials().await.map_err(|error| error.to_string())?;
+        Ok(credentials.token().unwrap_or_default().to_owned())
+    }
+
+    #[actix_rt::test]
+    async fn a_file_that_hangs_does_not_stop_another() {
+        let hanging = RuntimeTokenFile::with_reader("hangs-alone".into(), |_| hang());
+        let same = RuntimeTokenFile::with_reader("hangs-alone".into(), |_| hang());
+        for _ in 0..10 {
+            assert!(token_of(&hanging).now_or_never().is_none());
+            assert!(token_of(&same).now_or_never().is_none());
+        }
+        let other = RuntimeTokenFile::with_reader("other".into(), |_| Ok(content_of("t")));
+        assert_eq!(token_of(&other).await.unwrap(), "t");
+    }
+
+    #[actix_rt::test]
+    async fn the_last_valid_content_is_used_from_five_seconds_of_a_read_that_hangs() {
+        static READS: AtomicUsize = AtomicUsize::new(0);
+        let hangs_later =
+            RuntimeTokenFile::with_reader("hangs-later".into(), |_| match READS.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(content_of("first")),
+                _ => hang(),
+            });
+        let hangs_at_once = RuntimeTokenFile::with_reader("hangs-at-once".into(), |_| hang());
+        assert_eq!(token_of(&hangs_later).await.unwrap(), "first");
+        tokio::time::pause();
+        let reads = join_all([token_of(&hangs_later), token_of(&hangs_at_once)]);
+        let mut reads = Box::pin(reads);
+        assert!((&mut reads).now_or_never().is_none());
+        tokio::time::advance(HANGS_AFTER).await;
+        let fault = Err("token file hangs-at-once could not be read within 5s".to_owned());
+        let expected = vec![Ok("first".to_owned()), fault];
+        assert_eq!(reads.await, expected);
+        // The next fetch does not wait again.
+        let reads = join_all([token_of(&hangs_later), token_of(&hangs_at_once)]);
+        assert_eq!(reads.now_or_never(), Some(expected));
+    }
 
     /// The worker id and the token of a file with these fields.
     fn parsed(fields: &str) -> Result<(String, String), Malformed> {
