@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     connect::{Upstream, connect},
-    http1::Http1Stream,
+    http1::{Http1Stream, LastRequest},
     stream::Stream,
 };
 
@@ -122,11 +122,12 @@ impl Transfer {
         }
     }
 
-    /// Whether a request was sent, as far as is known, and no response has begun.
-    fn is_unanswered(&self) -> bool {
+    /// The last request, as far as is known.
+    fn last_request(&self) -> LastRequest {
         match self {
-            Self::Http1(stream) => stream.is_unanswered(),
-            Self::Raw { answered, .. } => !answered.get(),
+            Self::Http1(stream) => stream.last_request(),
+            Self::Raw { answered, .. } if answered.get() => LastRequest::Answered,
+            Self::Raw { .. } => LastRequest::Unanswered,
         }
     }
 }
@@ -134,10 +135,12 @@ impl Transfer {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
-        if self.transfer.is_unanswered() {
-            self.upstream.failed_addresses.note(address);
-        } else {
-            self.upstream.failed_addresses.forgive(address, self.connected_at);
+        let failed_addresses = &self.upstream.failed_addresses;
+        match self.transfer.last_request() {
+            // Such as one of two connections that were opened at once, of which only the other was used.
+            LastRequest::None => {}
+            LastRequest::Unanswered => failed_addresses.note(address),
+            LastRequest::Answered => failed_addresses.forgive(address, self.connected_at),
         }
     }
 }
@@ -235,6 +238,16 @@ mod tests {
         unanswered.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
         drop(unanswered);
         assert!(is_last());
+
+        drop(connection(&listener, &upstream).await);
+        assert!(is_last(), "nothing was answered");
+
+        let (mut foreign, mut server) = connection(&listener, &upstream).await;
+        foreign.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        server.write_all(b"220 mail.test ESMTP\r\n\r\n").unwrap();
+        foreign.read_exact(&mut [0; 3]).await.unwrap();
+        drop(foreign);
+        assert!(is_last(), "a mail server has answered");
 
         let (mut cut, mut server) = connection(&listener, &upstream).await;
         cut.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();

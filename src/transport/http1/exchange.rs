@@ -4,7 +4,7 @@ use std::mem::take;
 
 use super::{
     framing::Framing,
-    head::{HEAD_LIMIT, Head, parse_head, skip_empty_lines},
+    head::{FinalHead, HEAD_LIMIT, Head, parse_head, skip_empty_lines},
 };
 
 /// The progress of an exchange.
@@ -25,10 +25,12 @@ pub(super) struct IncomingHead {
     skipped: usize,
 }
 
-/// A response with a complete head.
+/// A response with a complete head, or bytes that can't become one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct IncomingResponse {
     pub(super) request: RequestState,
+    /// Whether the response begins with a head. If not, awc rejects it.
+    pub(super) has_head: bool,
     /// The head and the bytes that arrived with it, until awc reads them.
     pub(super) unread: Vec<u8>,
     /// The part of the response that awc has not read yet, `unread` included.
@@ -64,7 +66,7 @@ impl ExchangeState {
     /// Hands an incomplete head to awc, which rejects it.
     pub(super) fn give_up_head(&mut self) {
         if let Self::AwaitingHead(head) = self {
-            *self = Self::Responding(head.end(Framing::Unknown, false));
+            *self = Self::Responding(head.end(None));
         }
     }
 }
@@ -86,17 +88,20 @@ impl IncomingHead {
                 }
                 Head::Final(head) => {
                     head.patch(&mut self.bytes);
-                    return Some(self.end(head.framing, head.reusable));
+                    return Some(self.end(Some(head)));
                 }
                 // awc rejects it.
-                Head::Interim(_) | Head::Unrecognized => return Some(self.end(Framing::Unknown, false)),
+                Head::Interim(_) | Head::Unrecognized => return Some(self.end(None)),
             }
         }
     }
 
-    fn end(&mut self, remaining: Framing, reusable: bool) -> IncomingResponse {
+    fn end(&mut self, head: Option<FinalHead>) -> IncomingResponse {
+        let has_head = head.is_some();
+        let (remaining, reusable) = head.map_or((Framing::Unknown, false), |head| (head.framing, head.reusable));
         IncomingResponse {
             request: RequestState::Complete,
+            has_head,
             unread: take(&mut self.bytes),
             remaining,
             not_reusable: !reusable,
@@ -148,7 +153,7 @@ mod tests {
         let response = response(&[start, end]).unwrap();
         assert_eq!(response.unread, OK.as_bytes());
         assert_eq!(response.remaining, Framing::Bytes(OK.len() as u64));
-        assert!(!response.not_reusable && response.is_success());
+        assert!(response.has_head && !response.not_reusable && response.is_success());
     }
 
     #[test]
@@ -168,7 +173,7 @@ mod tests {
         assert_eq!(response(&[interim; 2]), None);
         let response = response(&[interim; 4]).unwrap();
         assert!(response.unread.starts_with(b"HTTP/1.1 103"));
-        assert!(response.not_reusable && !response.is_complete());
+        assert!(!response.has_head && response.not_reusable && !response.is_complete());
     }
 
     #[test]
@@ -181,7 +186,7 @@ mod tests {
             panic!("the head was given up");
         };
         assert_eq!(response.unread, b"HTTP/1.1 200");
-        assert!(response.not_reusable);
+        assert!(!response.has_head && response.not_reusable);
     }
 
     #[test]

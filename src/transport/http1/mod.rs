@@ -48,12 +48,21 @@ const READ_SIZE: usize = 4096;
 #[error("the connection can't carry another request; nothing was sent")]
 pub(crate) struct Stale;
 
+/// The last request on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastRequest {
+    /// Nothing was sent yet.
+    None,
+    /// A part was sent, and the head of its response is not complete, or is no head.
+    Unanswered,
+    Answered,
+}
+
 /// A connection that carries one request after another.
 pub(crate) struct Http1Stream {
     stream: Stream,
     state: ExchangeState,
-    /// Whether a part of a request was sent, and the head of its response is not complete.
-    unanswered: bool,
+    last_request: LastRequest,
 }
 
 impl Http1Stream {
@@ -61,12 +70,12 @@ impl Http1Stream {
         Self {
             stream,
             state: ExchangeState::new(),
-            unanswered: false,
+            last_request: LastRequest::None,
         }
     }
 
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.unanswered
+    pub(super) fn last_request(&self) -> LastRequest {
+        self.last_request
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -96,7 +105,11 @@ impl Http1Stream {
                 return Poll::Ready(Ok(false));
             }
             self.state.advance_head(chunk.filled());
-            self.unanswered &= matches!(self.state, ExchangeState::AwaitingHead(_));
+            if let ExchangeState::Responding(response) = &self.state
+                && response.has_head
+            {
+                self.last_request = LastRequest::Answered;
+            }
         }
         Poll::Ready(Ok(true))
     }
@@ -186,7 +199,9 @@ impl AsyncWrite for Http1Stream {
         if let Err(stale) = this.begin_exchange() {
             return Poll::Ready(Err(io::Error::other(stale)));
         }
-        this.unanswered |= matches!(this.state, ExchangeState::AwaitingHead(_));
+        if matches!(this.state, ExchangeState::AwaitingHead(_)) {
+            this.last_request = LastRequest::Unanswered;
+        }
         this.poll_until_refused(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
     }
 
