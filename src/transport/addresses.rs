@@ -1,7 +1,7 @@
 //! The addresses of the platform, or of its proxy: their order, and a connection to the first that accepts one.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::descriptors;
+
 /// How long one address is waited for before the next is tried as well (RFC 8305, 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
@@ -22,23 +24,43 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(5 * 60);
 /// The most failures that are kept. No name has as many addresses.
 const MAX_FAILURES: usize = 64;
 
+/// Some addresses, of which one is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Addresses {
+    named: SocketAddr,
+    others: usize,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { named, others } = self;
+        match others {
+            0 => write!(f, "{named}"),
+            1 => write!(f, "{named} and 1 other address"),
+            _ => write!(f, "{named} and {others} other addresses"),
+        }
+    }
+}
+
 /// A connection to the first address that accepts one. Each is tried as soon as the one before has failed or has not
-/// answered for 250 ms. `before_each` is told each address.
+/// answered for 250 ms. `report` is told which addresses have not answered yet, and at the end which have failed.
 ///
 /// # Errors
 ///
-/// The failure of the address that failed last.
-pub(super) async fn connect_to_any(
-    addresses: &[SocketAddr],
-    before_each: impl Fn(SocketAddr),
-) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+/// If all addresses have failed: the first failure, or one for want of a file descriptor, which the others would hide.
+pub(super) async fn connect_to_any(addresses: &[SocketAddr], report: impl Fn(Addresses)) -> io::Result<TcpStream> {
     let mut untried = addresses.iter().copied();
     let mut running = FuturesUnordered::new();
+    let mut unanswered = Vec::new();
+    let mut failures = Vec::new();
     loop {
         if let Some(address) = untried.next() {
-            before_each(address);
+            unanswered.push(address);
             running.push(async move { (address, TcpStream::connect(address).await) });
+        }
+        if let [named, others @ ..] = &*unanswered {
+            let (named, others) = (*named, others.len());
+            report(Addresses { named, others });
         }
         let ended = match untried.len() {
             0 => running.next().await,
@@ -50,12 +72,26 @@ pub(super) async fn connect_to_any(
         match ended {
             Some((_, Ok(stream))) => return Ok(stream),
             Some((address, Err(error))) => {
-                before_each(address);
-                failure = error;
+                unanswered.retain(|other| *other != address);
+                failures.push((address, error));
             }
-            None => return Err(failure),
+            None => {
+                let Some((failed, error)) = main_failure(failures) else {
+                    return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+                };
+                report(failed);
+                return Err(error);
+            }
         }
     }
+}
+
+/// The failure that stands for all of them.
+fn main_failure(mut failures: Vec<(SocketAddr, io::Error)>) -> Option<(Addresses, io::Error)> {
+    let others = failures.len().checked_sub(1)?;
+    let exhausted = failures.iter().position(|(_, error)| descriptors::are_exhausted(error));
+    let (named, error) = failures.swap_remove(exhausted.unwrap_or(0));
+    Some((Addresses { named, others }, error))
 }
 
 /// Addresses that have accepted a connection and then failed: in the TLS handshake, or without an answer.
@@ -172,15 +208,67 @@ mod tests {
         assert!(elapsed >= ATTEMPT_DELAY && elapsed < 4 * ATTEMPT_DELAY, "{elapsed:?}");
     }
 
+    /// The result, and the last report as text.
+    async fn reported(addresses: &[SocketAddr], limit: Duration) -> (Option<io::Result<TcpStream>>, String) {
+        let last = RefCell::new(String::new());
+        let connecting = connect_to_any(addresses, |addresses| *last.borrow_mut() = addresses.to_string());
+        let result = timeout(limit, connecting).await.ok();
+        (result, last.into_inner())
+    }
+
     #[actix_rt::test]
-    async fn the_failure_of_the_last_address_is_reported() {
-        let closed = [address(&listen()), address(&listen())];
-        let tried = RefCell::new(Vec::new());
-        let error = connect_to_any(&closed, |address| tried.borrow_mut().push(address))
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(tried.borrow().last(), closed.last());
+    async fn the_first_failure_is_reported_with_the_number_of_the_others() {
+        let closed = [listen(), listen(), listen()].map(|listener| address(&listener));
+        for (count, others) in [(1, ""), (2, " and 1 other address"), (3, " and 2 other addresses")] {
+            let (result, report) = reported(&closed[..count], 40 * ATTEMPT_DELAY).await;
+            assert_eq!(result.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(report, format!("{}{others}", closed[0]));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn an_address_that_does_not_answer_is_reported_rather_than_one_that_has_failed() {
+        let (silent, _kept) = silent();
+        let closed = address(&listen());
+        let (first, second) = ([silent, closed], [closed, silent]);
+        let reports =
+            futures_util::future::join_all([&first, &second].map(|addresses| reported(addresses, 4 * ATTEMPT_DELAY)));
+        for (result, report) in reports.await {
+            assert!(result.is_none());
+            assert_eq!(report, silent.to_string());
+        }
+    }
+
+    #[test]
+    fn a_failure_for_want_of_a_descriptor_is_reported_rather_than_another() {
+        let failure = |code| io::Error::from_raw_os_error(code);
+        let [first, second, third] = *addresses(["1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]) else {
+            panic!("three addresses");
+        };
+        for (codes, code, named) in [
+            (
+                [libc::ECONNREFUSED, libc::EMFILE, libc::ENETUNREACH],
+                libc::EMFILE,
+                second,
+            ),
+            (
+                [libc::EMFILE, libc::ECONNREFUSED, libc::ECONNREFUSED],
+                libc::EMFILE,
+                first,
+            ),
+            (
+                [libc::ENETUNREACH, libc::ECONNREFUSED, libc::ECONNREFUSED],
+                libc::ENETUNREACH,
+                first,
+            ),
+        ] {
+            let failures = [first, second, third].into_iter().zip(codes.map(failure)).collect();
+            let (failed, error) = main_failure(failures).unwrap();
+            assert_eq!(
+                (failed, error.raw_os_error()),
+                (Addresses { named, others: 2 }, Some(code))
+            );
+        }
     }
 
     #[actix_rt::test]

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use url::Host;
 
 use super::{
-    addresses::{FailedAddresses, connect_to_any},
+    addresses::{Addresses, FailedAddresses, connect_to_any},
     deadline::within,
     descriptors,
     proxy::Proxy,
@@ -82,11 +82,11 @@ enum ConnectPhase {
     #[error("resolving the name")]
     Dns,
     #[error("connecting to {0}")]
-    Tcp(SocketAddr),
+    Tcp(Addresses),
     #[error("resolving the proxy's name")]
     ProxyDns,
     #[error("connecting to the proxy at {0}")]
-    ProxyTcp(SocketAddr),
+    ProxyTcp(Addresses),
     #[error("asking the proxy for a tunnel")]
     Tunnel,
     #[error("in the TLS handshake with the proxy")]
@@ -225,13 +225,13 @@ async fn connect_tcp(
         None => (&upstream.host, upstream.port),
     };
     let addresses = upstream.failed_addresses.order(resolve(host, port).await?);
-    let before_each = |address| {
+    let report = |addresses| {
         phase.set(match upstream.proxy {
-            Some(_) => ConnectPhase::ProxyTcp(address),
-            None => ConnectPhase::Tcp(address),
+            Some(_) => ConnectPhase::ProxyTcp(addresses),
+            None => ConnectPhase::Tcp(addresses),
         });
     };
-    let tcp = connect_to_any(&addresses, before_each).await?;
+    let tcp = connect_to_any(&addresses, report).await?;
     // A body that does not fit into one packet must not wait for an acknowledgement.
     tcp.set_nodelay(true)?;
     Ok(Stream::Tcp(tcp))
