@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use awc::error::{ConnectError, SendRequestError};
 
-use super::http1::Stale;
+use super::{http1::Stale, tls_fault::TlsFault};
 use crate::{
     error::{AttemptError, AttemptPhase},
     util::chain,
@@ -36,7 +36,9 @@ pub(super) fn attempt_error(error: SendRequestError, phase: AttemptPhase) -> Att
             Some(reason) => io::Error::other(format!("HTTP/2: {reason}")),
             None => io::Error::other(error),
         },
-        SendRequestError::Connect(ConnectError::Io(error)) | SendRequestError::Send(error) => error,
+        // For HTTP/2, awc does the TLS handshake.
+        SendRequestError::Connect(ConnectError::Io(error)) => TlsFault::explain(error),
+        SendRequestError::Send(error) => error,
         SendRequestError::Response(error) => head_error(&error),
         _ => io::Error::other(message),
     };
@@ -73,6 +75,8 @@ fn is_refused(error: &SendRequestError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn disconnected() -> SendRequestError {
@@ -111,6 +115,21 @@ mod tests {
         };
         assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), reset().kind());
         assert_eq!((error.to_string().as_str(), error.source().is_none()), ("reset", true));
+    }
+
+    #[test]
+    fn a_tls_fault_of_http2_is_explained() {
+        let fault = rustls::OtherError(Arc::new(io::Error::other("UnsupportedCertVersion")));
+        let fault = rustls::Error::InvalidCertificate(rustls::CertificateError::Other(fault));
+        let error = SendRequestError::Connect(ConnectError::Io(io::Error::other(fault)));
+        let AttemptError::Connect(error) = attempt_error(error, AttemptPhase::Connecting) else {
+            panic!("there was no connection");
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("the server's certificate is of X.509 version 1 or 2")
+        );
     }
 
     #[test]

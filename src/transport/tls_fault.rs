@@ -30,10 +30,10 @@ fn explanation(error: &TlsError) -> Option<&'static str> {
     };
     let text = error.to_string();
     if text.contains("UnsupportedCertVersion") {
-        return Some("the platform's certificate is of X.509 version 1 or 2; only version 3 is supported");
+        return Some("the server's certificate is of X.509 version 1 or 2; only version 3 is supported");
     }
     if text.contains("UnsupportedSignatureAlgorithm") || text.contains("UnsupportedCrlSignatureAlgorithm") {
-        return Some("a certificate of the platform has a signature that ring can't verify, such as of P-521 or SHA-1");
+        return Some("a certificate of the server has a signature that ring can't verify, such as of P-521 or SHA-1");
     }
     None
 }

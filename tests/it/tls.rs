@@ -180,12 +180,12 @@ async fn a_certificate_that_ring_can_not_verify_is_refused_with_its_reason() {
         (
             include_str!("../data/tls/version1.pem"),
             include_str!("../data/tls/authority.pem"),
-            "the platform's certificate is of X.509 version 1 or 2; only version 3 is supported",
+            "the server's certificate is of X.509 version 1 or 2; only version 3 is supported",
         ),
         (
             include_str!("../data/tls/signed_by_p521.pem"),
             include_str!("../data/tls/authority_p521.pem"),
-            "a certificate of the platform has a signature that ring can't verify, such as of P-521 or SHA-1",
+            "a certificate of the server has a signature that ring can't verify, such as of P-521 or SHA-1",
         ),
     ] {
         let platform = TlsPlatform::start((certificate.to_owned(), key()));
