@@ -28,8 +28,9 @@ use crate::support::{
     send_update, start,
 };
 
-/// "Within a second", on a busy machine.
-const SOON: Duration = Duration::from_secs(3);
+/// The limit on the end of a process after its system has stopped, which takes less than a second on an idle machine. It
+/// is below the 10 s for which a thread without work stays; a thread whose work hangs stays forever.
+const END_LIMIT: Duration = Duration::from_secs(8);
 
 // -- Outside of actix
 
@@ -168,7 +169,7 @@ fn a_lookup_that_hangs_keeps_no_process_alive() {
         child.line("stopping");
         let stopping = Instant::now();
         child.succeeds();
-        assert!(stopping.elapsed() < SOON, "{ending}: {:?}", stopping.elapsed());
+        assert!(stopping.elapsed() < END_LIMIT, "{ending}: {:?}", stopping.elapsed());
     }
 }
 
@@ -204,7 +205,11 @@ fn a_fifo_as_the_token_file_is_an_error_and_keeps_no_process_alive() {
         child.line("stopping");
         let stopping = Instant::now();
         child.succeeds();
-        assert!(stopping.elapsed() < SOON, "{with_shutdown}: {:?}", stopping.elapsed());
+        assert!(
+            stopping.elapsed() < END_LIMIT,
+            "{with_shutdown}: {:?}",
+            stopping.elapsed()
+        );
     }
 }
 
@@ -292,10 +297,14 @@ fn child_process_without_descriptors() {
     let (url, recovers) = url.split_once('|').unwrap();
     keep_log();
     System::new().block_on(async {
-        let poster = start(options(url).timeout(Duration::from_secs(2)).max_attempts(1));
+        let options = options(url).timeout(Duration::from_secs(2)).max_attempts(1);
+        let poster = start(match recovers {
+            "refresh recovers" => options.auth_token("").refresh_endpoint("registration"),
+            _ => options,
+        });
         // What the child itself needs has been opened by now.
         let mut files = take_all_descriptors();
-        if recovers == "recovers" {
+        if recovers.ends_with("recovers") {
             actix_rt::spawn(async move {
                 actix_rt::time::sleep(Duration::from_millis(350)).await;
                 files.truncate(files.len() - 5);
@@ -320,13 +329,16 @@ fn child_process_without_descriptors() {
 #[test]
 fn a_connection_waits_for_a_file_descriptor_within_its_attempt() {
     let server = serve(|mut stream| {
+        // Both the response to a call and that to a refresh.
+        let body = r#"{"success":true,"runtimeToken":"t"}"#;
         while read_request(&mut stream).is_some() {
-            let _ = stream.write_all(success().as_bytes());
+            let _ = stream.write_all(response(200, "", body).as_bytes());
         }
     });
     for url in [server.url(), server.url().replace("127.0.0.1", "localhost")] {
         for (recovers, expected) in [
             ("recovers", "outcome: Ok(Delivered"),
+            ("refresh recovers", "outcome: Ok(Delivered"),
             (
                 "stays",
                 "outcome: gave up after 1 attempt: could not connect; the request was not sent: ",
@@ -337,7 +349,7 @@ fn a_connection_waits_for_a_file_descriptor_within_its_attempt() {
             let outcome = child.line("outcome: ");
             assert!(outcome.starts_with(expected), "{outcome}");
             assert!(
-                recovers == "recovers" || outcome.contains("Too many open files"),
+                recovers != "stays" || outcome.contains("Too many open files"),
                 "{outcome}"
             );
             assert_eq!(child.line("warnings: "), "warnings: 1");
