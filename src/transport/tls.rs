@@ -10,11 +10,8 @@ use rustls::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::roots::add_native_roots;
+use super::roots::{DER_SEQUENCE, add_native_roots};
 use crate::{error::OptionsError, util::ignore_panic};
-
-/// The first byte of any certificate or key in DER.
-const DER_SEQUENCE: u8 = 0x30;
 
 /// A certificate chain and its key, both in PEM, which authenticate the client to the platform.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! `https`, with certificate authorities of the tests' own.
 
-use std::error::Error as _;
+use std::{error::Error as _, fs};
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use result_poster::{AttemptError, CallError, CallReceipt, OptionsBuilder};
@@ -235,6 +235,36 @@ fn missing_roots_are_reported_with_their_variable() {
         let warned = output.lines().find(|line| line.starts_with(warning)).unwrap();
         assert!(warned.contains("No such file"), "{warned}");
         assert!(warned.ends_with("(SSL_CERT_FILE=/missing/roots.pem)"), "{warned}");
+    }
+}
+
+#[test]
+fn a_root_in_der_is_reported_beside_good_ones() {
+    let data = |name: &str| format!("{}/tests/data/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let good = tempfile::tempdir().unwrap();
+    fs::copy(data("authority.pem"), good.path().join("authority.pem")).unwrap();
+    let mixed = tempfile::tempdir().unwrap();
+    for name in ["authority.pem", "authority.der"] {
+        fs::copy(data(name), mixed.path().join(name)).unwrap();
+    }
+    let (good, mixed) = (good.path().display().to_string(), mixed.path().display().to_string());
+    for (file, folders, fault) in [
+        (data("authority.der"), good.clone(), data("authority.der")),
+        (
+            data("authority.pem"),
+            format!("{good}:{mixed}"),
+            format!("{mixed}/authority.der"),
+        ),
+    ] {
+        let output = output_of(
+            child_process("tls::child_process_with_missing_roots")
+                .env("RESULT_POSTER_TEST_EXTRA_ROOTS", "")
+                .env("SSL_CERT_FILE", &file)
+                .env("SSL_CERT_DIR", &folders),
+        );
+        assert!(output.contains("built: \n"), "{output}");
+        let warning = format!("{fault} is DER, not PEM (SSL_CERT_FILE={file}, SSL_CERT_DIR={folders})\n");
+        assert!(output.contains(&warning), "{output}");
     }
 }
 
