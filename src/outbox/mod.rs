@@ -19,6 +19,8 @@ mod route;
 mod settle;
 #[cfg(all(test, feature = "testing"))]
 mod simulation;
+#[cfg(test)]
+mod stalled;
 mod store;
 mod stored;
 mod unauthorized;

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, pin::pin, rc::Rc};
 
 use actix_rt::spawn;
-use futures_util::future::{LocalBoxFuture, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
 use log::info;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -96,7 +96,12 @@ impl Durable {
                     let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
                     select(cancelled, turn).await;
                 }
-                if job.cancellation.by().is_none() && self.outbox.0.has_calls(&job.calls).await {
+                let has_calls = {
+                    let cancelled = pin!(job.cancellation.cancelled());
+                    let has_calls = pin!(self.outbox.0.has_calls(&job.calls));
+                    matches!(select(cancelled, has_calls).await, Either::Right((true, _)))
+                };
+                if has_calls {
                     // Sent now, the message would overtake them.
                     return end(&dispatcher, &job.calls, |_| CallError::Overloaded);
                 }

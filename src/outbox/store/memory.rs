@@ -5,6 +5,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
+    future::pending,
     rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -39,6 +40,8 @@ pub(in crate::outbox) struct Tables {
     last_claim: i64,
     /// Fails every operation, as a full disk does.
     pub(in crate::outbox) is_broken: bool,
+    /// Never answers, as while a flush hangs.
+    pub(in crate::outbox) is_stalled: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -103,6 +106,9 @@ impl MemoryStore {
     fn run<T: 'static>(&self, work: impl FnOnce(&mut Tables, u64) -> T + 'static) -> StoreFuture<T> {
         let (tables, owner) = (Rc::clone(&self.tables), self.owner);
         Box::pin(async move {
+            if tables.borrow().is_stalled {
+                return pending().await;
+            }
             let tables = &mut *tables.borrow_mut();
             if tables.is_broken {
                 return Err(OutboxError::Full);
