@@ -134,6 +134,8 @@ impl Dispatcher {
                 hint: None,
             });
         }
+        // The process may have been stopped since: during a wait, or while the credentials were fetched.
+        state.check().await?;
         let form = call.form();
         let request = HttpRequest {
             url: &call.url,

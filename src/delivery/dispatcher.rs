@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{cancel::Cancellation, pauses::Pauses, worker::Worker};
@@ -10,7 +11,7 @@ use crate::{
     call::{Call, Platform},
     clock::Clock,
     credentials::Credentials,
-    error::{AttemptPhase, CallError, CancelledBy},
+    error::{AttemptPhase, CallError, CancelledBy, ParkedError},
     queue::{Permit, Ticket},
     telemetry::Telemetry,
     transport::Transport,
@@ -35,11 +36,16 @@ pub(crate) struct Dispatcher {
     pub(crate) platform_time: Cell<Option<i64>>,
 }
 
+/// Asks whether a call of a message, which has this index, may still be sent. An error ends the call instead.
+pub(crate) type MaySend = Box<dyn Fn(usize) -> LocalBoxFuture<'static, Result<(), ParkedError>>>;
+
 /// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
 pub(crate) struct Job {
     pub(crate) calls: Vec<Call>,
     pub(crate) worker: Worker,
     pub(crate) cancellation: Cancellation,
+    /// Asked right before each request.
+    pub(crate) may_send: Option<MaySend>,
     // Released before the ticket wakes the next message of the lane.
     pub(crate) permit: Permit,
     pub(crate) ticket: Ticket,
@@ -49,6 +55,9 @@ pub(crate) struct Job {
 pub(super) struct CallState<'a> {
     pub(super) cancellation: &'a Cancellation,
     pub(super) worker: &'a Worker,
+    pub(super) may_send: Option<&'a MaySend>,
+    /// The place of the call in its message.
+    pub(super) index: usize,
     /// How many attempts were begun.
     pub(super) attempts: Cell<u32>,
     /// Whether the platform may have processed one of the attempts that have ended.
@@ -66,6 +75,17 @@ impl CallState<'_> {
             other_worker: self.worker.is_replaceable() && !self.asked_for_other_worker.get(),
             reduced: !is_reduced,
         }
+    }
+
+    /// Checks that the call may still be sent.
+    pub(super) async fn check(&self) -> Result<(), CallError> {
+        let Some(may_send) = self.may_send else { return Ok(()) };
+        may_send(self.index).await.map_err(|mut parked| {
+            // The present attempt is not made.
+            parked.attempts = self.attempts.get().saturating_sub(1);
+            parked.may_have_been_delivered = self.may_have_been_delivered.get();
+            parked.into()
+        })
     }
 
     pub(super) fn cancelled(&self, by: CancelledBy) -> CallError {

@@ -14,7 +14,7 @@ mod worker;
 
 pub(crate) use self::{
     cancel::Cancellation,
-    dispatcher::{Dispatcher, Job},
+    dispatcher::{Dispatcher, Job, MaySend},
     pauses::Pauses,
     worker::{KeepWorker, Worker},
 };

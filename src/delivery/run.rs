@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cancel::Cancellation,
     dispatcher::{CallState, Dispatcher, Job},
-    worker::Worker,
 };
 use crate::{
     backoff::RetryPolicy,
@@ -63,14 +62,26 @@ impl Dispatcher {
             calls,
             worker,
             cancellation,
+            may_send,
             permit,
             ..
         } = job;
         let mut cancelled = pin!(cancellation.cancelled());
         let mut outcomes = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
+            let state = CallState {
+                cancellation,
+                worker,
+                may_send: may_send.as_ref(),
+                index,
+                attempts: Cell::new(0),
+                may_have_been_delivered: Cell::new(false),
+                phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
+                reauthenticated: Cell::new(false),
+                asked_for_other_worker: Cell::new(false),
+            };
             let outcome = self
-                .guarded(call, worker, permit, cancellation, cancelled.as_mut(), retry_policy)
+                .guarded(call, permit, &state, cancelled.as_mut(), retry_policy)
                 .await;
             let outcome = settle(index, outcome).await;
             self.telemetry.call_ended(call.as_ref(), &outcome);
@@ -83,27 +94,18 @@ impl Dispatcher {
     async fn guarded(
         &self,
         call: &Call,
-        worker: &Worker,
         permit: &mut Permit,
-        cancellation: &Cancellation,
+        state: &CallState<'_>,
         cancelled: Pin<&mut impl Future>,
         retry_policy: &RetryPolicy,
     ) -> Outcome {
-        let state = CallState {
-            cancellation,
-            worker,
-            attempts: Cell::new(0),
-            may_have_been_delivered: Cell::new(false),
-            phase: Rc::new(Cell::new(AttemptPhase::Connecting)),
-            reauthenticated: Cell::new(false),
-            asked_for_other_worker: Cell::new(false),
-        };
+        let cancellation = state.cancellation;
         // The calls after a cancelled one are not sent, and `cancelled` must not be polled again once it is ready.
         if let Some(by) = cancellation.by() {
             return Err(state.cancelled(by));
         }
         // Pinned first, since passing a future on copies it.
-        let work = pin!(self.retry(call, permit, retry_policy, &state));
+        let work = pin!(self.retry(call, permit, retry_policy, state));
         // A response that arrives together with a cancellation counts.
         match select(pin!(catch_panic(work)), cancelled).await {
             Either::Left((outcome, _)) => outcome.unwrap_or_else(|message| Err(CallError::Internal { message })),

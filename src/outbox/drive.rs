@@ -1,19 +1,19 @@
 //! One stored message, from its turn to the outcome of each call.
 
-use std::{pin::pin, rc::Rc};
+use std::{cell::Cell, pin::pin, rc::Rc, time::Instant};
 
-use futures_util::future::select;
+use futures_util::future::{ready, select};
 
 use super::{
     owner::Outbox,
     settle::Settling,
-    stored::{Stored, parked},
+    stored::{Stored, parked, parked_error},
 };
 use crate::{
     backoff::RetryPolicy,
     call::Call,
     call_id::CallId,
-    delivery::{Cancellation, Dispatcher, Job, KeepWorker},
+    delivery::{Cancellation, Dispatcher, Job, KeepWorker, MaySend},
     error::{CallError, CancelledBy, ParkReason},
     receipt::Outcome,
 };
@@ -37,6 +37,7 @@ impl Outbox {
             let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
             select(cancelled, permit).await;
         }
+        let looked_at = self.0.clock.instant();
         if is_released || !self.is_current(dispatcher, &stored).await {
             let reason = match job.cancellation.by() {
                 Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
@@ -51,6 +52,7 @@ impl Outbox {
             job.worker.set_kept(worker_id);
         }
         job.worker.keep_by(self.keep_worker(stored.ids()));
+        job.may_send = Some(self.may_send(&stored, looked_at));
         let mut settling = Settling::new(&stored, self.0.clock.instant());
         let settle = async |index, outcome| settling.record(index, outcome);
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
@@ -78,6 +80,38 @@ impl Outbox {
             Some(Ok(is_current)) => is_current,
             Some(Err(_)) | None => true,
         }
+    }
+
+    /// Asks the store again before a call is sent, if the process was stopped since the last look: another owner may have
+    /// the lane by now. Then no call of the message is sent any more.
+    fn may_send(&self, stored: &Stored, looked_at: Instant) -> MaySend {
+        let (inner, lane, ids) = (Rc::clone(&self.0), stored.lane.clone(), stored.ids());
+        let looked_at = Cell::new(looked_at);
+        let is_lost = Rc::new(Cell::new(false));
+        Box::new(move |index| {
+            let Some(id) = ids.get(index).copied() else {
+                return Box::pin(ready(Ok(())));
+            };
+            let parked = parked_error(id, ParkReason::LaneParked);
+            if is_lost.get() {
+                return Box::pin(ready(Err(parked)));
+            }
+            if !inner.was_stopped_since(looked_at.get()) {
+                return Box::pin(ready(Ok(())));
+            }
+            looked_at.set(inner.clock.instant());
+            // An earlier call of the message may have been delivered, and be gone.
+            let is_current = inner.store.is_current(lane.clone(), vec![id]);
+            let is_lost = Rc::clone(&is_lost);
+            Box::pin(async move {
+                // If the store can't answer, the call is sent: better twice than not at all.
+                if is_current.await.unwrap_or(true) {
+                    return Ok(());
+                }
+                is_lost.set(true);
+                Err(parked)
+            })
+        })
     }
 
     /// Commits the worker id that these calls get, before a request is sent with it. If the store can't, it gets the id

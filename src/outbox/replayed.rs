@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_rt::spawn;
 use log::warn;
 
 use super::{
@@ -126,6 +127,7 @@ impl Replayed {
             calls,
             worker,
             cancellation: dispatcher.cancellation(None),
+            may_send: None,
             permit,
             ticket,
         });
@@ -136,7 +138,13 @@ impl Replayed {
     pub(super) async fn run(self) {
         let lane = self.lane;
         if let Some(settlement) = self.unreadable {
-            let _ = self.outbox.0.settle(settlement).await;
+            let inner = Rc::clone(&self.outbox.0);
+            let write = async move {
+                let _ = inner.settle(settlement).await;
+            };
+            let write = spawn(self.outbox.0.writes.track_future(write));
+            // A shutdown ends the wait, not the write.
+            self.dispatcher.shutdown.run_until_cancelled(write).await;
         }
         if let Some((job, stored)) = self.sendable {
             self.dispatcher.accept(&job.calls);

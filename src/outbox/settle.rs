@@ -69,6 +69,8 @@ impl<'a> Settling<'a> {
                 self.delete_now(row.id);
                 return Ok(receipt);
             }
+            // The lane is another owner's: the call is too.
+            Err(error @ CallError::Parked(_)) => return Err(error),
             Err(error) => error,
         };
         match disposition(inner, self.stored, row, &error, self.since, now) {

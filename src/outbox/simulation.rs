@@ -480,6 +480,7 @@ impl Life {
                     calls,
                     worker: Worker::default(),
                     cancellation,
+                    may_send: None,
                     permit,
                     ticket,
                 });

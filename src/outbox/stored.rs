@@ -93,11 +93,15 @@ pub(super) fn receipts(ids: impl IntoIterator<Item = CallId>) -> Vec<Outcome> {
 
 /// The error of a call that was parked without an attempt.
 pub(super) fn parked(id: CallId, reason: ParkReason) -> CallError {
-    CallError::Parked(ParkedError {
+    parked_error(id, reason).into()
+}
+
+pub(super) fn parked_error(id: CallId, reason: ParkReason) -> ParkedError {
+    ParkedError {
         id,
         reason,
         attempts: 0,
         last: None,
         may_have_been_delivered: false,
-    })
+    }
 }

@@ -69,6 +69,7 @@ impl ResultPoster {
                         calls,
                         worker,
                         cancellation,
+                        may_send: None,
                         permit,
                         ticket,
                     });

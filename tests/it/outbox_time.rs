@@ -3,21 +3,26 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use result_poster::{
+    ParkReason, PostResult,
     credentials::RuntimeCredentials,
     outbox::{OutboxOptions, OutboxOptionsBuilder, Requeue},
     testing::{FakePlatform, ManualClock, Reply},
 };
 
 use crate::support::{
-    messages_are_accepted,
+    completed, messages_are_accepted,
     outbox::{OutboxFixture, SHORT_DELAY, replay_soon, shut_down, stats},
     outcome,
     provider::{ProviderStep, ScriptedProvider},
+    requests::{route, sent},
     send_update, start, status_update,
     wait::wait_until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Longer than a poster does not look at its outbox unless its process was stopped.
+const STOP: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -132,6 +137,62 @@ async fn the_outbox_adds_no_sleepers_to_a_manual_clock() {
     assert_eq!(clock.wait_for_sleepers(1).await, [SECOND]);
     clock.advance(SECOND);
     assert_eq!(reply.await.unwrap().unwrap().unwrap().attempts(), Some(2));
+}
+
+#[actix_rt::test]
+async fn after_a_stop_no_attempt_is_made_of_a_call_that_another_owner_has_delivered() {
+    let fixture = OutboxFixture::new();
+    fixture.script("completion", [503]);
+    let clock = ManualClock::new();
+    let options = fixture.options_without_replay().max_attempts(2).base_delay(SECOND);
+    let poster = start(options.clock(clock.clone()));
+    let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    assert_eq!(clock.wait_for_sleepers(1).await, [SECOND]);
+    take_over_and_deliver(&fixture);
+    clock.advance(STOP);
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    for (error, attempts) in [(error.completion(), 1), (error.status(), 0)] {
+        let parked = error.unwrap().parked().unwrap();
+        assert_eq!((parked.reason, parked.attempts), (ParkReason::LaneParked, attempts));
+    }
+    assert!(error.may_have_been_delivered());
+    assert_eq!(sent(&fixture.platform, route), ["completion"]);
+}
+
+#[actix_rt::test]
+async fn after_a_stop_no_status_is_sent_that_another_owner_has_delivered() {
+    let fixture = OutboxFixture::new();
+    let slow = Reply::ok().delay(25 * SHORT_DELAY);
+    fixture.platform.script("completion", [slow]);
+    let clock = ManualClock::new();
+    let poster = start(fixture.options_without_replay().clock(clock.clone()));
+    let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    fixture.platform.wait_for_requests(1).await;
+    take_over_and_deliver(&fixture);
+    clock.advance(STOP);
+    let error = reply.await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.completion(), None);
+    let parked = error.status().unwrap().parked().unwrap();
+    assert_eq!((parked.reason, parked.attempts), (ParkReason::LaneParked, 0));
+    assert_eq!(sent(&fixture.platform, route), ["completion"]);
+}
+
+#[actix_rt::test]
+async fn after_a_stop_a_result_that_is_still_its_posters_is_delivered() {
+    let fixture = OutboxFixture::new();
+    fixture.script("completion", [503]);
+    let clock = ManualClock::new();
+    let options = fixture.options_without_replay().max_attempts(2).base_delay(SECOND);
+    let poster = start(options.clock(clock.clone()));
+    let reply = actix_rt::spawn(poster.send(PostResult::new("s", completed())));
+    assert_eq!(clock.wait_for_sleepers(1).await, [SECOND]);
+    clock.advance(STOP);
+    let receipt = reply.await.unwrap().unwrap().unwrap();
+    assert_eq!(
+        (receipt.completion.attempts(), receipt.status.attempts()),
+        (Some(2), Some(1))
+    );
+    fixture.emptied().await;
 }
 
 #[actix_rt::test]
@@ -379,4 +440,12 @@ async fn advance_to_the_next_request(clock: &ManualClock, platform: &FakePlatfor
         platform.requests().len() > before
     })
     .await;
+}
+
+/// Makes the lanes those of another owner, which delivers their calls.
+fn take_over_and_deliver(fixture: &OutboxFixture) {
+    fixture
+        .database()
+        .execute_batch("DELETE FROM calls; DELETE FROM lanes")
+        .unwrap();
 }
