@@ -15,7 +15,7 @@ use crate::{
     call::Call,
     call_id::CallId,
     delivery::{Cancellation, Dispatcher, Worker},
-    error::{CancelledBy, OutboxError, ParkReason},
+    error::{CallError, CancelledBy, OutboxError, ParkReason},
 };
 
 impl Outbox {
@@ -51,14 +51,17 @@ impl Outbox {
         (message, ids)
     }
 
-    /// Inserts a message. If its caller cancels it first, it is withdrawn as soon as the store answers.
+    /// Inserts a message. If its caller cancels it first, it is withdrawn as soon as the store answers. Until then it may
+    /// be stored, and another owner may send it.
     pub(super) async fn insert(
         &self,
         lane: &str,
         mut message: NewMessage,
         ids: &[CallId],
         cancellation: &Cancellation,
-    ) -> Result<Result<Inserted, OutboxError>, CancelledBy> {
+    ) -> Result<Result<Inserted, OutboxError>, CallError> {
+        // The store does not store it then.
+        let is_withdrawn = cancellation.is_cancelled_by_token();
         message.withdrawn = cancellation.token();
         let started = self.0.failures.start(Operation::Insert);
         let insert = self.0.writes.track_future(self.0.store.insert(message));
@@ -78,7 +81,11 @@ impl Outbox {
                     }
                 };
                 spawn(self.0.writes.track_future(withdraw));
-                Err(by)
+                Err(CallError::Cancelled {
+                    by,
+                    attempts: 0,
+                    may_have_been_delivered: !is_withdrawn,
+                })
             }
         }
     }

@@ -59,7 +59,7 @@ impl Durable {
             .await
         {
             Ok(inserted) => inserted,
-            Err(by) => return end(&dispatcher, &job.calls, |_| cancelled(by)),
+            Err(cancelled) => return end(&dispatcher, &job.calls, |_| cancelled.clone()),
         };
         match inserted {
             Ok(Inserted::Live { claim }) => {
@@ -150,7 +150,7 @@ impl Durable {
                 end_stored(&dispatcher, &calls, ids, ParkReason::AlreadyStored, reply_when)
             }
             Ok(Err(_)) => end(&dispatcher, &calls, |_| refused()),
-            Err(by) => end(&dispatcher, &calls, |_| cancelled(by)),
+            Err(cancelled) => end(&dispatcher, &calls, |_| cancelled.clone()),
         }
     }
 }

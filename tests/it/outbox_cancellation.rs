@@ -106,6 +106,21 @@ async fn cancellation_does_not_wait_for_a_locked_file() {
 }
 
 #[actix_rt::test]
+async fn a_message_that_was_cancelled_before_it_was_sent_is_not_delivered() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    let token = CancellationToken::new();
+    token.cancel();
+    let error = poster
+        .send(status_update("i").with_cancellation(token))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(!error.may_have_been_delivered());
+    assert_eq!(fixture.count(), 0);
+}
+
+#[actix_rt::test]
 async fn cancelling_a_pending_insert_withdraws_the_call() {
     let fixture = OutboxFixture::new();
     let slow = Reply::ok().delay(25 * SHORT_DELAY);
@@ -120,7 +135,10 @@ async fn cancelling_a_pending_insert_withdraws_the_call() {
     let parked = actix_rt::spawn(poster.send(ListEntries::new(EntryQuery::parked().limit(10))));
     messages_are_accepted(&poster).await;
     token.cancel();
-    assert_eq!(outcome(&reply.await.unwrap().unwrap()), "cancelled by token");
+    let reply = reply.await.unwrap().unwrap();
+    assert_eq!(outcome(&reply), "cancelled by token");
+    // If the insert were done already, another process could have sent the call before it is withdrawn.
+    assert!(reply.unwrap_err().may_have_been_delivered());
     drop(lock);
     assert_eq!(parked.await.unwrap().unwrap().unwrap(), []);
     first.await.unwrap().unwrap().unwrap();
@@ -139,7 +157,9 @@ async fn a_message_whose_insert_is_pending_at_the_end_of_a_shutdown_is_for_the_n
     poster.send(Shutdown::within(SHORT_DELAY)).await.unwrap();
     let reply = reply.await.unwrap().unwrap();
     assert_eq!(outcome(&reply), "cancelled by shutdown");
-    assert_eq!(reply.unwrap_err().next_step(), NextStep::UseNextPoster);
+    let error = reply.unwrap_err();
+    assert_eq!(error.next_step(), NextStep::UseNextPoster);
+    assert!(error.may_have_been_delivered());
     drop(lock);
     // The message may be in the file already: then the next poster says so. It is delivered in either case.
     let next = start(fixture.options());
