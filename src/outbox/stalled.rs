@@ -159,6 +159,23 @@ async fn a_cancellation_does_not_wait_for_the_store_at_the_turn_of_a_message() {
 }
 
 #[actix_rt::test]
+async fn a_message_that_is_not_stored_is_sent_while_the_deletion_of_the_one_before_is_written() {
+    let poster = Poster::new();
+    let first = poster.send("first", None);
+    poster.platform.was_asked.notified().await;
+    poster.tables.borrow_mut().is_broken = true;
+    let message = poster.send("second", None);
+    all_tasks_wait().await;
+    poster.tables.borrow_mut().is_broken = false;
+    poster.tables.borrow_mut().stalls_settlements = true;
+    poster.platform.may_answer.notify_one();
+    assert!(first.await.unwrap().iter().all(Outcome::is_ok));
+    poster.platform.may_answer.notify_one();
+    let outcomes = timeout(LIMIT, message).await.unwrap().unwrap();
+    assert!(outcomes.iter().all(Outcome::is_ok), "{outcomes:?}");
+}
+
+#[actix_rt::test]
 async fn a_shutdown_does_not_wait_for_the_settlement_of_an_unreadable_call() {
     let poster = Poster::new();
     let readable = poster

@@ -1,4 +1,4 @@
-//! The settlements that could not be written, until they are.
+//! The settlements that could not be written, until they are, and the calls that are being deleted.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,10 +12,25 @@ use crate::call_id::CallId;
 #[derive(Default)]
 pub(super) struct Unwritten {
     settlements: RefCell<BTreeMap<u64, Settlement>>,
+    /// The calls that are being deleted.
+    deleting: RefCell<HashSet<CallId>>,
     last_number: Cell<u64>,
 }
 
 impl Unwritten {
+    /// Notes the calls that a settlement deletes, while it is being written.
+    pub(super) fn begin(&self, settlement: &Settlement) {
+        self.deleting.borrow_mut().extend(deleted_by(settlement));
+    }
+
+    /// The settlement was written, or was added.
+    pub(super) fn end(&self, settlement: &Settlement) {
+        let mut deleting = self.deleting.borrow_mut();
+        for id in deleted_by(settlement) {
+            deleting.remove(&id);
+        }
+    }
+
     pub(super) fn add(&self, settlement: Settlement) {
         let number = self.last_number.get().saturating_add(1);
         self.last_number.set(number);
@@ -43,11 +58,16 @@ impl Unwritten {
         releases.any(|settlement| settlement.lane == *lane)
     }
 
-    /// The calls that they delete: in the store, these are still there.
+    /// The calls that they delete, and those that are being deleted: in the store, these may still be there.
     pub(super) fn deleted(&self) -> HashSet<CallId> {
         let settlements = self.settlements.borrow();
-        let changes = settlements.values().flat_map(|settlement| &settlement.changes);
-        let deleted = changes.filter(|(_, change)| matches!(change, Change::Delete));
-        deleted.map(|(id, _)| *id).collect()
+        let unwritten = settlements.values().flat_map(deleted_by);
+        unwritten.chain(self.deleting.borrow().iter().copied()).collect()
     }
+}
+
+fn deleted_by(settlement: &Settlement) -> impl Iterator<Item = CallId> {
+    let changes = settlement.changes.iter();
+    let deleted = changes.filter(|(_, change)| matches!(change, Change::Delete));
+    deleted.map(|(id, _)| *id)
 }

@@ -12,10 +12,12 @@ use crate::error::OutboxError;
 impl Inner {
     /// Writes a settlement; one that fails is retried.
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
+        self.unwritten.begin(&settlement);
         let written = self.write(&settlement).await;
         if written.is_err() {
-            self.unwritten.add(settlement);
+            self.unwritten.add(settlement.clone());
         }
+        self.unwritten.end(&settlement);
         written
     }
 

@@ -42,6 +42,8 @@ pub(in crate::outbox) struct Tables {
     pub(in crate::outbox) is_broken: bool,
     /// Never answers, as while a flush hangs.
     pub(in crate::outbox) is_stalled: bool,
+    /// Never answers settlements.
+    pub(in crate::outbox) stalls_settlements: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -462,6 +464,9 @@ impl Store for MemoryStore {
     }
 
     fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+        if self.tables.borrow().stalls_settlements {
+            return Box::pin(pending());
+        }
         self.run(move |tables, owner| {
             let Settlement {
                 lane,
