@@ -189,6 +189,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     );
     let _ = (CallReceipt::stored, delivery::Worker::of_replay);
     let _ = |worker: &mut delivery::Worker, keep: delivery::KeepWorker| worker.keep_by(keep);
+    let _ = |job: &mut delivery::Job, may_send: delivery::MaySend| job.may_send = Some(may_send);
     let _ = delivery::Worker::set_kept;
     let _ = (
         queue::LaneQueue::max_in_flight,
