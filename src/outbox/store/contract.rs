@@ -259,7 +259,7 @@ pub(in crate::outbox) trait Store {
     /// first call may have killed its owner.
     fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched>;
 
-    /// Deletes dead letters that are older than `keep` by the platform's clock.
+    /// Deletes dead letters of this owner's queue that are older than `keep` by the platform's clock.
     fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()>;
 
     fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>>;

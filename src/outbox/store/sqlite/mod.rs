@@ -207,8 +207,8 @@ impl Store for SqliteStore {
 
     fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
         let until = platform_now.saturating_sub(milliseconds(keep));
-        let purge = move |connection: &Connection, _: &mut Owner, _: &str| {
-            settle::purge(connection, platform_now, until, PAGE).map_err(sqlite_error)
+        let purge = move |connection: &Connection, _: &mut Owner, queue: &str| {
+            settle::purge(connection, queue, platform_now, until, PAGE).map_err(sqlite_error)
         };
         let store = Self {
             handle: Rc::clone(&self.handle),

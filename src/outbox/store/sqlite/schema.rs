@@ -72,7 +72,7 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE UNIQUE INDEX calls_by_lane ON calls (lane, seq) WHERE state = 'waiting';
     CREATE INDEX calls_by_key ON calls (queue, idempotency_key);
-    CREATE INDEX calls_by_death ON calls (dead_at) WHERE state = 'dead';
+    CREATE INDEX calls_by_death ON calls (queue, dead_at) WHERE state = 'dead';
 
     -- For operators.
     CREATE VIEW outbox AS SELECT

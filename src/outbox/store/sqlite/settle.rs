@@ -22,9 +22,10 @@ pub(super) const HAS_CALL: &str = "SELECT 1 FROM calls WHERE id = ?1 AND lane = 
 pub(super) const SET_WORKER: &str = "UPDATE calls SET worker_id = ?3 WHERE id = ?1 AND worker_id IS ?2";
 pub(super) const RELEASE_ALL: &str = "
     UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = 0, parked_by = NULL, reason = ?3 WHERE owner = ?1";
-pub(super) const STAMP: &str = "UPDATE calls SET dead_at = ?1 WHERE state = 'dead' AND dead_at IS NULL";
+pub(super) const STAMP: &str = "UPDATE calls SET dead_at = ?2 WHERE state = 'dead' AND queue = ?1 AND dead_at IS NULL";
 pub(super) const PURGE: &str = "
-    DELETE FROM calls WHERE rowid IN (SELECT rowid FROM calls WHERE state = 'dead' AND dead_at <= ?1 LIMIT ?2)";
+    DELETE FROM calls
+    WHERE rowid IN (SELECT rowid FROM calls WHERE state = 'dead' AND queue = ?1 AND dead_at <= ?2 LIMIT ?3)";
 
 /// Writes what became of calls, if the lane is this owner's under the claim.
 pub(super) fn settle(
@@ -221,13 +222,16 @@ pub(super) fn release_all(connection: &Connection, owner: i64, now: WallTime) ->
     Ok(())
 }
 
-/// Deletes at most `limit` dead letters that died before `until`. Returns how many. One that was not dated is dated now.
+/// Deletes at most `limit` dead letters of the queue that died before `until`. Returns how many. One that was not dated is dated now.
 pub(super) fn purge(
     connection: &Connection,
+    queue: &str,
     platform_now: WallTime,
     until: WallTime,
     limit: u32,
 ) -> rusqlite::Result<usize> {
-    connection.prepare_cached(STAMP)?.execute([platform_now])?;
-    connection.prepare_cached(PURGE)?.execute(params![until, limit])
+    connection
+        .prepare_cached(STAMP)?
+        .execute(params![queue, platform_now])?;
+    connection.prepare_cached(PURGE)?.execute(params![queue, until, limit])
 }

@@ -35,6 +35,24 @@ pub(super) async fn a_purge_keeps_live_and_parked_calls(fixture: &impl Fixture) 
     assert_eq!(states, [EntryState::Live, EntryState::Parked]);
 }
 
+pub(super) async fn a_purge_keeps_dead_letters_of_another_queue(fixture: &impl Fixture) {
+    let (owner, other) = (fixture.owner().await, fixture.owner_of_another_queue().await);
+    let message = owner.insert_live("lane", &["a"]).await;
+    owner.dead_letter(&message).await;
+    owner.purge(NOW, KEEP).await.unwrap();
+    other.purge(NOW + 31 * DAY, KEEP).await.unwrap();
+    assert_eq!(owner.entries().await.len(), 1);
+}
+
+pub(super) async fn a_purge_does_not_date_dead_letters_of_another_queue(fixture: &impl Fixture) {
+    let (owner, other) = (fixture.owner().await, fixture.owner_of_another_queue().await);
+    let message = owner.insert_live("lane", &["a"]).await;
+    owner.dead_letter(&message).await;
+    other.purge(NOW, KEEP).await.unwrap();
+    owner.purge(NOW + 31 * DAY, KEEP).await.unwrap();
+    assert_eq!(owner.entries().await.len(), 1);
+}
+
 pub(super) async fn a_dead_letter_after_a_requeue_is_kept_for_the_full_time(fixture: &impl Fixture) {
     let owner = fixture.owner().await;
     let message = owner.insert_live("lane", &["a"]).await;

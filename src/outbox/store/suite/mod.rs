@@ -245,6 +245,8 @@ macro_rules! contract_suite {
                 inspect {
                     a_dead_letter_is_kept_by_the_platforms_clock,
                     a_purge_keeps_live_and_parked_calls,
+                    a_purge_keeps_dead_letters_of_another_queue,
+                    a_purge_does_not_date_dead_letters_of_another_queue,
                     a_dead_letter_after_a_requeue_is_kept_for_the_full_time,
                     calls_are_listed_by_state_in_pages,
                     a_call_is_listed_as_it_was_stored,
