@@ -22,8 +22,8 @@ pub(super) trait Write: Send {
 
 /// A read, or work with a transaction of its own. It reads a bounded number of rows at a time.
 pub(super) trait Read: Send {
-    /// Returns whether the job has ended, and was answered.
-    fn step(&mut self, connection: &mut Connection, owners: &mut Owners) -> bool;
+    /// `None`: there is more. Otherwise the job has ended, and was answered.
+    fn step(&mut self, connection: &mut Connection, owners: &mut Owners) -> Option<Result<(), OutboxError>>;
     fn fail(&mut self, error: OutboxError);
 }
 
@@ -94,14 +94,11 @@ where
     T: Send,
     R: FnMut(&mut Connection, &mut Owners, Member) -> Result<Option<T>, OutboxError> + Send,
 {
-    fn step(&mut self, connection: &mut Connection, owners: &mut Owners) -> bool {
-        match catch(|| (self.work)(connection, owners, self.member)).transpose() {
-            None => false,
-            Some(answer) => {
-                self.answer(answer);
-                true
-            }
-        }
+    fn step(&mut self, connection: &mut Connection, owners: &mut Owners) -> Option<Result<(), OutboxError>> {
+        let answer = catch(|| (self.work)(connection, owners, self.member)).transpose()?;
+        let result = answer.as_ref().map(|_| ()).map_err(OutboxError::clone);
+        self.answer(answer);
+        Some(result)
     }
 
     fn fail(&mut self, error: OutboxError) {

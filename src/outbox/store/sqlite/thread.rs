@@ -38,6 +38,44 @@ pub(super) struct Leave {
     pub(super) reply: Option<JobReply<()>>,
 }
 
+/// The messages of the handles.
+struct Inbox<'a> {
+    messages: &'a Receiver<Message>,
+    reads: VecDeque<Box<dyn Read>>,
+    leaves: Vec<Leave>,
+}
+
+impl Inbox<'_> {
+    /// The next writes. Waits for a message if there is no read to go on with. `None` if there are no handles.
+    fn next_writes(&mut self) -> Option<Vec<Box<dyn Write>>> {
+        let first = if self.reads.is_empty() {
+            Some(self.messages.recv().ok()?)
+        } else {
+            None
+        };
+        Some(self.sort(first.into_iter().chain(self.messages.try_iter().take(MAX_BATCH))))
+    }
+
+    /// Answers the writes that came while a job waited for the file: they have waited for it, too.
+    fn end_writes(&mut self) {
+        for job in self.sort(self.messages.try_iter()) {
+            job.end(Err(OutboxError::Locked));
+        }
+    }
+
+    fn sort(&mut self, messages: impl Iterator<Item = Message>) -> Vec<Box<dyn Write>> {
+        let mut writes = Vec::new();
+        for message in messages {
+            match message {
+                Message::Write(job) => writes.push(job),
+                Message::Read(job) => self.reads.push_back(job),
+                Message::Leave(leave) => self.leaves.push(leave),
+            }
+        }
+        writes
+    }
+}
+
 pub(super) struct StoreThread {
     file: OpenFile,
     owners: Owners,
@@ -60,37 +98,20 @@ impl StoreThread {
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         // An error is answered to the first job.
         let _ = self.file.ready(&mut self.owners);
-        let mut reads = VecDeque::new();
+        let mut inbox = Inbox {
+            messages,
+            reads: VecDeque::new(),
+            leaves: Vec::new(),
+        };
         let last = loop {
-            let first = if reads.is_empty() {
-                match messages.recv() {
-                    Ok(message) => Some(message),
-                    Err(_) => break None,
-                }
-            } else {
-                None
-            };
-            let mut leaves = Vec::new();
-            let mut sort = |messages: &mut dyn Iterator<Item = Message>| {
-                let mut writes = Vec::new();
-                for message in messages {
-                    match message {
-                        Message::Write(job) => writes.push(job),
-                        Message::Read(job) => reads.push_back(job),
-                        Message::Leave(leave) => leaves.push(leave),
-                    }
-                }
-                writes
-            };
-            let writes = sort(&mut first.into_iter().chain(messages.try_iter().take(MAX_BATCH)));
+            let Some(writes) = inbox.next_writes() else { break None };
             if self.commit(writes) == Err(OutboxError::Locked) {
-                // The jobs that came meanwhile have waited for the file, too.
-                for job in sort(&mut messages.try_iter()) {
-                    job.end(Err(OutboxError::Locked));
-                }
+                inbox.end_writes();
             }
-            self.read(&mut reads);
-            if let Some(last) = self.leave(leaves) {
+            if self.read(&mut inbox.reads) == Err(OutboxError::Locked) {
+                inbox.end_writes();
+            }
+            if let Some(last) = self.leave(std::mem::take(&mut inbox.leaves)) {
                 break Some(last);
             }
         };
@@ -151,19 +172,25 @@ impl StoreThread {
         Ok(())
     }
 
-    /// Does one step of each read.
-    fn read(&mut self, reads: &mut VecDeque<Box<dyn Read>>) {
+    /// Does one step of each read, until one finds the file locked.
+    fn read(&mut self, reads: &mut VecDeque<Box<dyn Read>>) -> Result<(), OutboxError> {
         for _ in 0..reads.len() {
-            let Some(mut job) = reads.pop_front() else { return };
-            match self.file.ready(&mut self.owners) {
-                Ok(connection) => {
-                    if !job.step(connection, &mut self.owners) {
-                        reads.push_back(job);
-                    }
+            let Some(mut job) = reads.pop_front() else { break };
+            let result = match self.file.ready(&mut self.owners) {
+                Ok(connection) => job.step(connection, &mut self.owners),
+                Err(error) => {
+                    job.fail(error.clone());
+                    Some(Err(error))
                 }
-                Err(error) => job.fail(error),
+            };
+            match result {
+                None => reads.push_back(job),
+                Some(Err(OutboxError::Locked)) => return Err(OutboxError::Locked),
+                // The error of another kind is that of the job.
+                Some(_) => {}
             }
         }
+        Ok(())
     }
 
     /// Forgets handles, and answers all but the last one.

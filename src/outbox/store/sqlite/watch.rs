@@ -56,6 +56,8 @@ impl Owners {
         delay: Duration,
     ) -> Result<Watched, OutboxError> {
         self.keep_own_file(connection, member, now)?;
+        // First, since what fails later must not hide that lanes were freed.
+        self.clean(connection, now).map_err(sqlite_error)?;
         let dead = self.dead_owners(connection, now).map_err(sqlite_error)?;
         let mut freed = 0;
         if !dead.is_empty() {
@@ -63,8 +65,6 @@ impl Owners {
             self.count_change(member);
             dead.into_iter().filter_map(|dead| dead.file).for_each(FreeFile::delete);
         }
-        // This can wait for the next time.
-        let _ = self.clean(connection, now);
         // Last, since a look that fails must not count as one.
         let has_changed = self.has_changed(connection, member).map_err(sqlite_error)?;
         Ok(Watched { freed, has_changed })

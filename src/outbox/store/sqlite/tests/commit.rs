@@ -104,6 +104,33 @@ async fn jobs_wait_together_for_a_held_file_and_for_two_seconds_at_most() {
 }
 
 #[actix_rt::test]
+async fn a_job_that_comes_while_a_read_waits_for_a_held_file_waits_no_longer_than_the_read() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    insert(&store, "first").await.unwrap();
+    let operator = outbox.connect();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (begins, begun) = oneshot::channel();
+    let mut begins = Some(begins);
+    let read = store.read::<(), _>(move |connection, _, _| {
+        begins.take().unwrap().send(()).unwrap();
+        let change = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+        change.map(|_| Some(())).map_err(super::super::sqlite_error)
+    });
+    let read_then_commit = async {
+        assert_eq!(read.await, Err(OutboxError::Locked));
+        // Without waiting for the read, the insert would now find the file free.
+        operator.execute_batch("COMMIT").unwrap();
+    };
+    let insert_meanwhile = async {
+        begun.await.unwrap();
+        insert(&store, "second").await
+    };
+    let (inserted, ()) = futures_util::join!(insert_meanwhile, read_then_commit);
+    assert_eq!(inserted, Err(OutboxError::Locked));
+}
+
+#[actix_rt::test]
 async fn reads_do_not_wait_for_a_held_file() {
     let outbox = Outbox::new();
     let store = outbox.store();
@@ -184,7 +211,7 @@ async fn a_full_outbox_is_claimed_and_drained() {
     let outbox = Outbox::new();
     let filler = outbox.store();
     let parked = NewMessage {
-        park: Some(crate::error::ParkReason::QueueFull),
+        park: Some(ParkReason::QueueFull),
         ..message("lane", &"x".repeat(200_000))
     };
     filler.insert(parked).await.unwrap();

@@ -12,14 +12,18 @@ const CHILD: &str = "OUTBOX_OF_CHILD";
 
 impl SqliteStore {
     /// Looks at the other owners, after some time.
-    async fn watch_after(&self, seconds: u64) -> Watched {
+    pub(super) async fn watch_after(&self, seconds: u64) -> Watched {
+        self.try_watch_after(seconds).await.unwrap()
+    }
+
+    async fn try_watch_after(&self, seconds: u64) -> Result<Watched, OutboxError> {
         let now = now() + Duration::from_secs(seconds);
         let watch = self.read(move |connection, owners, member| {
             owners
                 .watch(connection, member, (0, now), Duration::from_secs(60))
                 .map(Some)
         });
-        watch.await.unwrap()
+        watch.await
     }
 }
 
@@ -89,7 +93,7 @@ async fn an_owner_that_has_only_parked_calls_has_no_file() {
     let outbox = Outbox::new();
     let store = outbox.store();
     let parked = NewMessage {
-        park: Some(crate::error::ParkReason::QueueFull),
+        park: Some(ParkReason::QueueFull),
         ..message("lane", "{}")
     };
     store.insert(parked).await.unwrap();
@@ -134,6 +138,31 @@ async fn an_owner_whose_file_is_missing_for_ten_seconds_is_dead() {
     for (seconds, freed) in [(0, 0), (9, 0), (11, 1)] {
         assert_eq!(other.watch_after(seconds).await.freed, freed, "after {seconds} s");
     }
+}
+
+#[actix_rt::test]
+async fn a_look_that_waits_for_a_held_file_says_so() {
+    let outbox = Outbox::new();
+    let (store, other) = (outbox.store_apart(), outbox.store_apart());
+    insert(&store, "lane").await.unwrap();
+    outbox
+        .connect()
+        .execute("INSERT INTO owners (id, file) VALUES (2, '0000000000000002')", ())
+        .unwrap();
+    let operator = outbox.connect();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The row of an owner that has died without lanes can't be removed.
+    assert_eq!(other.try_watch_after(100).await, Err(OutboxError::Locked));
+    operator.execute_batch("COMMIT").unwrap();
+    drop(store);
+    eventually(|| async {
+        if other.watch_after(100).await.freed == 1 {
+            Ok(())
+        } else {
+            Err(OutboxError::Locked)
+        }
+    })
+    .await;
 }
 
 #[actix_rt::test]
