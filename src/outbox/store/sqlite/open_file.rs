@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use log::{error, info};
@@ -53,12 +53,22 @@ impl FileState {
     }
 }
 
+/// A file, as long as it exists. Its creation tells it from an earlier file: inodes are used again.
+#[derive(PartialEq)]
+struct Generation {
+    id: FileId,
+    /// `None` if the file system does not keep it.
+    created: Option<SystemTime>,
+}
+
 pub(super) struct OpenFile {
     path: PathBuf,
     database: Option<Database>,
     state: Arc<FileState>,
     /// Its log, once there is one.
     log: Option<FileId>,
+    /// The file that was open last.
+    last: Option<Generation>,
     /// Why the file is not open.
     error: Option<OutboxError>,
     tried_at: Option<Instant>,
@@ -73,6 +83,7 @@ impl OpenFile {
             database: None,
             state,
             log: None,
+            last: None,
             error: None,
             tried_at: None,
             closed_until: None,
@@ -138,6 +149,14 @@ impl OpenFile {
         let is_first = self.tried_at.replace(now).is_none();
         match Database::open(&self.path) {
             Ok(database) => {
+                let generation = Generation {
+                    id: database.id(),
+                    created: self.path.metadata().and_then(|metadata| metadata.created()).ok(),
+                };
+                if self.last.as_ref().is_some_and(|last| *last != generation) {
+                    owners.rename();
+                }
+                self.last = Some(generation);
                 if !is_first {
                     owners.start_again();
                     ignore_panic(|| info!("the outbox {:?} is open again", self.path));

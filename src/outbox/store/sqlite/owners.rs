@@ -89,7 +89,17 @@ impl Owners {
         owner.changes = owner.changes.saturating_add(1);
     }
 
-    /// Another file is at the path: all has changed. The files of owners may have gone with it.
+    /// Another file is at the path. It may name the owners of this process, from an earlier time, as owners of lanes that
+    /// they no longer remember. Under new ids they find these lanes, as those of dead owners.
+    pub(super) fn rename(&mut self) {
+        for owner in self.members.values_mut() {
+            owner.id = random_id();
+            // Deleted, not only unlocked: processes that still have the former file open wait before they free the lanes.
+            owner.file.take().into_iter().for_each(OwnerFile::delete);
+        }
+    }
+
+    /// The file was opened again: all may have changed. The files of owners may have gone with it.
     pub(super) fn start_again(&mut self) {
         self.changes = self.changes.saturating_add(1);
         for owner in self.members.values_mut() {

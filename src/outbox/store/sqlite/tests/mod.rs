@@ -20,14 +20,15 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::super::{
-    Change, ClaimRequest, Claimed, Inserted, LaneClaim, NewCall, NewMessage, Settled, Settlement, Store as _, Then,
+    Change, ClaimRequest, Claimed, Failure, History, Inserted, LaneClaim, NewCall, NewMessage, Settled, Settlement,
+    Store as _, Then,
 };
 use super::{SqliteStore, prepare};
 use crate::{
     call::{CallKind, Endpoint},
     call_id::CallId,
     clock::Clock,
-    error::OutboxError,
+    error::{OutboxError, ParkReason},
 };
 
 /// An outbox in a folder of its own.
@@ -123,6 +124,31 @@ async fn deliver(store: &SqliteStore, lane: LaneClaim, id: CallId) -> Result<Set
         now: 1_800_000_000_000,
     };
     store.settle(settlement).await
+}
+
+/// Parks a live call at once, so that the host's clock says that its lane is due.
+async fn park(store: &SqliteStore, lane: &str, claim: i64, id: CallId) {
+    let lane = LaneClaim {
+        lane: lane.into(),
+        claim,
+    };
+    let failure = Failure {
+        status_code: None,
+        error: "failed".into(),
+        worker_id: None,
+        history: History::default(),
+    };
+    let settlement = Settlement {
+        lane,
+        changes: vec![(id, Change::Keep(failure))],
+        then: Then::Park {
+            wait: Duration::ZERO,
+            reason: ParkReason::AttemptsFailed,
+        },
+        now: 1_800_000_000_000,
+    };
+    let parked = store.settle(settlement).await;
+    assert_eq!(parked, Ok(Settled::Done { is_released: true }));
 }
 
 /// Repeats `attempt` until it succeeds.

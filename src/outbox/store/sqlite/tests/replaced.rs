@@ -71,7 +71,7 @@ async fn a_foreign_file_at_the_path_is_not_changed() {
 }
 
 #[actix_rt::test]
-async fn a_file_that_reappears_is_used_again() {
+async fn a_file_that_reappears_is_used_again_by_the_same_owner() {
     let folder = tempfile::tempdir().unwrap();
     let (here, away) = (folder.path().join("here"), folder.path().join("away"));
     fs::create_dir(&here).unwrap();
@@ -83,6 +83,64 @@ async fn a_file_that_reappears_is_used_again() {
     fs::rename(&away, &here).unwrap();
     eventually(|| insert(&store, "b")).await;
     assert_eq!(store.stats().await.unwrap().live, 2);
+}
+
+/// Takes the file away until another one is used, and brings it back.
+async fn take_away_and_bring_back(outbox: &Outbox, store: &SqliteStore) {
+    let away = outbox.folder.path().join("away");
+    fs::rename(&outbox.path, &away).unwrap();
+    eventually(|| insert(store, "another")).await;
+    fs::rename(&away, &outbox.path).unwrap();
+}
+
+#[actix_rt::test]
+async fn a_parked_lane_is_claimed_after_another_file_was_used_meanwhile() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    let message = message("lane", "{}");
+    let (id, Inserted::Live { claim: live }) = (message.calls[0].id, store.insert(message).await.unwrap()) else {
+        panic!("not live")
+    };
+    park(&store, "lane", live, id).await;
+    take_away_and_bring_back(&outbox, &store).await;
+    // The owner no longer names the lane as due: there was no such lane in the other file.
+    let claimed = eventually(|| claim(&store)).await;
+    assert_eq!(claimed.messages[0].lane.lane, "lane");
+}
+
+#[actix_rt::test]
+async fn a_live_lane_is_freed_after_another_file_was_used_meanwhile() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    insert(&store, "lane").await.unwrap();
+    take_away_and_bring_back(&outbox, &store).await;
+    eventually(|| claim(&store)).await;
+    for (seconds, freed) in [(0, 0), (9, 0), (11, 1)] {
+        assert_eq!(store.watch_after(seconds).await.freed, freed, "after {seconds} s");
+    }
+    assert_eq!(claim(&store).await.unwrap().messages[0].lane.lane, "lane");
+    // The file and the row of the former owner have gone.
+    assert_eq!((outbox.owner_files().len(), outbox.count("owners")), (1, 1));
+}
+
+#[actix_rt::test]
+async fn a_parked_lane_of_a_restored_backup_is_claimed() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    let message = message("lane", "{}");
+    let (id, Inserted::Live { claim: live }) = (message.calls[0].id, store.insert(message).await.unwrap()) else {
+        panic!("not live")
+    };
+    park(&store, "lane", live, id).await;
+    let backup = outbox.folder.path().join("backup");
+    let into = backup.to_str().unwrap();
+    outbox.connect().execute("VACUUM INTO ?1", [into]).unwrap();
+    fs::remove_file(&outbox.path).unwrap();
+    // Closes the file, whose inode may be used again.
+    insert(&store, "lost").await.unwrap_err();
+    fs::copy(&backup, &outbox.path).unwrap();
+    let claimed = eventually(|| claim(&store)).await;
+    assert_eq!(claimed.messages[0].lane.lane, "lane");
 }
 
 #[actix_rt::test]
