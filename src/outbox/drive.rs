@@ -48,6 +48,7 @@ impl Outbox {
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
             return self.hold_back(dispatcher, &job, &stored, &rejection).await;
         }
+        self.note_sending(&job.cancellation, &stored).await;
         if let Some(worker_id) = &stored.worker_id {
             job.worker.set_kept(worker_id);
         }
@@ -112,6 +113,15 @@ impl Outbox {
                 Err(parked)
             })
         })
+    }
+
+    /// Notes that a message is sent that may have killed an owner, so that another death counts for it alone. Not while it
+    /// waits for its turn: then the death is another message's. If the store can't note it, it is sent nevertheless.
+    async fn note_sending(&self, cancellation: &Cancellation, stored: &Stored) {
+        if stored.is_suspect() {
+            let note = self.0.store.note_sending(stored.lane.clone(), stored.ids());
+            select(pin!(cancellation.cancelled()), note).await;
+        }
     }
 
     /// Commits the worker id that these calls get, before a request is sent with it. If the store can't, it gets the id

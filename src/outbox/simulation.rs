@@ -123,6 +123,8 @@ struct Process {
     in_flight: Cell<usize>,
     /// The keys of messages that this process could not store. Another process may have stored the same ones.
     unstored: RefCell<BTreeSet<String>>,
+    /// Whether a note of calls that are sent could not be stored.
+    lacks_note: Cell<bool>,
 }
 
 impl Process {
@@ -194,6 +196,24 @@ impl Store for SimulatedStore {
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
         self.run(self.store.is_current(lane, ids))
+    }
+
+    fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
+        let process = Rc::clone(&self.process);
+        if process.in_flight.get() >= MAX_IN_FLIGHT {
+            process.world.violation(format!("{ids:?} are noted without a permit"));
+        }
+        if !process.world.tables.borrow().has_suspect(&ids) {
+            process.world.violation(format!("{ids:?} are noted without need"));
+        }
+        let note = self.change(self.store.note_sending(lane, ids));
+        Box::pin(async move {
+            let noted = note.await;
+            if noted.is_err() {
+                process.lacks_note.set(true);
+            }
+            noted
+        })
     }
 
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
@@ -316,6 +336,9 @@ impl SimulatedTransport {
                 world.violation(format!("{target}: {key} is sent before {before:?}"));
             }
         }
+        if is_stored && !process.lacks_note.get() && !tables.counts_death(&key) {
+            world.violation(format!("{key} may have killed an owner, and is sent without a note"));
+        }
         drop(tables);
         if let Some(session) = key.strip_suffix("-status")
             && !requests.attempted.contains(&format!("{session}-completion"))
@@ -410,6 +433,7 @@ impl Life {
             is_crashed: Cell::new(false),
             in_flight: Cell::new(0),
             unstored: RefCell::default(),
+            lacks_note: Cell::default(),
         });
         let options = Options::builder("http://127.0.0.1:1")
             .worker_id("wkr_1")

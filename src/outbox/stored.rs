@@ -61,6 +61,11 @@ impl Stored {
         self.calls.iter().map(|call| call.id).collect()
     }
 
+    /// Whether an owner has died that may have been sending it.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.calls.iter().any(|call| call.history.takeovers > 0)
+    }
+
     pub(super) fn settlement(&self, changes: Vec<(CallId, Change)>, then: Then) -> Settlement {
         Settlement {
             lane: self.lane.clone(),

@@ -113,7 +113,8 @@ pub(in crate::outbox) struct History {
     pub(in crate::outbox) rejections: u32,
     /// Whether the platform has refused the whole body as too large.
     pub(in crate::outbox) is_reduced: bool,
-    /// How often an owner died that had claimed the call first in its lane.
+    /// How often an owner died while it was sending the call. The first time counts for the first message of each of its
+    /// lanes: only calls that may have killed an owner are noted before they are sent ([`Store::note_sending`]).
     pub(in crate::outbox) takeovers: u32,
     /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.
     pub(in crate::outbox) age: Duration,
@@ -242,6 +243,10 @@ pub(in crate::outbox) trait Store {
 
     /// Whether the lane is this owner's under this claim, and has these calls.
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool>;
+
+    /// Notes that the owner begins to send these calls under this claim: from the second death on, only calls that are so
+    /// noted count it.
+    fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()>;
 
     /// Whether the lane has calls, of whatever owner, that have not `ended`.
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool>;

@@ -74,6 +74,8 @@ struct Row {
     dead_at: Option<WallTime>,
     /// Whether another message was answered with this id.
     is_known: bool,
+    /// The claim under which it was sent, if that was noted.
+    sent_under: Option<i64>,
     status_code: Option<u16>,
     error: Option<String>,
 }
@@ -236,7 +238,7 @@ impl Tables {
             let first = ids
                 .first()
                 .and_then(|id| Some((self.calls.get(id)?.message, self.calls.get(id)?.place.clone()?)));
-            let taken = self.lanes.get(&name).map_or(0, |lane| lane.taken);
+            let (taken, claim) = (self.lanes.get(&name)).map_or((0, 0), |lane| (lane.taken, lane.claim));
             let mut wait = 0;
             if let Some((message, place)) = first
                 && place.seq <= taken
@@ -251,7 +253,9 @@ impl Tables {
                     .values_mut()
                     .filter(|row| row.message == message && is_taken(row))
                 {
-                    row.call.history.takeovers += 1;
+                    if row.call.history.takeovers == 0 || row.sent_under == Some(claim) {
+                        row.call.history.takeovers += 1;
+                    }
                     if row.call.history.takeovers >= MAX_TAKEOVERS {
                         wait = delay;
                     }
@@ -341,6 +345,7 @@ impl Store for MemoryStore {
                     created_at: message.now,
                     dead_at: None,
                     is_known: false,
+                    sent_under: None,
                     status_code: None,
                     error: None,
                 };
@@ -444,6 +449,19 @@ impl Store for MemoryStore {
             let place = |id: &CallId| tables.calls.get(id)?.place.as_ref();
             let has = |id: &CallId| place(id).is_some_and(|place| place.lane == lane.lane);
             tables.is_current(owner, &lane) && ids.iter().all(has)
+        })
+    }
+
+    fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
+        self.run(move |tables, owner| {
+            if tables.is_current(owner, &lane) {
+                for id in ids {
+                    tables
+                        .calls
+                        .entry(id)
+                        .and_modify(|row| row.sent_under = Some(lane.claim));
+                }
+            }
         })
     }
 
@@ -678,6 +696,20 @@ impl Tables {
 
     pub(in crate::outbox) fn is_waiting(&self, key: &str) -> bool {
         self.row(key).is_some_and(|row| row.place.is_some())
+    }
+
+    /// Whether the death of the call's owner counts for the call.
+    pub(in crate::outbox) fn counts_death(&self, key: &str) -> bool {
+        self.row(key).is_none_or(|row| {
+            let lane = row.place.as_ref().and_then(|place| self.lanes.get(&place.lane));
+            row.call.history.takeovers == 0 || row.sent_under == lane.map(|lane| lane.claim)
+        })
+    }
+
+    /// Whether any of the calls may have killed an owner.
+    pub(in crate::outbox) fn has_suspect(&self, ids: &[CallId]) -> bool {
+        let rows = ids.iter().filter_map(|id| self.calls.get(id));
+        rows.map(|row| &row.call.history).any(|history| history.takeovers > 0)
     }
 
     /// Whether the call has a lane of its own.

@@ -171,6 +171,12 @@ impl Store for SqliteStore {
         })
     }
 
+    fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
+        self.write(move |connection, owner, queue| {
+            settle::note_sending(connection, owner.id, queue, &lane, &ids).map_err(sqlite_error)
+        })
+    }
+
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
         let queue = Arc::clone(&self.queue);
         self.read(move |connection, _, _| {

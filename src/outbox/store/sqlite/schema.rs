@@ -60,6 +60,7 @@ const MIGRATIONS: [&str; 1] = ["
         faults INTEGER NOT NULL DEFAULT 0,
         rejections INTEGER NOT NULL DEFAULT 0,
         takeovers INTEGER NOT NULL DEFAULT 0,
+        sent_under INTEGER NOT NULL DEFAULT 0, -- the claim; noted for calls with takeovers only
         age INTEGER NOT NULL DEFAULT 0,
         created_at INTEGER NOT NULL,
         dead_at INTEGER,                  -- by the clock of the platform

@@ -19,6 +19,7 @@ pub(super) const RECORD: &str = "
 pub(super) const BURY: &str = "
     UPDATE calls SET state = 'dead', lane = NULL, seq = NULL, dead_at = NULL WHERE id = ?1 AND lane = ?2";
 pub(super) const HAS_CALL: &str = "SELECT 1 FROM calls WHERE id = ?1 AND lane = ?2";
+pub(super) const NOTE_SENDING: &str = "UPDATE calls SET sent_under = ?3 WHERE id = ?1 AND lane = ?2";
 pub(super) const SET_WORKER: &str = "UPDATE calls SET worker_id = ?3 WHERE id = ?1 AND worker_id IS ?2";
 pub(super) const RELEASE_ALL: &str = "
     UPDATE lanes SET owner = NULL, taken = 0, parked_at = ?2, wait = 0, parked_by = NULL, reason = ?3 WHERE owner = ?1";
@@ -199,6 +200,24 @@ pub(super) fn is_current(
         }
     }
     Ok(true)
+}
+
+/// Notes that the calls are sent under the claim, if the lane is this owner's under it.
+pub(super) fn note_sending(
+    connection: &Connection,
+    owner: i64,
+    queue: &str,
+    lane: &LaneClaim,
+    ids: &[CallId],
+) -> rusqlite::Result<()> {
+    let LaneClaim { lane, claim } = lane;
+    if let Some(lane) = lanes::find_current(connection, queue, lane, owner, *claim)? {
+        let mut note = connection.prepare_cached(NOTE_SENDING)?;
+        for id in ids {
+            note.execute(params![id.to_bytes(), lane.id, claim])?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn set_worker(

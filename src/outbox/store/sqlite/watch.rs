@@ -27,13 +27,13 @@ const CLEAN_EVERY: Duration = Duration::from_secs(60);
 pub(super) const NEXT_OWNER: &str = "
     SELECT lanes.owner, owners.file FROM lanes LEFT JOIN owners ON owners.id = lanes.owner
     WHERE lanes.owner > ?1 ORDER BY lanes.owner LIMIT 1";
-pub(super) const LANES_OF: &str = "SELECT id, taken FROM lanes WHERE owner = ?1";
+pub(super) const LANES_OF: &str = "SELECT id, taken, claim FROM lanes WHERE owner = ?1";
 pub(super) const COUNT: &str = "SELECT count(*) AS calls FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const FIRST: &str =
     "SELECT seq, message FROM calls WHERE lane = ?1 AND state = 'waiting' ORDER BY seq LIMIT 1";
 pub(super) const COUNT_TAKEOVER: &str = "
-    UPDATE calls SET takeovers = takeovers + 1 WHERE lane = ?1 AND state = 'waiting' AND seq <= ?2 AND message = ?3
-    RETURNING takeovers";
+    UPDATE calls SET takeovers = takeovers + (takeovers = 0 OR sent_under = ?4)
+    WHERE lane = ?1 AND state = 'waiting' AND seq <= ?2 AND message = ?3 RETURNING takeovers";
 pub(super) const MOVE_LANES: &str = "UPDATE lanes SET owner = ?1 WHERE owner = ?2";
 const IDLE_OWNERS: &str = "
     SELECT id, file FROM owners WHERE NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.owner = owners.id)";
@@ -191,11 +191,17 @@ fn free(connection: &mut Connection, dead: &[Dead], now: WallTime, delay: WallTi
     for Dead { owner, .. } in dead {
         let lanes = {
             let mut lanes = change.prepare_cached(LANES_OF)?;
-            let lanes = lanes.query_map([owner], |row| Ok((rows::number(row, "id"), rows::number(row, "taken"))))?;
+            let lanes = lanes.query_map([owner], |row| {
+                Ok(OwnedLane {
+                    id: rows::number(row, "id"),
+                    taken: rows::number(row, "taken"),
+                    claim: rows::number(row, "claim"),
+                })
+            })?;
             lanes.collect::<rusqlite::Result<Vec<_>>>()?
         };
-        for (lane, taken) in lanes {
-            freed = freed.saturating_add(free_lane(&change, lane, taken, now, delay)?);
+        for lane in lanes {
+            freed = freed.saturating_add(free_lane(&change, &lane, now, delay)?);
         }
         change.execute("DELETE FROM owners WHERE id = ?1", [owner])?;
     }
@@ -203,9 +209,17 @@ fn free(connection: &mut Connection, dead: &[Dead], now: WallTime, delay: WallTi
     Ok(freed)
 }
 
-fn free_lane(connection: &Connection, lane: i64, taken: i64, now: WallTime, delay: WallTime) -> rusqlite::Result<u64> {
+/// A lane of a dead owner.
+struct OwnedLane {
+    id: i64,
+    taken: i64,
+    claim: i64,
+}
+
+fn free_lane(connection: &Connection, lane: &OwnedLane, now: WallTime, delay: WallTime) -> rusqlite::Result<u64> {
+    let &OwnedLane { id, taken, claim } = lane;
     let mut first = connection.prepare_cached(FIRST)?;
-    let first = first.query_row([lane], |row| {
+    let first = first.query_row([id], |row| {
         Ok((rows::number(row, "seq"), row.get::<_, Vec<u8>>("message")?))
     });
     let mut deaths = 0;
@@ -213,7 +227,9 @@ fn free_lane(connection: &Connection, lane: i64, taken: i64, now: WallTime, dela
         && seq <= taken
     {
         let mut count = connection.prepare_cached(COUNT_TAKEOVER)?;
-        let takeovers = count.query_map(params![lane, taken, message], |row| Ok(rows::number(row, "takeovers")))?;
+        let takeovers = count.query_map(params![id, taken, message, claim], |row| {
+            Ok(rows::number(row, "takeovers"))
+        })?;
         deaths = takeovers
             .collect::<rusqlite::Result<Vec<_>>>()?
             .into_iter()
@@ -223,14 +239,14 @@ fn free_lane(connection: &Connection, lane: i64, taken: i64, now: WallTime, dela
     let wait = if deaths >= i64::from(MAX_TAKEOVERS) { delay } else { 0 };
     lanes::release(
         connection,
-        lane,
+        id,
         &Release {
             now,
             wait,
             ..Release::default()
         },
     )?;
-    lanes::remove_if_empty(connection, lane)?;
+    lanes::remove_if_empty(connection, id)?;
     let mut count = connection.prepare_cached(COUNT)?;
-    count.query_row([lane], |row| Ok(rows::count(row, "calls")))
+    count.query_row([id], |row| Ok(rows::count(row, "calls")))
 }

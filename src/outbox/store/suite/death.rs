@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Change, Store as _, Then, Watched};
+use super::super::{Change, ClaimRequest, Store as _, Then, Watched};
 use super::{Fixture, shorthand::*};
 use crate::{error::ParkReason, outbox::entry::EntryState};
 
@@ -115,12 +115,79 @@ pub(super) async fn a_death_does_not_count_for_an_untaken_sibling(fixture: &impl
     assert_eq!(takeovers, [(message.ids[1], 1), (message.ids[0], 0)]);
 }
 
+pub(super) async fn a_second_death_counts_only_for_calls_that_were_being_sent(fixture: &impl Fixture) {
+    let watcher = fixture.owner().await;
+    let poison = watcher.park_new("poison", &["x", "y"]).await;
+    for lane in 0..100 {
+        watcher
+            .park_new(&format!("innocent {lane}"), &[&format!("{lane}")])
+            .await;
+    }
+    let all = ClaimRequest {
+        max_calls: 1_000,
+        ..request(MINUTE_LATER)
+    };
+    for deaths in 0..3 {
+        let owner = fixture.owner().await;
+        let messages = owner.claim(all.clone()).await.unwrap().messages;
+        assert_eq!(messages.len(), 101);
+        for message in messages {
+            let is_poison = message.calls[0].id == poison[0];
+            let expected = if is_poison { deaths } else { deaths.min(1) };
+            assert!(message.calls.iter().all(|call| call.history.takeovers == expected));
+            if is_poison && expected > 0 {
+                owner.note_sending(message.lane, poison.clone()).await.unwrap();
+            }
+        }
+        fixture.kill(owner).await;
+        watcher.watch(NOW, MINUTE).await.unwrap();
+    }
+    let messages = watcher.claim(all).await.unwrap().messages;
+    let suspects = messages.iter().flat_map(|message| &message.calls);
+    let suspects = suspects.filter(|call| call.history.takeovers > 1);
+    assert_eq!(suspects.map(|call| call.id).collect::<Vec<_>>(), poison);
+}
+
+pub(super) async fn a_note_of_sending_holds_for_its_claim(fixture: &impl Fixture) {
+    let watcher = fixture.owner().await;
+    watcher.park_new("lane", &["a"]).await;
+    for (is_noted, takeovers) in [(false, 0), (true, 1), (false, 2), (true, 2)] {
+        let owner = fixture.owner().await;
+        let message = owner.claim(request(NOW)).await.unwrap().messages.remove(0);
+        assert_eq!(message.calls[0].history.takeovers, takeovers);
+        if is_noted {
+            let ids = vec![message.calls[0].id];
+            owner.note_sending(message.lane, ids).await.unwrap();
+        }
+        fixture.kill(owner).await;
+        watcher.watch(NOW, Duration::ZERO).await.unwrap();
+    }
+}
+
+pub(super) async fn a_note_of_a_former_owner_does_not_count(fixture: &impl Fixture) {
+    let (first, second, third) = (fixture.owner().await, fixture.owner().await, fixture.owner().await);
+    first.insert_live("lane", &["a"]).await;
+    fixture.kill(first).await;
+    second.watch(NOW, MINUTE).await.unwrap();
+    let former = second.claim_at(NOW).await.remove(0);
+    second.release_all(NOW).await.unwrap();
+    let present = third.claim_at(NOW).await.remove(0);
+    third.note_sending(present.lane, present.ids).await.unwrap();
+    second.note_sending(former.lane, former.ids).await.unwrap();
+    fixture.kill(third).await;
+    second.watch(NOW, MINUTE).await.unwrap();
+    let claimed = second.claim(request(NOW)).await.unwrap();
+    assert_eq!(claimed.messages[0].calls[0].history.takeovers, 2);
+}
+
 pub(super) async fn a_lane_waits_after_three_deaths(fixture: &impl Fixture) {
     let watcher = fixture.owner().await;
     let ids = watcher.park_new("lane", &["a", "b"]).await;
     for deaths in 1..=3 {
         let owner = fixture.owner().await;
-        assert_eq!(owner.claim_ids_at(NOW + SECOND).await, ids, "before death {deaths}");
+        let message = owner.claim_at(NOW + SECOND).await.remove(0);
+        assert_eq!(message.ids, ids, "before death {deaths}");
+        owner.note_sending(message.lane, message.ids).await.unwrap();
         fixture.kill(owner).await;
         watcher.watch(NOW + SECOND, MINUTE).await.unwrap();
     }

@@ -29,6 +29,7 @@ const STATEMENTS: &[&str] = &[
     settle::RECORD,
     settle::BURY,
     settle::HAS_CALL,
+    settle::NOTE_SENDING,
     settle::SET_WORKER,
     settle::RELEASE_ALL,
     settle::STAMP,
