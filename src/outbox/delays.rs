@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{LaneClaim, endpoint};
+use super::store::{LaneClaim, LaneSet, endpoint};
 use crate::call::Endpoint;
 
 /// The lanes that this owner has parked, and when each is due.
@@ -18,6 +18,8 @@ pub(super) struct Delays {
     lanes: HashMap<String, Delay>,
     sessions: BTreeSet<(Instant, String)>,
     issues: BTreeSet<(Instant, String)>,
+    /// The names of all lanes, for the store.
+    names: LaneSet,
 }
 
 #[derive(Clone, Copy)]
@@ -43,9 +45,14 @@ impl Delays {
     }
 
     fn insert(&mut self, lane: &str, delay: Delay) {
-        self.remove(lane);
-        self.order_mut(endpoint(lane)).insert((delay.due_at, lane.to_owned()));
-        self.lanes.insert(lane.to_owned(), delay);
+        // The name is not removed meanwhile: the store may be looking at it.
+        self.names.insert(lane);
+        let former = self.lanes.insert(lane.to_owned(), delay);
+        let order = self.order_mut(endpoint(lane));
+        if let Some(Delay { due_at, .. }) = former {
+            order.remove(&(due_at, lane.to_owned()));
+        }
+        order.insert((delay.due_at, lane.to_owned()));
     }
 
     /// Makes a lane due earlier, if this owner has parked it.
@@ -65,6 +72,7 @@ impl Delays {
     pub(super) fn remove(&mut self, lane: &str) {
         if let Some(Delay { due_at, .. }) = self.lanes.remove(lane) {
             self.order_mut(endpoint(lane)).remove(&(due_at, lane.to_owned()));
+            self.names.remove(lane);
         }
     }
 
@@ -87,10 +95,9 @@ impl Delays {
         due.map(|(_, lane)| lane.clone()).take(limit).collect()
     }
 
-    /// The lanes of an endpoint that are not due.
-    pub(super) fn not_due(&self, endpoint: Endpoint, now: Instant) -> Vec<String> {
-        let waiting = self.order(endpoint).iter().filter(|(due_at, _)| *due_at > now);
-        waiting.map(|(_, lane)| lane.clone()).collect()
+    /// The lanes that this owner has parked and not claimed since, also later ones: the set is shared.
+    pub(super) fn names(&self) -> LaneSet {
+        self.names.clone()
     }
 
     /// How long it is until the next lane of an endpoint is due.
@@ -150,7 +157,6 @@ mod tests {
         assert_eq!(delays.due(Endpoint::Session, at(1), 9), Vec::<String>::new());
         assert_eq!(delays.due(Endpoint::Session, at(3), 1), ["c"]);
         assert_eq!(delays.due(Endpoint::Session, at(3), 9), ["c", "a"]);
-        assert_eq!(delays.not_due(Endpoint::Session, at(3)), ["b"]);
         delays.remove("a");
         delays.remove("c");
         assert!(delays.contains("b") && !delays.contains("a"));
@@ -172,6 +178,19 @@ mod tests {
     }
 
     #[test]
+    fn the_names_are_shared() {
+        let now = Clock::system().instant();
+        let mut delays = Delays::default();
+        let names = delays.names();
+        delays.set("a", now, 1);
+        delays.set("b", now, 1);
+        delays.advance("a", now);
+        assert!(names.contains("a") && names.contains("b"));
+        delays.remove("b");
+        assert!(names.contains("a") && !names.contains("b"));
+    }
+
+    #[test]
     fn the_lanes_of_each_endpoint_have_their_own_order() {
         let now = Clock::system().instant();
         let mut delays = Delays::default();
@@ -179,7 +198,6 @@ mod tests {
         delays.set("session a", now + Duration::from_secs(1), 1);
         assert_eq!(delays.due(Endpoint::Proxy, now, 9), ["issue a"]);
         assert_eq!(delays.due(Endpoint::Session, now, 9), [""; 0]);
-        assert_eq!(delays.not_due(Endpoint::Session, now), ["session a"]);
         assert_eq!(delays.next(Endpoint::Session, now), Some(Duration::from_secs(1)));
         assert!(delays.is_any_due(now));
         delays.remove("issue a");

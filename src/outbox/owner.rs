@@ -164,16 +164,16 @@ impl Inner {
     /// nothing.
     pub(super) async fn claim(&self, endpoint: Endpoint, round: i64, max_calls: usize, max_bytes: usize) -> Claimed {
         let now = self.clock.instant();
-        let (due, not_due) = {
+        let (due, delayed) = {
             let delays = self.delays.borrow();
-            (delays.due(endpoint, now, MAX_DUE), delays.not_due(endpoint, now))
+            (delays.due(endpoint, now, MAX_DUE), delays.names())
         };
         let request = ClaimRequest {
             round,
             now: self.now(),
             endpoint,
             due: due.clone(),
-            not_due,
+            delayed,
             max_calls,
             max_bytes,
         };

@@ -14,7 +14,7 @@ use super::{
     owner::Outbox,
     replayed::Replayed,
     route::Durable,
-    store::{ClaimRequest, MemoryStore, NewCall, NewMessage, Store as _, Tables},
+    store::{ClaimRequest, LaneSet, MemoryStore, NewCall, NewMessage, Store as _, Tables},
 };
 use crate::{
     call::{CallKind, Endpoint, Target},
@@ -205,7 +205,7 @@ async fn a_shutdown_does_not_wait_for_the_settlement_of_an_unreadable_call() {
         now: poster.outbox.0.now(),
         endpoint: Endpoint::Proxy,
         due: Vec::new(),
-        not_due: Vec::new(),
+        delayed: LaneSet::default(),
         max_calls: 10,
         max_bytes: usize::MAX,
     };

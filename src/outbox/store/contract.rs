@@ -13,7 +13,10 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::super::entry::{EntryQuery, OutboxEntry, OutboxStats};
+use super::{
+    super::entry::{EntryQuery, OutboxEntry, OutboxStats},
+    lane_set::LaneSet,
+};
 use crate::{
     call::{CallKind, Endpoint},
     call_id::CallId,
@@ -130,10 +133,10 @@ pub(in crate::outbox) struct ClaimRequest {
     pub(in crate::outbox) endpoint: Endpoint,
     /// Lanes that this owner has parked and that are due by its monotonic clock.
     pub(in crate::outbox) due: Vec<String>,
-    /// Lanes that this owner has parked and that are not due by its monotonic clock, whatever the host's clock says. They are
-    /// not claimed even if another owner has parked them since (`parked_by` is another owner); a lane that was released,
-    /// freed from a dead owner or requeued (`parked_by` is nobody) is claimed nevertheless.
-    pub(in crate::outbox) not_due: Vec<String>,
+    /// The lanes that this owner has parked and not claimed since. Unless they are named as due, they are not claimed, whatever
+    /// the host's clock says, even if another owner has parked them since (`parked_by` is another owner); a lane that was
+    /// released, freed from a dead owner or requeued (`parked_by` is nobody) is claimed nevertheless.
+    pub(in crate::outbox) delayed: LaneSet,
     /// About how many calls to claim.
     pub(in crate::outbox) max_calls: usize,
     /// After how many bytes of bodies to stop.
@@ -141,6 +144,11 @@ pub(in crate::outbox) struct ClaimRequest {
 }
 
 impl ClaimRequest {
+    /// Whether the owner that claims has parked the lane, and its delay is not over.
+    pub(super) fn is_delayed(&self, lane: &str) -> bool {
+        self.delayed.contains(lane) && !self.due.iter().any(|due| due == lane)
+    }
+
     /// How many calls of each lane to claim at most, if so many lanes are due. Half of the room is left for lanes that become
     /// due later.
     ///

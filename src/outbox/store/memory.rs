@@ -379,7 +379,7 @@ impl Store for MemoryStore {
                     if lane.parked_by == Some(owner) {
                         return request.due.contains(name);
                     }
-                    let is_held_back = lane.parked_by.is_some() && request.not_due.contains(name);
+                    let is_held_back = lane.parked_by.is_some() && request.is_delayed(name);
                     lane.is_due(request.now) && !is_held_back
                 })
                 .map(|(name, lane)| (lane.parked_at.saturating_add(lane.wait), name.clone()))

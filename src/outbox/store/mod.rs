@@ -2,6 +2,7 @@
 
 mod contract;
 mod lane_name;
+mod lane_set;
 #[cfg(test)]
 mod memory;
 mod sqlite;
@@ -18,5 +19,6 @@ pub(super) use self::{
         Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched,
     },
     lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
+    lane_set::LaneSet,
     sqlite::{Inspector, SqliteStore, open_inspector, prepare},
 };

@@ -84,10 +84,9 @@ pub(super) fn candidates(
         }
         Ok(())
     };
-    let not_due: HashSet<&str> = request.not_due.iter().map(String::as_str).collect();
     for parker in parkers {
         // A lane that was released, freed from a dead owner or requeued has `parked_by` NULL.
-        let may_be_claimed = |name: &str| parker.is_none() || !not_due.contains(name);
+        let may_be_claimed = |name: &str| parker.is_none() || !request.is_delayed(name);
         scan(DUE, *parker, &may_be_claimed)?;
         scan(AHEAD, *parker, &may_be_claimed)?;
     }

@@ -71,7 +71,7 @@ pub(super) async fn a_lane_that_i_parked_is_not_claimed_while_it_is_not_due(fixt
     owner.park(&message).await;
     for now in [NOW - DAY, NOW, NOW + DAY] {
         let not_due = ClaimRequest {
-            not_due: vec!["lane".into()],
+            delayed: lanes(&["lane"]),
             ..request(now)
         };
         assert_eq!(claimed_ids(&owner.claim(not_due).await.unwrap()), []);
@@ -85,7 +85,7 @@ pub(super) async fn a_lane_that_is_not_due_waits_even_if_another_owner_has_parke
     let claimed = second.claim_at(MINUTE_LATER).await;
     second.park(&claimed[0]).await;
     let not_due = ClaimRequest {
-        not_due: vec!["lane".into()],
+        delayed: lanes(&["lane"]),
         ..request(MINUTE_LATER)
     };
     assert_eq!(claimed_ids(&first.claim(not_due).await.unwrap()), []);
@@ -99,7 +99,7 @@ pub(super) async fn a_lane_that_is_not_due_is_claimed_after_its_release_by_anoth
     second.claim_at(MINUTE_LATER).await;
     second.release_all(NOW).await.unwrap();
     let not_due = ClaimRequest {
-        not_due: vec!["lane".into()],
+        delayed: lanes(&["lane"]),
         ..request(NOW)
     };
     assert_eq!(claimed_ids(&first.claim(not_due).await.unwrap()), message.ids);

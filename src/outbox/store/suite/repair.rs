@@ -76,7 +76,7 @@ pub(super) async fn a_requeued_lane_is_due_for_the_owner_that_parked_it(fixture:
     first.park(&message).await;
     assert_eq!(second.requeue(message.ids[0], NOW).await, Ok(true));
     let not_due = ClaimRequest {
-        not_due: vec!["lane".into()],
+        delayed: lanes(&["lane"]),
         ..request(NOW)
     };
     assert_eq!(claimed_ids(&first.claim(not_due).await.unwrap()), message.ids);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::{
-    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, MAX_PER_LANE, NewCall,
-    NewMessage, Settled, Settlement, Store, Then, WallTime,
+    Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, LaneSet, MAX_PER_LANE,
+    NewCall, NewMessage, Settled, Settlement, Store, Then, WallTime,
 };
 use crate::{
     call::{CallKind, Endpoint},
@@ -81,10 +81,14 @@ pub(super) fn request(now: WallTime) -> ClaimRequest {
         now,
         endpoint: Endpoint::Session,
         due: Vec::new(),
-        not_due: Vec::new(),
+        delayed: LaneSet::default(),
         max_calls: 2 * MAX_PER_LANE,
         max_bytes: 1 << 30,
     }
+}
+
+pub(super) fn lanes(names: &[&str]) -> LaneSet {
+    names.iter().copied().map(str::to_owned).collect()
 }
 
 /// The failure of a call that was tried once.

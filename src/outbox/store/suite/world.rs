@@ -93,7 +93,7 @@ impl<'a, F: Fixture> World<'a, F> {
             } => {
                 let request = ClaimRequest {
                     due: self.content.lanes_of(due),
-                    not_due: self.content.lanes_of(not_due),
+                    delayed: self.content.lanes_of(not_due).into_iter().collect(),
                     ..request(NOW + at * SECOND)
                 };
                 self.claim(*owner, request).await

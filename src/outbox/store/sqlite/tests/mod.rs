@@ -20,8 +20,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::super::{
-    Change, ClaimRequest, Claimed, Failure, History, Inserted, LaneClaim, NewCall, NewMessage, Settled, Settlement,
-    Store as _, Then,
+    Change, ClaimRequest, Claimed, Failure, History, Inserted, LaneClaim, LaneSet, NewCall, NewMessage, Settled,
+    Settlement, Store as _, Then,
 };
 use super::{SqliteStore, prepare};
 use crate::{
@@ -109,7 +109,7 @@ async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
         now: 1_900_000_000_000,
         endpoint: Endpoint::Session,
         due: Vec::new(),
-        not_due: Vec::new(),
+        delayed: LaneSet::default(),
         max_calls: 32,
         max_bytes: usize::MAX,
     };
