@@ -149,6 +149,16 @@ impl SqliteStore {
     pub(super) fn open_apart(path: &Path, queue: String, max_bytes: u64) -> Rc<Self> {
         Self::with_handle(Handle::start_apart(path), queue, max_bytes)
     }
+
+    /// Unlocks the owner's file, as the kernel does when a process is killed, and changes nothing else.
+    pub(super) async fn die(&self) {
+        let die = self.read(|_, owners, member| {
+            owners.members.remove(&member);
+            Ok(Some(()))
+        });
+        die.await.unwrap();
+        self.close().await.unwrap();
+    }
 }
 
 impl Store for SqliteStore {

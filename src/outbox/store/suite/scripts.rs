@@ -60,6 +60,22 @@ fn requeue(key: &str) -> Step {
     Step::Requeue { key: key.into() }
 }
 
+fn note_sending(key: &str) -> Step {
+    Step::NoteSending { key: key.into() }
+}
+
+fn set_worker(key: &str) -> Step {
+    Step::SetWorker { key: key.into() }
+}
+
+fn withdraw(key: &str) -> Step {
+    Step::Withdraw { key: key.into() }
+}
+
+fn purge(owner: usize) -> Step {
+    Step::Purge { owner }
+}
+
 fn discard(key: &str) -> Step {
     Step::Discard { key: key.into() }
 }
@@ -185,6 +201,69 @@ pub(super) async fn deaths_lose_nothing_during_takeovers<F: Fixture>(_: &F) {
         claim(0, &[]),
         end("a", End::Deliver),
         end("b", End::Isolate),
+    ])
+    .await;
+}
+
+pub(super) async fn deaths_lose_nothing_of_suspects<F: Fixture>(_: &F) {
+    die_after_every_step::<F>(&[
+        insert(0, "lane", &["a"]),
+        insert(0, "another lane", &["b"]),
+        die(0),
+        watch(1),
+        claim(1, &[]),
+        note_sending("a"),
+        die(1),
+        watch(0),
+        claim(0, &[]),
+        note_sending("a"),
+        die(0),
+        watch(1),
+        claim(1, &[]),
+        note_sending("b"),
+        end("b", End::Deliver),
+        end("a", End::Park),
+    ])
+    .await;
+}
+
+pub(super) async fn deaths_lose_nothing_of_repeated_messages<F: Fixture>(_: &F) {
+    die_after_every_step::<F>(&[
+        insert(0, "lane", &["a", "b"]),
+        // Known, and live.
+        insert(1, "lane", &["a", "b"]),
+        end("a", End::DeadLetterFirstAndIsolate),
+        // The dead letter waits again.
+        insert(1, "lane", &["a", "b"]),
+        // Neither is withdrawn: another message was told of them.
+        withdraw("a"),
+        withdraw("b"),
+        claim(1, &[]),
+        end("a", End::DeadLetter),
+        purge(1),
+        insert(0, "lane", &["a", "b"]),
+        end("b", End::Deliver),
+        insert(0, "lane", &["a"]),
+    ])
+    .await;
+}
+
+pub(super) async fn deaths_lose_nothing_of_parked_calls_that_are_withdrawn<F: Fixture>(_: &F) {
+    die_after_every_step::<F>(&[
+        insert(0, "lane", &["a", "b"]),
+        park_new(1, "lane", &["c"]),
+        // Live, so not withdrawn.
+        withdraw("a"),
+        set_worker("a"),
+        end("a", End::Park),
+        withdraw("a"),
+        withdraw("c"),
+        set_worker("b"),
+        claim(1, &[]),
+        end("b", End::DeadLetter),
+        purge(0),
+        withdraw("b"),
+        requeue("b"),
     ])
     .await;
 }

@@ -5,10 +5,7 @@ use std::{path::PathBuf, rc::Rc};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::super::{
-    Store as _,
-    sqlite::{SqliteStore, prepare},
-};
+use super::super::sqlite::{SqliteStore, prepare};
 use super::Fixture;
 
 /// Owners share a connection as the posters of a process do, or have one each as processes do.
@@ -52,9 +49,8 @@ impl<const IS_SHARED: bool> Fixture for SqliteFixture<IS_SHARED> {
         self.open("another queue")
     }
 
-    /// Unlocks the owner's file, as the kernel does, and changes nothing in the database while the owner has lanes.
     async fn kill(&self, owner: Rc<SqliteStore>) {
-        owner.close().await.unwrap();
+        owner.die().await;
     }
 
     async fn break_store(&self) {

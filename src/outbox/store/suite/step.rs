@@ -40,6 +40,20 @@ pub(super) enum Step {
     ReleaseAll {
         owner: usize,
     },
+    /// The holder of the message begins to send it.
+    NoteSending {
+        key: String,
+    },
+    SetWorker {
+        key: String,
+    },
+    Withdraw {
+        key: String,
+    },
+    /// Deletes all dead letters.
+    Purge {
+        owner: usize,
+    },
     Requeue {
         key: String,
     },

@@ -1,6 +1,6 @@
 //! Owners and operators at work on a store, and what the store must contain afterwards.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::super::{
     ClaimRequest, ClaimedMessage, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store as _, WallTime, Watched,
@@ -108,6 +108,14 @@ impl<'a, F: Fixture> World<'a, F> {
                 let (number, owner) = self.owners[*owner].clone();
                 owner.release_all(NOW).await.unwrap();
                 self.content.holders.retain(|_, holder| holder.owner != number);
+                Answer::Done
+            }
+            Step::NoteSending { key } => self.note_sending(key).await,
+            Step::SetWorker { key } => self.set_worker(key).await,
+            Step::Withdraw { key } => self.withdraw(key).await,
+            Step::Purge { owner } => {
+                self.owners[*owner].1.purge(NOW, Duration::ZERO).await.unwrap();
+                self.content.dead.clear();
                 Answer::Done
             }
             Step::Requeue { key } => self.requeue(key).await,
@@ -242,6 +250,40 @@ impl<'a, F: Fixture> World<'a, F> {
             Settled::NotCurrent => assert!(!is_held, "{message:?} was current, but not settled"),
         }
         Answer::Settled(settled)
+    }
+
+    async fn note_sending(&mut self, key: &str) -> Answer {
+        let turn = self.by_key.get(key).and_then(|id| {
+            let mut turns = self.turns.iter().rev();
+            turns.find(|turn| turn.message.ids.contains(id))
+        });
+        let Some(turn) = turn else { return Answer::NotAsked };
+        let Some((_, owner)) = self.owners.iter().find(|(number, _)| *number == turn.owner) else {
+            return Answer::NotAsked;
+        };
+        let LiveMessage { lane, ids } = turn.message.clone();
+        owner.note_sending(lane, ids).await.unwrap();
+        Answer::Done
+    }
+
+    async fn set_worker(&mut self, key: &str) -> Answer {
+        let Some(id) = self.by_key.get(key).copied() else {
+            return Answer::NotAsked;
+        };
+        let (_, owner) = &self.owners[0];
+        owner.set_worker(vec![id], None, "worker".into()).await.unwrap();
+        Answer::Done
+    }
+
+    async fn withdraw(&mut self, key: &str) -> Answer {
+        let Some(id) = self.by_key.get(key).copied() else {
+            return Answer::NotAsked;
+        };
+        let is_found = self.owners[0].1.withdraw(id).await.unwrap();
+        if is_found {
+            self.content.remove(id);
+        }
+        Answer::Found(is_found)
     }
 
     async fn requeue(&mut self, key: &str) -> Answer {
