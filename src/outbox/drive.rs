@@ -151,16 +151,21 @@ pub(super) async fn end_parked(
     let inner = &stored.outbox.0;
     // Otherwise a call that is gone was delivered by another owner meanwhile.
     let may_be_lost = inner.store.replacements() != stored.since.replacements;
+    let mut is_withdrawn = false;
+    if cancellation.is_cancelled_by_token() {
+        // The calls have left the claim. If they can't be withdrawn, they were claimed again, or are another message's, too.
+        let withdrawn = dispatcher
+            .shutdown
+            .run_until_cancelled(inner.store.withdraw(stored.ids()));
+        is_withdrawn = withdrawn.await == Some(Ok(true));
+    }
     let mut outcomes = Vec::with_capacity(calls.len());
     for (call, id) in calls.iter().zip(stored.ids()) {
-        let mut error = parked(id, reason);
-        if cancellation.is_cancelled_by_token() {
-            // The call has left the claim. If it can't be withdrawn, it was claimed again, or is another message's, too.
-            let discarded = dispatcher.shutdown.run_until_cancelled(inner.store.withdraw(id));
-            if discarded.await == Some(Ok(true)) {
-                error = cancelled(CancelledBy::Token);
-            }
-        }
+        let mut error = if is_withdrawn {
+            cancelled(CancelledBy::Token)
+        } else {
+            parked(id, reason)
+        };
         if may_be_lost && dispatcher.shutdown.run_until_cancelled(inner.has_lost(id)).await == Some(true) {
             error = cancellation.by().map_or(CallError::Overloaded, cancelled);
         }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     call::Call,
     call_id::CallId,
-    error::{AttemptError, CallError, OutboxError, ParkReason, ParkedError},
+    error::{AttemptError, CallError, CancelledBy, OutboxError, ParkReason, ParkedError},
     receipt::Outcome,
 };
 
@@ -175,6 +175,7 @@ impl<'a> Settling<'a> {
         shutdown: &CancellationToken,
         outcomes: &mut [Outcome],
     ) -> bool {
+        self.withdraw_all(outcomes);
         if self.changes.is_empty() {
             return false;
         }
@@ -211,6 +212,30 @@ impl<'a> Settling<'a> {
             }
             Some(Ok(Ok(Settled::Done { is_released }))) => releases || is_released,
             Some(Err(_)) | None => releases,
+        }
+    }
+
+    /// Withdraws the calls that would be kept if another call of the message was withdrawn: a token withdraws a message as a
+    /// whole, and a clone of it that is told of one call takes the other for delivered.
+    fn withdraw_all(&mut self, outcomes: &mut [Outcome]) {
+        let is_withdrawn = self
+            .changes
+            .iter()
+            .any(|(_, change)| matches!(change, Change::Withdraw));
+        if !is_withdrawn {
+            return;
+        }
+        for kept in self.kept.drain(..) {
+            for (_, change) in self.changes.iter_mut().filter(|(id, _)| *id == kept.id) {
+                *change = Change::Withdraw;
+            }
+            if let Some(outcome) = outcomes.get_mut(kept.index) {
+                *outcome = Err(CallError::Cancelled {
+                    by: CancelledBy::Token,
+                    attempts: kept.error.transient().map_or(0, |error| error.attempts),
+                    may_have_been_delivered: kept.error.may_have_been_delivered(),
+                });
+            }
         }
     }
 

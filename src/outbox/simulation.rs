@@ -24,6 +24,7 @@ use std::{
 use futures_util::future::LocalBoxFuture;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::{LocalSet, yield_now};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entry::{EntryQuery, OutboxEntry, OutboxStats},
@@ -83,6 +84,8 @@ struct Requests {
     acknowledged: BTreeMap<String, u32>,
     attempted: BTreeSet<String>,
     rejected: BTreeSet<String>,
+    /// The keys of messages that their callers have cancelled.
+    withdrawn: BTreeSet<String>,
     /// Process and key of each running request, by target, and whether its message is stored.
     running: BTreeMap<String, Vec<(usize, String, bool)>>,
 }
@@ -257,8 +260,8 @@ impl Store for SimulatedStore {
         self.change(self.store.requeue(id, now))
     }
 
-    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
-        self.change(self.store.withdraw(id))
+    fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
+        self.change(self.store.withdraw(ids))
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
@@ -329,9 +332,12 @@ impl SimulatedTransport {
             world.violation(format!("{target}: {key} is sent while {number} sends {other}"));
         }
         if is_stored && !is_isolated {
-            // The deletion of a delivered call may not be written yet.
+            // The deletion of a delivered or withdrawn call may not be written yet.
             let mut before = tables.keys_before(&target, &key);
-            before.retain(|key| !requests.acknowledged.contains_key(key) && !requests.rejected.contains(key));
+            before.retain(|key| {
+                let has_ended = requests.acknowledged.contains_key(key) || requests.rejected.contains(key);
+                !has_ended && !requests.withdrawn.contains(key)
+            });
             if !before.is_empty() {
                 world.violation(format!("{target}: {key} is sent before {before:?}"));
             }
@@ -474,8 +480,8 @@ impl Life {
         }
     }
 
-    /// Sends a message, as the poster's handler does.
-    fn send(&self, message: &Scripted, replies: &Replies) {
+    /// Sends a message, as the poster's handler does. Returns the keys of its calls.
+    fn send(&self, message: &Scripted, token: Option<CancellationToken>, replies: &Replies) -> Vec<String> {
         let platform = &self.dispatcher.platform;
         let (target, calls): (Target, Vec<Call>) = match message.session {
             Some(session) => {
@@ -496,7 +502,7 @@ impl Life {
             }
         };
         let keys: Vec<String> = calls.iter().map(|call| call.idempotency_key.clone()).collect();
-        let cancellation = self.dispatcher.cancellation(None);
+        let cancellation = self.dispatcher.cancellation(token);
         let (dispatcher, route) = (Rc::clone(&self.dispatcher), Rc::clone(&self.route));
         let outcomes = match self.queue.admit(target, Bound::Queue) {
             Ok((ticket, permit)) => {
@@ -525,11 +531,12 @@ impl Life {
                 run_overflow(dispatcher, overflow, message.reply_when)
             }
         };
-        let (replies, message) = (Rc::clone(replies), message.clone());
+        let (replies, message, of_message) = (Rc::clone(replies), message.clone(), keys.clone());
         self.local.spawn_local(async move {
             let outcomes = outcomes.await;
-            replies.borrow_mut().push((message, keys, outcomes));
+            replies.borrow_mut().push((message, of_message, outcomes));
         });
+        keys
     }
 
     async fn run(&self, turns: u32) {
@@ -573,10 +580,11 @@ async fn simulate(seed: u64) -> Result<(), String> {
         .map(|number| Some(Life::start(&world, number, &clocks[number])))
         .collect();
     let mut sent: Vec<Scripted> = Vec::new();
+    let mut cancellable: Vec<(CancellationToken, Vec<String>)> = Vec::new();
     let mut number = 0;
     for _ in 0..world.pick(300) + 50 {
         let process = world.pick(u32::try_from(processes).unwrap()) as usize;
-        match (world.pick(12), &lives[process]) {
+        match (world.pick(13), &lives[process]) {
             (0..4, Some(life)) => {
                 number += 1;
                 let message = Scripted {
@@ -589,14 +597,16 @@ async fn simulate(seed: u64) -> Result<(), String> {
                         ReplyWhen::Done
                     },
                 };
-                life.send(&message, &replies);
+                let token = world.chance(3).then(CancellationToken::new);
+                let keys = life.send(&message, token.clone(), &replies);
+                cancellable.extend(token.map(|token| (token, keys)));
                 sent.push(message);
             }
             // The same message again, perhaps by another process.
             (4, Some(life)) if !sent.is_empty() => {
                 let again = &sent[world.pick(u32::try_from(sent.len()).unwrap()) as usize];
                 if again.session.is_some() {
-                    life.send(&again.clone(), &replies);
+                    life.send(&again.clone(), None, &replies);
                 }
             }
             (5, _) => {
@@ -622,6 +632,13 @@ async fn simulate(seed: u64) -> Result<(), String> {
                 let jump = Duration::from_secs(u64::from(world.pick(100_000)));
                 let now = clocks[process].now();
                 clocks[process].set_time_of_day(if world.chance(2) { now + jump } else { now - jump });
+            }
+            (9, _) if !cancellable.is_empty() => {
+                // A caller withdraws its message.
+                let (token, keys) =
+                    cancellable.swap_remove(world.pick(u32::try_from(cancellable.len()).unwrap()) as usize);
+                world.requests.borrow_mut().withdrawn.extend(keys);
+                token.cancel();
             }
             _ => {
                 let step = [10, 100, 1000, 5000, 60_000][world.pick(5) as usize];

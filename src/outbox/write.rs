@@ -28,12 +28,16 @@ impl Inner {
         match settled? {
             Settled::NotCurrent => {
                 // The lane was released before. Calls that have ended must not be sent again from there.
-                for (id, change) in &settlement.changes {
-                    match change {
-                        Change::Delete => self.store.discard(*id).await?,
-                        Change::Withdraw => self.store.withdraw(*id).await?,
-                        Change::DeadLetter(_) | Change::Keep(_) => false,
-                    };
+                let of = |kind: fn(&Change) -> bool| {
+                    let changes = settlement.changes.iter().filter(move |(_, change)| kind(change));
+                    changes.map(|(id, _)| *id)
+                };
+                for id in of(|change| matches!(change, Change::Delete)) {
+                    self.store.discard(id).await?;
+                }
+                let withdrawn: Vec<_> = of(|change| matches!(change, Change::Withdraw)).collect();
+                if !withdrawn.is_empty() {
+                    self.store.withdraw(withdrawn).await?;
                 }
                 Ok(Settled::NotCurrent)
             }

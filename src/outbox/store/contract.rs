@@ -281,9 +281,9 @@ pub(in crate::outbox) trait Store {
     /// one.
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool>;
 
-    /// Deletes a parked call that its caller has withdrawn, unless another message was answered with its id. Returns whether
-    /// it was deleted.
-    fn withdraw(&self, id: CallId) -> StoreFuture<bool>;
+    /// Deletes the parked calls of a message that its caller has withdrawn: all of them, or none if one is not parked or
+    /// another message was answered with its id. Returns whether they were deleted.
+    fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool>;
 
     /// Deletes a parked call or a dead letter. Returns whether there was one.
     fn discard(&self, id: CallId) -> StoreFuture<bool>;

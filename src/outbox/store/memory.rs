@@ -601,10 +601,14 @@ impl Store for MemoryStore {
         self.run(move |tables, _| tables.requeue(id, now))
     }
 
-    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
+    fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
         self.run(move |tables, _| {
-            let is_known = tables.calls.get(&id).is_some_and(|row| row.is_known);
-            !is_known && tables.discard(id)
+            let is_free = |id| {
+                let row = tables.calls.get(id);
+                row.is_some_and(|row| !row.is_known && tables.state(row) != EntryState::Live)
+            };
+            let are_free = ids.iter().all(is_free);
+            are_free && ids.into_iter().all(|id| tables.discard(id))
         })
     }
 

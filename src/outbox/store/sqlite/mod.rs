@@ -248,8 +248,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn withdraw(&self, id: CallId) -> StoreFuture<bool> {
-        self.write(move |connection, _, queue| repair::withdraw(connection, queue, id).map_err(sqlite_error))
+    fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
+        self.write(move |connection, _, queue| repair::withdraw(connection, queue, &ids).map_err(sqlite_error))
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {

@@ -67,10 +67,19 @@ pub(super) fn requeue(
     Ok(true)
 }
 
-/// Deletes a parked call that its caller has withdrawn, unless another message was answered with its id.
-pub(super) fn withdraw(connection: &Connection, queue: &str, id: CallId) -> rusqlite::Result<bool> {
-    let is_known = connection.prepare_cached(IS_KNOWN)?.exists([id.to_bytes()])?;
-    Ok(!is_known && discard(connection, Some(queue), id)?)
+/// Deletes the parked calls of a message that its caller has withdrawn: all, or none if one is not parked or another message
+/// was answered with its id.
+pub(super) fn withdraw(connection: &Connection, queue: &str, ids: &[CallId]) -> rusqlite::Result<bool> {
+    for id in ids {
+        let is_known = connection.prepare_cached(IS_KNOWN)?.exists([id.to_bytes()])?;
+        if is_known || find_idle(connection, Some(queue), *id)?.is_none() {
+            return Ok(false);
+        }
+    }
+    for id in ids {
+        discard(connection, Some(queue), *id)?;
+    }
+    Ok(true)
 }
 
 /// Deletes a parked call or a dead letter.

@@ -199,7 +199,7 @@ pub(super) async fn a_withdrawn_call_that_another_message_was_told_of_stays(fixt
     owner.insert(message("lane", &["a"])).await.unwrap();
     let settled = owner.settle_all(&stored, Change::Withdraw, Then::Continue).await;
     assert_eq!(settled, Settled::Done { is_released: true });
-    assert_eq!(owner.withdraw(stored.ids[0]).await, Ok(false));
+    assert_eq!(owner.withdraw(stored.ids[..1].to_vec()).await, Ok(false));
     assert_eq!(owner.claim_ids_at(NOW).await, stored.ids);
 }
 
@@ -255,7 +255,7 @@ pub(super) async fn a_withdrawn_call_is_deleted(fixture: &impl Fixture) {
     let settled = owner.settle_all(&stored, Change::Withdraw, Then::Continue).await;
     assert_eq!(settled, Settled::Done { is_released: false });
     let parked = owner.park_new("lane", &["b"]).await;
-    assert_eq!(owner.withdraw(parked[0]).await, Ok(true));
+    assert_eq!(owner.withdraw(parked).await, Ok(true));
     assert_eq!(owner.entries().await, []);
 }
 
