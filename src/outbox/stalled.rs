@@ -1,7 +1,5 @@
 //! A store that does not answer, as while a flush hangs: nothing waits for it beyond a shutdown's time or a cancellation.
 
-#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
-
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix_rt::{spawn, task::JoinHandle, time::timeout};

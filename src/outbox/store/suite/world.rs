@@ -279,7 +279,7 @@ impl<'a, F: Fixture> World<'a, F> {
         let Some(id) = self.by_key.get(key).copied() else {
             return Answer::NotAsked;
         };
-        let is_found = self.owners[0].1.withdraw(id).await.unwrap();
+        let is_found = self.owners[0].1.withdraw(vec![id]).await.unwrap();
         if is_found {
             self.content.remove(id);
         }
