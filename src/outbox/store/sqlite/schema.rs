@@ -73,8 +73,6 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE UNIQUE INDEX calls_by_lane ON calls (lane, seq) WHERE state = 'waiting';
     CREATE INDEX calls_by_key ON calls (queue, idempotency_key);
-    -- All that is counted, without the bodies.
-    CREATE INDEX calls_to_count ON calls (id, queue, state, lane, seq, created_at);
     CREATE INDEX calls_by_death ON calls (queue, dead_at) WHERE state = 'dead';
 
     -- For operators.
