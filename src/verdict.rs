@@ -194,7 +194,12 @@ fn hint(answer: &Answer<'_>, now: SystemTime) -> Option<Hint> {
 
 /// The platform's remarks on a delivery that it did not carry out in full.
 fn warnings(answer: &Answer<'_>) -> Vec<Warning> {
-    if answer.body.is_empty() {
+    // The usual acknowledgement is not parsed.
+    let mentions = |name: &str| {
+        let mut parts = answer.body.windows(name.len());
+        parts.any(|part| part == name.as_bytes())
+    };
+    if !mentions("errors") && !mentions("partsPosted") {
         return Vec::new();
     }
     let envelope = Envelope::read(&answer.body);
