@@ -32,7 +32,8 @@ impl Outbox {
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
             select(cancelled, turn).await;
         }
-        let is_released = stored.lane.claim <= job.ticket.mark() || self.0.has_released(&stored.lane);
+        let mark = job.ticket.mark();
+        let is_released = mark.is_some_and(|mark| stored.lane.claim <= mark) || self.0.has_released(&stored.lane);
         if !is_released && !job.permit.is_held() {
             let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
             select(cancelled, permit).await;

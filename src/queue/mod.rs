@@ -47,7 +47,7 @@ pub struct LaneQueue {
 struct Lane {
     /// The messages that wait behind the running one.
     waiting: VecDeque<Waiter>,
-    mark: i64,
+    mark: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -242,15 +242,16 @@ impl Ticket {
         self.round
     }
 
-    /// A number that the messages of the lane leave to those behind them. At first, and once the lane was empty, it is 0.
-    pub(crate) fn mark(&self) -> i64 {
+    /// A number that the messages of the lane leave to those behind them. There is none at first, and once the
+    /// lane was empty.
+    pub(crate) fn mark(&self) -> Option<i64> {
         let lanes = self.queue.lanes.borrow();
-        lanes.get(&self.target).map_or(0, |lane| lane.mark)
+        lanes.get(&self.target)?.mark
     }
 
     pub(crate) fn set_mark(&self, mark: i64) {
         if let Some(lane) = self.queue.lanes.borrow_mut().get_mut(&self.target) {
-            lane.mark = mark;
+            lane.mark = Some(mark);
         }
     }
 
@@ -319,9 +320,9 @@ mod tests {
         let other = queue.ticket("b");
         first.set_mark(7);
         drop(first);
-        assert_eq!((second.mark(), other.mark()), (7, 0));
+        assert_eq!((second.mark(), other.mark()), (Some(7), None));
         drop(second);
-        assert_eq!(queue.ticket("a").mark(), 0);
+        assert_eq!(queue.ticket("a").mark(), None);
     }
 
     #[test]
