@@ -77,7 +77,7 @@ struct TokenFile {
     history: Mutex<ReadHistory>,
 }
 
-/// What was read from a file.
+/// The outcome of reading a file.
 #[derive(Clone)]
 struct FileContent {
     is_regular: bool,

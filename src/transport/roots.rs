@@ -16,7 +16,7 @@ pub(super) const DER_SEQUENCE: u8 = 0x30;
 const FILE: &str = "SSL_CERT_FILE";
 const DIR: &str = "SSL_CERT_DIR";
 
-/// What a file of roots may contain. Folders for OpenSSL hold revocation lists beside certificates.
+/// The contents that a file of roots may have. Folders for OpenSSL hold revocation lists beside certificates.
 const USEFUL: [&[u8]; 2] = [b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CRL-----"];
 
 /// Adds the host's roots to `store`, and returns the fault of those that could not be loaded.

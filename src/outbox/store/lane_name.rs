@@ -1,4 +1,4 @@
-//! What the name of a lane tells.
+//! The names of lanes: the endpoint of their calls, and whether a message was isolated.
 
 use crate::{call::Endpoint, call_id::CallId};
 

@@ -29,7 +29,7 @@ const OPEN_EVERY: Duration = Duration::from_secs(1);
 /// How long other processes may have the former file open: until they look at it, which they do every 2 s.
 const OTHERS_CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
-/// What the handles of a file know without asking its thread.
+/// The state of a file that its handles read without asking its thread.
 #[derive(Debug, Default)]
 pub(super) struct FileState {
     /// The file that is open.
