@@ -133,7 +133,7 @@ pub mod docs;
 pub mod testing;
 
 pub use self::{
-    call::{CallKind, WireFormat},
+    call::{CallKind, PlatformRoute, WireFormat},
     call_id::{CallId, ParseCallIdError},
     clock::Clock,
     error::{
@@ -157,7 +157,7 @@ pub mod events {
     //! Events and statistics about calls, for metrics and logs.
 
     pub use crate::telemetry::{
-        DeliveryEvent, DeliveryEventKind, GetStats, Metric, MetricKind, PosterStats, Subscribe,
+        DeliveryEvent, DeliveryEventKind, GateState, GateStatus, GetStats, Metric, MetricKind, PosterStats, Subscribe,
     };
 }
 

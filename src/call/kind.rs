@@ -26,10 +26,44 @@ labels!(CallKind, "kind of call", {
 });
 
 impl CallKind {
+    pub(crate) fn route(self) -> PlatformRoute {
+        match self {
+            Self::Completion => PlatformRoute::Completion,
+            Self::Status => PlatformRoute::Status,
+            Self::UpdateIssueStatus | Self::CreateComment => PlatformRoute::Tracker,
+        }
+    }
+
+    pub(crate) fn endpoint(self) -> Endpoint {
+        self.route().endpoint()
+    }
+}
+
+/// A route of the platform. One may fail while the others work. As text and in JSON: `completion`, `status`, `tracker`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PlatformRoute {
+    /// `POST …/api/sessions/{id}/completion`.
+    Completion,
+    /// `POST …/api/sessions/{id}/status`.
+    Status,
+    /// `POST …/api/issue-tracker-proxy`.
+    Tracker,
+}
+
+labels!(PlatformRoute, "route of the platform", {
+    Completion => "completion",
+    Status => "status",
+    Tracker => "tracker",
+});
+
+impl PlatformRoute {
+    pub(crate) const ALL: [Self; 3] = [Self::Completion, Self::Status, Self::Tracker];
+
     pub(crate) fn endpoint(self) -> Endpoint {
         match self {
             Self::Completion | Self::Status => Endpoint::Session,
-            Self::UpdateIssueStatus | Self::CreateComment => Endpoint::Proxy,
+            Self::Tracker => Endpoint::Proxy,
         }
     }
 }

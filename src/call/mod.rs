@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub(crate) use self::kind::CallRef;
 pub use self::{
-    kind::{CallKind, Endpoint, Target},
+    kind::{CallKind, Endpoint, PlatformRoute, Target},
     wire_format::WireFormat,
 };
 use self::{

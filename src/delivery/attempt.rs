@@ -28,6 +28,13 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
+    pub(super) fn error(&self) -> Option<&AttemptError> {
+        match self {
+            Self::Failed { error, .. } => Some(error),
+            Self::Delivered { .. } | Self::Rejected(_) => None,
+        }
+    }
+
     /// Another attempt may have other credentials.
     fn unauthorized(rejection: PermanentError) -> Self {
         Self::Failed {

@@ -5,7 +5,11 @@ use std::{cell::Cell, rc::Rc};
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{cancel::Cancellation, pauses::Pauses, worker::Worker};
+use super::{
+    cancel::Cancellation,
+    gate::{Admission, Gates, Passage},
+    worker::Worker,
+};
 use crate::{
     backoff::RetryPolicy,
     call::{Call, Platform},
@@ -28,8 +32,7 @@ pub(crate) struct Dispatcher {
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) clock: Clock,
     pub(crate) telemetry: Telemetry,
-    /// The pauses that the platform has asked for.
-    pub(crate) pauses: Pauses,
+    pub(crate) gates: Rc<Gates>,
     /// Cancelled when the time limit of a shutdown expires.
     pub(crate) shutdown: CancellationToken,
     /// The `Date` of the platform's last response, in milliseconds since 1970.
@@ -44,6 +47,8 @@ pub(crate) struct Job {
     pub(crate) calls: Vec<Call>,
     pub(crate) worker: Worker,
     pub(crate) cancellation: Cancellation,
+    /// How the outage gates treat it.
+    pub(crate) passage: Passage,
     /// Asked right before each request.
     pub(crate) may_send: Option<MaySend>,
     // Released before the ticket wakes the next message of the lane.
@@ -56,6 +61,7 @@ pub(super) struct CallState<'a> {
     pub(super) cancellation: &'a Cancellation,
     pub(super) worker: &'a Worker,
     pub(super) may_send: Option<&'a MaySend>,
+    pub(super) admission: Admission,
     /// The place of the call in its message.
     pub(super) index: usize,
     /// How many attempts were begun.

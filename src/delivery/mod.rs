@@ -7,7 +7,6 @@ mod attempt;
 mod cancel;
 mod dispatcher;
 mod gate;
-mod pauses;
 mod retry;
 mod run;
 mod worker;
@@ -15,6 +14,6 @@ mod worker;
 pub(crate) use self::{
     cancel::Cancellation,
     dispatcher::{Dispatcher, Job, MaySend},
-    pauses::Pauses,
+    gate::{Change, Gates, Passage},
     worker::{KeepWorker, Worker},
 };

@@ -5,18 +5,19 @@ use std::time::Duration;
 use super::{
     attempt::Attempt,
     dispatcher::{CallState, Dispatcher},
-    gate::Ended,
+    gate::{Change, Ended},
 };
 use crate::{
     backoff::{Hint, RetryPolicy},
-    call::Call,
-    error::{AttemptError, CallError, PermanentError, TransientError},
+    call::{Call, PlatformRoute},
+    error::{AttemptError, AttemptPhase, CallError, PermanentError, TransientError},
     queue::Permit,
     receipt::{CallReceipt, Outcome},
 };
 
 impl Dispatcher {
-    /// Makes attempts until the platform acknowledges the call, rejects it, or all attempts have failed.
+    /// Makes attempts until the platform acknowledges the call, rejects it, or all attempts have failed. A call that the
+    /// outage gate holds back fails with the attempts that it has had, which may be none.
     ///
     /// Rejected credentials fail an attempt: the next one asks for credentials again, and is sent with what it gets.
     pub(super) async fn retry(
@@ -26,48 +27,61 @@ impl Dispatcher {
         policy: &RetryPolicy,
         state: &CallState<'_>,
     ) -> Outcome {
-        let endpoint = call.kind.endpoint();
-        let mut pass = self.pauses.enter(endpoint, permit, &self.clock).await;
+        let admission = state.admission;
+        let mut entered = self.gates.enter(call, admission, permit, &self.clock).await;
         let started = self.clock.instant();
         let mut attempts: u32 = 0;
         let mut unauthorized: Option<PermanentError> = None;
         loop {
+            let pass = match entered {
+                Ok(pass) => pass,
+                Err(cause) => return Err(state.given_up(attempts, cause, None, unauthorized)),
+            };
             attempts = attempts.saturating_add(1);
             state.attempts.set(attempts);
             self.telemetry.attempt_started(attempts);
             let attempt = self.attempt(call, state).await?;
-            let pause = pass.ended(self.ended(call, &attempt, policy, attempts));
-            if let Some(pause) = pause {
+            let changes = pass.ended(self.ended(&attempt, policy, attempts), attempt.error());
+            if let Some(pause) = changes.pause {
                 self.telemetry.paused(call.as_ref(), pause);
             }
             let (last, hint) = match attempt {
                 Attempt::Delivered { warnings } => {
+                    self.report(&changes.outages);
                     let elapsed = self.clock.instant().saturating_duration_since(started);
                     return Ok(CallReceipt::delivered(attempts, elapsed, warnings));
                 }
-                Attempt::Rejected(rejection) => return Err(state.rejected(rejection, attempts)),
+                Attempt::Rejected(rejection) => {
+                    self.report(&changes.outages);
+                    return Err(state.rejected(rejection, attempts));
+                }
                 Attempt::Failed { error, hint } => (error, hint),
             };
             if let AttemptError::Rejected(rejection) = &last {
                 unauthorized = Some(rejection.clone());
             }
-            let wait = policy.wait_after(attempts, hint, rand::random());
+            let wait = if self.gates.holds(call, admission) {
+                None
+            } else {
+                policy.wait_after(attempts, hint, rand::random())
+            };
             self.telemetry
                 .attempt_failed(call.as_ref(), attempts, policy.max_attempts, &last, wait);
+            self.report(&changes.outages);
             match wait {
                 None => return Err(state.given_up(attempts, last, hint, unauthorized)),
                 Some(Duration::ZERO) => {}
                 Some(wait) => {
                     permit.release();
-                    self.clock.sleep(wait).await;
+                    self.gates.sleep(call, admission, self.clock.sleep(wait)).await;
                 }
             }
-            pass = self.pauses.enter(endpoint, permit, &self.clock).await;
+            entered = self.gates.enter(call, admission, permit, &self.clock).await;
         }
     }
 
-    /// The end of an attempt, for the gate of its group.
-    fn ended<'a>(&self, call: &'a Call, attempt: &Attempt, policy: &RetryPolicy, attempts: u32) -> Ended<'a> {
+    /// The end of an attempt, for the gates.
+    fn ended(&self, attempt: &Attempt, policy: &RetryPolicy, attempts: u32) -> Ended {
         let (error, hint) = match attempt {
             Attempt::Delivered { .. } | Attempt::Rejected(_) => return Ended::Handled,
             Attempt::Failed { error, hint } => (error, *hint),
@@ -78,16 +92,27 @@ impl Dispatcher {
                 Ended::RateLimited(asked.unwrap_or_else(|| policy.backoff(attempts, rand::random())))
             }
             AttemptError::RetryableResponse { status_code: 503, .. } if asked.is_some() => {
-                Ended::Busy(&call.target, asked.unwrap_or_default())
+                Ended::Busy(asked.unwrap_or_default())
             }
-            AttemptError::RetryableResponse { .. }
-            | AttemptError::UnexpectedResponse { .. }
-            | AttemptError::Rejected(_) => Ended::Answered,
-            AttemptError::Credentials(_)
-            | AttemptError::Connect(_)
-            | AttemptError::Timeout { .. }
-            | AttemptError::ConnectionLost(_)
-            | AttemptError::StreamRefused(_) => Ended::Unanswered,
+            AttemptError::RetryableResponse {
+                status_code: 502..=504, ..
+            }
+            | AttemptError::UnexpectedResponse { .. } => Ended::Unavailable,
+            AttemptError::RetryableResponse { .. } | AttemptError::Rejected(_) => Ended::Answered,
+            AttemptError::ConnectionLost(_) | AttemptError::StreamRefused(_) => Ended::Unanswered,
+            AttemptError::Timeout { phase, .. } if *phase != AttemptPhase::Connecting => Ended::Unanswered,
+            AttemptError::Connect(_) | AttemptError::Timeout { .. } => Ended::Unconnected,
+            AttemptError::Credentials(_) => Ended::NotTried,
+        }
+    }
+
+    /// Reports the outage gates that were opened or closed.
+    pub(crate) fn report(&self, changes: &[(PlatformRoute, Change)]) {
+        for (route, change) in changes {
+            match change {
+                Change::Closed => self.telemetry.gate_closed(*route, self.gates.cause(*route).as_ref()),
+                Change::Opened { closed_for } => self.telemetry.gate_opened(*route, *closed_for),
+            }
         }
     }
 }

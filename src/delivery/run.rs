@@ -62,6 +62,7 @@ impl Dispatcher {
             calls,
             worker,
             cancellation,
+            passage,
             may_send,
             permit,
             ..
@@ -73,6 +74,7 @@ impl Dispatcher {
                 cancellation,
                 worker,
                 may_send: may_send.as_ref(),
+                admission: passage.of_call(index),
                 index,
                 attempts: Cell::new(0),
                 may_have_been_delivered: Cell::new(false),

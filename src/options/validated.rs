@@ -14,7 +14,7 @@ use crate::{
     call::Platform,
     clock::Clock,
     credentials::{CredentialConfig, CredentialSource, Credentials, RefreshEndpoint},
-    delivery::{Dispatcher, Pauses},
+    delivery::{Dispatcher, Gates},
     queue::{LaneQueue, Limits},
     route::Route,
     telemetry::Telemetry,
@@ -103,7 +103,7 @@ impl Options {
             retry_policy: self.retry_policy,
             clock: self.clock,
             telemetry: Telemetry::default(),
-            pauses: Pauses::default(),
+            gates: Rc::new(Gates::new(self.limits.max_in_flight)),
             shutdown: CancellationToken::new(),
             platform_time: Cell::new(None),
         };

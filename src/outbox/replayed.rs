@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     call::{Call, StoredForm, Target},
-    delivery::{Dispatcher, Job, Worker},
+    delivery::{Dispatcher, Job, Passage, Worker},
     queue::{Bound, LaneQueue},
     util::{chain, ignore_panic},
 };
@@ -127,6 +127,7 @@ impl Replayed {
             calls,
             worker,
             cancellation: dispatcher.cancellation(None),
+            passage: Passage::Free,
             may_send: None,
             permit,
             ticket,

@@ -116,7 +116,7 @@ impl Handler<GetStats> for ResultPoster {
             credential_fetches: self.parts.dispatcher.credentials.fetches(),
             in_flight: gauge(gauges.in_flight),
             queued: gauge(gauges.queued),
-            paused: self.parts.dispatcher.pauses.waiting(),
+            paused: self.parts.dispatcher.gates.waiting(),
             active_lanes: gauge(gauges.active_lanes),
             ..self.parts.dispatcher.telemetry.stats()
         })

@@ -5,7 +5,7 @@ use std::{mem, rc::Rc};
 use super::actor::ResultPoster;
 use crate::{
     call::{Call, CallKind, CallRef, Platform, Target},
-    delivery::{Dispatcher, Job, Worker},
+    delivery::{Dispatcher, Job, Passage, Worker},
     error::{CallError, InvalidMessageError, ParkReason, PostError},
     message::DeliveryOptions,
     queue::{AdmitError, Bound},
@@ -69,6 +69,7 @@ impl ResultPoster {
                         calls,
                         worker,
                         cancellation,
+                        passage: Passage::Free,
                         may_send: None,
                         permit,
                         ticket,

@@ -1,6 +1,7 @@
 //! The outcome of each call: counted, logged and sent to subscribers, in one place.
 
 mod event;
+mod gate;
 mod stats;
 
 use std::{cell::RefCell, time::Duration};
@@ -10,10 +11,11 @@ use log::{Level, debug, info, log, trace, warn};
 
 pub use self::{
     event::{DeliveryEvent, DeliveryEventKind, Subscribe},
+    gate::{GateState, GateStatus},
     stats::{GetStats, Metric, MetricKind, PosterStats},
 };
 use crate::{
-    call::{CallRef, Endpoint},
+    call::{CallRef, Endpoint, PlatformRoute},
     error::{AttemptError, CallError, FailureKind},
     receipt::{CallReceipt, Outcome},
     util::ignore_panic,
@@ -113,6 +115,22 @@ impl Telemetry {
             warn!(kind:%, target_id:?, pause:?; "{call}: the platform asks for a pause; all {group} calls wait for {pause:?}");
         });
         self.emit(call, || DeliveryEventKind::Paused { pause });
+    }
+
+    /// The outage gate of a route was closed, after this failure.
+    pub(crate) fn gate_closed(&self, route: PlatformRoute, error: Option<&AttemptError>) {
+        let reason = error.map(AttemptError::without_body).unwrap_or_default();
+        ignore_panic(|| {
+            warn!(route:%; "the platform can't be reached for {route} calls, which are parked until it answers: {reason}");
+        });
+    }
+
+    /// The outage gate of a route was opened.
+    pub(crate) fn gate_opened(&self, route: PlatformRoute, closed_for: Duration) {
+        ignore_panic(|| {
+            info!(route:%, closed_for:?;
+                "the platform can be reached again for {route} calls, after {closed_for:?}; parked calls are sent");
+        });
     }
 
     pub(crate) fn call_ended(&self, call: CallRef<'_>, outcome: &Outcome) {

@@ -1,4 +1,4 @@
-//! The gate of one group of calls: whether a request may be sent now. Pure: the time is passed in, and nothing waits.
+//! The pauses of one group of calls, which the platform asks for. Pure.
 //!
 //! ```text
 //!          429, or 503s of two targets               the pause is over
@@ -10,13 +10,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Ended, opening::Opening};
 use crate::call::Target;
 
-/// So many requests at once need no gate.
-const WIDE_OPEN: u32 = 64;
-
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct Pause {
     state: State,
     /// The number of pauses so far. A request belongs to the pauses before it.
     round: u64,
@@ -34,10 +32,7 @@ enum State {
         then: u32,
     },
     Opening {
-        /// How many requests are allowed at once.
-        allowed: u32,
-        /// How many are being sent.
-        running: u32,
+        opening: Opening,
         then: u32,
     },
 }
@@ -53,54 +48,38 @@ pub(super) enum Entry {
     AfterOthers,
 }
 
-/// The end of a request, as far as it concerns the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended<'a> {
-    /// The platform carried out or rejected the call.
-    Handled,
-    /// A 429: the group has to pause for this long.
-    RateLimited(Duration),
-    /// A 503 to a call of this target, with this hint.
-    Busy(&'a Target, Duration),
-    /// Any other response.
-    Answered,
-    /// There was no response.
-    Unanswered,
-}
-
-impl Gate {
+impl Pause {
     pub(super) fn enter(&mut self, now: Instant) -> Entry {
         if let State::Paused { until, then } = self.state {
             if now < until {
                 return Entry::Later { at: until };
             }
             self.state = State::Opening {
-                allowed: 1,
-                running: 0,
+                opening: Opening::new(1),
                 then,
             };
         }
-        if let State::Opening { allowed, running, .. } = &mut self.state {
-            if *running >= *allowed {
+        if let State::Opening { opening, .. } = &mut self.state {
+            if opening.room() == 0 {
                 return Entry::AfterOthers;
             }
-            *running = running.saturating_add(1);
+            opening.begin();
         }
         Entry::Now { round: self.round }
     }
 
-    /// Notes the end of a request of this round. Returns the length of the pause that begins, if one does.
-    pub(super) fn leave(&mut self, round: u64, ended: Ended<'_>, now: Instant) -> Option<Duration> {
+    /// Notes the end of a request of this round, to a target. Returns the length of the pause that begins, if one does.
+    pub(super) fn leave(&mut self, round: u64, target: &Target, ended: Ended, now: Instant) -> Option<Duration> {
         let is_of_this_round = round == self.round;
-        if let State::Opening { running, .. } = &mut self.state
+        if let State::Opening { opening, .. } = &mut self.state
             && is_of_this_round
         {
-            *running = running.saturating_sub(1);
+            opening.end();
         }
         let was_busy = match ended {
-            Ended::Unanswered => return None,
-            Ended::Busy(target, _) => self.busy.replace(target.clone()),
-            Ended::Handled | Ended::RateLimited(_) | Ended::Answered => {
+            Ended::Unanswered | Ended::Unconnected | Ended::NotTried => return None,
+            Ended::Busy(_) => self.busy.replace(target.clone()),
+            Ended::Handled | Ended::RateLimited(_) | Ended::Answered | Ended::Unavailable => {
                 self.busy = None;
                 None
             }
@@ -111,17 +90,22 @@ impl Gate {
                 None
             }
             Ended::RateLimited(pause) => self.pause(pause, now),
-            Ended::Busy(target, pause) if was_busy.is_some_and(|other| other != *target) => self.pause(pause, now),
-            Ended::Handled | Ended::Busy(..) | Ended::Answered | Ended::Unanswered => None,
+            Ended::Busy(pause) if was_busy.is_some_and(|other| other != *target) => self.pause(pause, now),
+            Ended::Handled
+            | Ended::Busy(_)
+            | Ended::Answered
+            | Ended::Unavailable
+            | Ended::Unanswered
+            | Ended::Unconnected
+            | Ended::NotTried => None,
         }
     }
 
     fn succeeded(&mut self) {
-        if let State::Opening { allowed, then, .. } = &mut self.state {
-            *allowed = allowed.saturating_add(1).max(*then);
-            if *allowed >= WIDE_OPEN {
-                self.state = State::Open;
-            }
+        if let State::Opening { opening, then } = &mut self.state
+            && opening.succeeded(*then)
+        {
+            self.state = State::Open;
         }
     }
 
@@ -135,21 +119,27 @@ impl Gate {
                 return None;
             }
             State::Open => 1,
-            State::Opening { allowed, .. } => *allowed / 2,
+            State::Opening { opening, .. } => opening.allowed() / 2,
         };
         self.round = self.round.wrapping_add(1);
         self.state = State::Paused { until: end, then };
         Some(pause)
     }
 
-    /// How many more requests may be sent now.
-    pub(super) fn room(&self) -> usize {
+    /// How many more requests may be sent now. `None` stands for any number.
+    pub(super) fn room(&self) -> Option<u32> {
         match self.state {
-            State::Open => usize::MAX,
-            State::Paused { .. } => 0,
-            State::Opening { allowed, running, .. } => {
-                usize::try_from(allowed.saturating_sub(running)).unwrap_or_default()
-            }
+            State::Open => None,
+            State::Paused { .. } => Some(0),
+            State::Opening { opening, .. } => Some(opening.room()),
+        }
+    }
+
+    /// When the present pause is over.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self.state {
+            State::Paused { until, .. } => Some(until),
+            State::Open | State::Opening { .. } => None,
         }
     }
 }
@@ -164,7 +154,7 @@ mod tests {
 
     /// A gate with its clock and the requests that are being sent.
     struct Test {
-        gate: Gate,
+        gate: Pause,
         now: Instant,
         running: Vec<u64>,
     }
@@ -172,7 +162,7 @@ mod tests {
     impl Test {
         fn new() -> Self {
             Self {
-                gate: Gate::default(),
+                gate: Pause::default(),
                 now: Clock::system().instant(),
                 running: Vec::new(),
             }
@@ -190,12 +180,17 @@ mod tests {
         }
 
         /// Ends the oldest request.
-        fn end(&mut self, ended: Ended<'_>) -> Option<Duration> {
-            let round = self.running.remove(0);
-            self.gate.leave(round, ended, self.now)
+        fn end(&mut self, ended: Ended) -> Option<Duration> {
+            self.end_of("a", ended)
         }
 
-        fn end_all(&mut self, ended: Ended<'_>) {
+        /// Ends the oldest request, to this target.
+        fn end_of(&mut self, target: &str, ended: Ended) -> Option<Duration> {
+            let round = self.running.remove(0);
+            self.gate.leave(round, &Target::Session(target.into()), ended, self.now)
+        }
+
+        fn end_all(&mut self, ended: Ended) {
             while !self.running.is_empty() {
                 self.end(ended);
             }
@@ -206,19 +201,10 @@ mod tests {
         }
     }
 
-    fn session(id: &str) -> Target {
-        Target::Session(id.into())
-    }
-
     #[test]
     fn an_open_gate_holds_nothing_back() {
-        let (mut test, a) = (Test::new(), session("a"));
-        for ended in [
-            Ended::Handled,
-            Ended::Answered,
-            Ended::Unanswered,
-            Ended::Busy(&a, SECOND),
-        ] {
+        let mut test = Test::new();
+        for ended in [Ended::Handled, Ended::Answered, Ended::Unanswered, Ended::Busy(SECOND)] {
             assert_eq!(test.send(1000), 1000);
             test.end_all(ended);
         }
@@ -274,7 +260,7 @@ mod tests {
 
     #[test]
     fn only_success_after_the_pause_opens_the_gate() {
-        let (mut test, a) = (Test::new(), session("a"));
+        let mut test = Test::new();
         test.send(5);
         test.end(Ended::RateLimited(SECOND));
         test.wait(SECOND);
@@ -284,7 +270,7 @@ mod tests {
             test.end(Ended::Handled);
         }
         assert_eq!(test.send(9), 0);
-        for ended in [Ended::Unanswered, Ended::Answered, Ended::Busy(&a, SECOND)] {
+        for ended in [Ended::Unanswered, Ended::Answered, Ended::Busy(SECOND)] {
             test.end_all(ended);
             assert_eq!(test.send(9), 1, "{ended:?}");
         }
@@ -312,26 +298,31 @@ mod tests {
 
     #[test]
     fn a_503_pauses_if_another_target_has_just_had_one() {
-        let (a, b) = (session("a"), session("b"));
-        let busy = |target| Ended::Busy(target, 3 * SECOND);
+        const BUSY: Ended = Ended::Busy(Duration::from_secs(3));
         for (name, ends, expected) in [
-            ("one target", vec![busy(&a), busy(&a)], None),
-            ("two targets", vec![busy(&a), busy(&b)], Some(3 * SECOND)),
+            ("one target", vec![("a", BUSY), ("a", BUSY)], None),
+            ("two targets", vec![("a", BUSY), ("b", BUSY)], Some(3 * SECOND)),
             (
                 "another answer in between",
-                vec![busy(&a), Ended::Answered, busy(&b)],
+                vec![("a", BUSY), ("b", Ended::Answered), ("b", BUSY)],
                 None,
             ),
-            ("a success in between", vec![busy(&a), Ended::Handled, busy(&b)], None),
+            (
+                "a success in between",
+                vec![("a", BUSY), ("b", Ended::Handled), ("b", BUSY)],
+                None,
+            ),
             (
                 "no answer in between",
-                vec![busy(&a), Ended::Unanswered, busy(&b)],
+                vec![("a", BUSY), ("b", Ended::Unanswered), ("b", BUSY)],
                 Some(3 * SECOND),
             ),
         ] {
             let mut test = Test::new();
             test.send(ends.len());
-            let pauses: Vec<_> = ends.into_iter().map(|ended| test.end(ended)).collect();
+            let pauses: Vec<_> = (ends.into_iter())
+                .map(|(target, ended)| test.end_of(target, ended))
+                .collect();
             assert_eq!(pauses.last(), Some(&expected), "{name}");
         }
     }

@@ -1,0 +1,42 @@
+//! The gradual opening of a gate: as many requests at once as have succeeded. Pure.
+
+/// So many requests at once need no gate.
+const WIDE_OPEN: u32 = 64;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    /// How many requests are allowed at once.
+    allowed: u32,
+    /// How many are being sent.
+    running: u32,
+}
+
+impl Opening {
+    pub(super) fn new(allowed: u32) -> Self {
+        Self { allowed, running: 0 }
+    }
+
+    pub(super) fn allowed(self) -> u32 {
+        self.allowed
+    }
+
+    /// How many more requests may be sent now.
+    pub(super) fn room(self) -> u32 {
+        self.allowed.saturating_sub(self.running)
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.running = self.running.saturating_add(1);
+    }
+
+    pub(super) fn end(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Notes that a request has succeeded: one more is allowed at once, and at least so many. Returns whether that is as
+    /// good as no gate.
+    pub(super) fn succeeded(&mut self, at_least: u32) -> bool {
+        self.allowed = self.allowed.saturating_add(1).max(at_least);
+        self.allowed >= WIDE_OPEN
+    }
+}
