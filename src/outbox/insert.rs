@@ -120,7 +120,7 @@ impl Outbox {
 
 impl Inner {
     /// Removes a message that was stored although its caller has withdrawn it.
-    async fn withdraw(&self, inserted: Result<Inserted, OutboxError>, lane: String, ids: Vec<CallId>) {
+    async fn withdraw(self: &Rc<Self>, inserted: Result<Inserted, OutboxError>, lane: String, ids: Vec<CallId>) {
         let claim = match inserted {
             Ok(Inserted::Live { claim }) => claim,
             // No claim has this number: parked calls are discarded.
@@ -133,7 +133,6 @@ impl Inner {
             then: Then::Continue,
             now: self.now(),
         };
-        // An error is retried.
-        let _ = self.settle(settlement).await;
+        self.settle_later(settlement);
     }
 }

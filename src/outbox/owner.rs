@@ -21,6 +21,7 @@ use super::{
     store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
     unauthorized::Unauthorized,
     unwritten::Unwritten,
+    write::Waiting,
 };
 use crate::{
     call::{Call, Endpoint, Target},
@@ -48,6 +49,8 @@ pub(super) struct Inner {
     pub(super) unauthorized: RefCell<Unauthorized>,
     /// Settlements that could not be written.
     pub(super) unwritten: Unwritten,
+    /// Settlements that wait for those before them.
+    pub(super) waiting: Waiting,
     pub(super) failures: Failures,
     pub(super) is_closed: Cell<bool>,
     /// Inserts and settlements that are being written.
@@ -103,6 +106,7 @@ impl Outbox {
             witnesses: RefCell::default(),
             unauthorized: RefCell::default(),
             unwritten: Unwritten::default(),
+            waiting: Waiting::default(),
             failures: Failures::new(clock.clone()),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),

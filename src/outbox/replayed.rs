@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use actix_rt::spawn;
 use log::warn;
 
 use super::{
@@ -139,13 +138,9 @@ impl Replayed {
     pub(super) async fn run(self) {
         let lane = self.lane;
         if let Some(settlement) = self.unreadable {
-            let inner = Rc::clone(&self.outbox.0);
-            let write = async move {
-                let _ = inner.settle(settlement).await;
-            };
-            let write = spawn(self.outbox.0.writes.track_future(write));
+            let settled = self.outbox.0.settle(settlement);
             // A shutdown ends the wait, not the write.
-            self.dispatcher.shutdown.run_until_cancelled(write).await;
+            self.dispatcher.shutdown.run_until_cancelled(settled).await;
         }
         if let Some((job, stored)) = self.sendable {
             self.dispatcher.accept(&job.calls);

@@ -2,7 +2,6 @@
 
 use std::{
     mem,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -127,11 +126,7 @@ impl<'a> Settling<'a> {
     /// Not awaited: a crash repeats the call with the same key.
     fn delete_now(&self, id: CallId) {
         let settlement = self.stored.settlement(vec![(id, Change::Delete)], Then::Continue);
-        let inner = Rc::clone(&self.stored.outbox.0);
-        let write = self.stored.outbox.0.writes.track_future(async move {
-            let _ = inner.settle(settlement).await;
-        });
-        actix_rt::spawn(write);
+        self.stored.outbox.0.settle_later(settlement);
     }
 
     fn failure(&self, error: &CallError, history: History) -> Failure {
@@ -195,23 +190,17 @@ impl<'a> Settling<'a> {
             }
         }
         let settlement = self.stored.settlement(mem::take(&mut self.changes), then);
-        let writer = Rc::clone(inner);
-        let write = actix_rt::spawn(inner.writes.track_future(async move {
-            let settled = writer.settle(settlement).await;
-            writer.wake_replay.notify_one();
-            settled
-        }));
-        match shutdown.run_until_cancelled(write).await {
-            Some(Ok(Ok(Settled::NotCurrent))) => {
+        match shutdown.run_until_cancelled(inner.settle(settlement)).await {
+            Some(Ok(Settled::NotCurrent)) => {
                 self.correct(shutdown, outcomes).await;
                 true
             }
-            Some(Ok(Err(_))) => {
+            Some(Err(_)) => {
                 self.correct(shutdown, outcomes).await;
                 releases
             }
-            Some(Ok(Ok(Settled::Done { is_released }))) => releases || is_released,
-            Some(Err(_)) | None => releases,
+            Some(Ok(Settled::Done { is_released })) => releases || is_released,
+            None => releases,
         }
     }
 

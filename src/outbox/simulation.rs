@@ -227,14 +227,15 @@ impl Store for SimulatedStore {
         self.change(self.store.set_worker(ids, former, worker_id))
     }
 
-    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+    fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
         let world = Rc::clone(&self.process.world);
-        let changes = settlement.changes.clone();
-        let settle = self.store.settle(settlement);
+        let settle = self.store.settle(Arc::clone(&settlements));
         self.change(Box::pin(async move {
             let settled = settle.await?;
-            if let Settled::Done { .. } = settled {
-                world.note_settled(&changes);
+            for (settlement, settled) in settlements.iter().zip(&settled) {
+                if let Settled::Done { .. } = settled {
+                    world.note_settled(&settlement.changes);
+                }
             }
             Ok(settled)
         }))

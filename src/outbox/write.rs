@@ -1,6 +1,14 @@
-//! Writes settlements, again and again until they are written.
+//! Writes settlements: together while others are being written, and again until they are written.
 
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use actix_rt::spawn;
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
 
 use super::{
     failures::Operation,
@@ -9,23 +17,94 @@ use super::{
 };
 use crate::error::OutboxError;
 
-impl Inner {
-    /// Writes a settlement; one that fails is retried.
-    pub(super) async fn settle(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
-        self.unwritten.begin(&settlement);
-        let written = self.write(&settlement).await;
-        if written.is_err() {
-            self.unwritten.add(settlement.clone());
+/// How many settlements may share a job of the store.
+const MAX_BATCH: usize = 1024;
+
+type Answer = oneshot::Sender<Result<Settled, OutboxError>>;
+
+/// The settlements that wait for those before them.
+#[derive(Default)]
+pub(super) struct Waiting {
+    settlements: RefCell<Vec<(Settlement, Option<Answer>)>>,
+    is_writing: Cell<bool>,
+}
+
+impl Waiting {
+    fn next(&self) -> Option<(Arc<[Settlement]>, Vec<Option<Answer>>)> {
+        let mut waiting = self.settlements.borrow_mut();
+        let count = waiting.len().min(MAX_BATCH);
+        let (settlements, answers): (Vec<_>, Vec<_>) = waiting.drain(..count).unzip();
+        (count > 0).then(|| (settlements.into(), answers))
+    }
+}
+
+/// The task that writes the waiting settlements.
+struct Writer(Rc<Inner>);
+
+impl Writer {
+    async fn write_all(self) {
+        let inner = &self.0;
+        while let Some((settlements, answers)) = inner.waiting.next() {
+            let started = inner.failures.start(Operation::Settle);
+            let settled = inner.store.settle(Arc::clone(&settlements)).await;
+            started.end(&settled);
+            let mut settled = settled.map(Vec::into_iter);
+            for (settlement, answer) in settlements.iter().zip(answers) {
+                let written = match &mut settled {
+                    Ok(settled) => match settled.next() {
+                        Some(settled) => inner.follow_up(settlement, settled).await,
+                        None => Err(OutboxError::Stopped),
+                    },
+                    Err(error) => Err(error.clone()),
+                };
+                if written.is_err() {
+                    inner.unwritten.add(settlement.clone());
+                }
+                inner.unwritten.end(settlement);
+                if let Some(answer) = answer {
+                    // The caller may have given up.
+                    let _ = answer.send(written);
+                }
+            }
         }
-        self.unwritten.end(&settlement);
-        written
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.waiting.is_writing.set(false);
+    }
+}
+
+impl Inner {
+    /// Writes a settlement after those that were given before; one that fails is retried. The future is the answer: the
+    /// settlement is written without it, too.
+    pub(super) fn settle(
+        self: &Rc<Self>,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<Settled, OutboxError>> + use<> {
+        let (sender, answer) = oneshot::channel();
+        self.submit(settlement, Some(sender));
+        async { answer.await.unwrap_or(Err(OutboxError::Stopped)) }
     }
 
-    async fn write(&self, settlement: &Settlement) -> Result<Settled, OutboxError> {
-        let started = self.failures.start(Operation::Settle);
-        let settled = self.store.settle(settlement.clone()).await;
-        started.end(&settled);
-        match settled? {
+    /// As [`settle`](Self::settle), for a caller that needs no answer.
+    pub(super) fn settle_later(self: &Rc<Self>, settlement: Settlement) {
+        self.submit(settlement, None);
+    }
+
+    fn submit(self: &Rc<Self>, settlement: Settlement, answer: Option<Answer>) {
+        self.unwritten.begin(&settlement);
+        self.waiting.settlements.borrow_mut().push((settlement, answer));
+        if !self.waiting.is_writing.replace(true) {
+            let writer = Writer(Rc::clone(self));
+            spawn(self.writes.track_future(writer.write_all()));
+        }
+    }
+
+    /// Does what follows from the store's answer.
+    async fn follow_up(&self, settlement: &Settlement, settled: Settled) -> Result<Settled, OutboxError> {
+        match settled {
             Settled::NotCurrent => {
                 // The lane was released before. Calls that have ended must not be sent again from there.
                 let of = |kind: fn(&Change) -> bool| {
@@ -39,16 +118,15 @@ impl Inner {
                 if !withdrawn.is_empty() {
                     self.store.withdraw(withdrawn).await?;
                 }
-                Ok(Settled::NotCurrent)
             }
             Settled::Done { is_released } => {
                 if is_released {
                     self.wake_replay.notify_one();
                 }
                 self.note_delay(settlement);
-                Ok(Settled::Done { is_released })
             }
         }
+        Ok(settled)
     }
 
     /// Remembers when a lane is due that is parked now. Not before: a claim meanwhile would find the lane owned, and forget
@@ -65,13 +143,25 @@ impl Inner {
         };
         if let (Some(lane), Some(due_at)) = (lane, self.clock.instant().checked_add(wait)) {
             self.delays.borrow_mut().set(&lane, due_at, settlement.lane.claim);
+            self.wake_replay.notify_one();
         }
+    }
+
+    async fn write_again(&self, settlement: Settlement) -> Result<(), OutboxError> {
+        let settlements: Arc<[_]> = [settlement].into();
+        let started = self.failures.start(Operation::Settle);
+        let settled = self.store.settle(Arc::clone(&settlements)).await;
+        started.end(&settled);
+        for (settlement, settled) in settlements.iter().zip(settled?) {
+            self.follow_up(settlement, settled).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn retry_unwritten(&self) {
         // All at once: they share a transaction, and wait together for a locked file.
         let retries = self.unwritten.all().into_iter().map(async |(number, settlement)| {
-            if self.write(&settlement).await.is_ok() {
+            if self.write_again(settlement).await.is_ok() {
                 self.unwritten.remove(number);
             }
         });

@@ -8,7 +8,7 @@
 //!   changes nothing.
 //! - An answer means that the change is durable. A change that was not awaited may or may not have happened.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -262,8 +262,8 @@ pub(in crate::outbox) trait Store {
     /// Sets the worker id of those of these calls whose worker id is still the `former` one.
     fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()>;
 
-    /// Writes what became of calls.
-    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled>;
+    /// Writes what became of calls, in this order and in one transaction. An error has changed nothing.
+    fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>>;
 
     /// Releases all lanes of this owner, due at once.
     fn release_all(&self, now: WallTime) -> StoreFuture<()>;

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     rc::Rc,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -146,6 +147,74 @@ impl Tables {
             .pop()
             .and_then(|id| self.calls.get(&id)?.place.as_ref());
         last.map_or(0, |place| place.seq)
+    }
+
+    fn settle(&mut self, owner: u64, settlement: Settlement) -> Settled {
+        let Settlement {
+            lane,
+            changes,
+            then,
+            now,
+        } = settlement;
+        if !self.is_current(owner, &lane) {
+            return Settled::NotCurrent;
+        }
+        let kept: Vec<CallId> = (changes.iter())
+            .filter(|(_, change)| matches!(change, Change::Keep(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut known = Vec::new();
+        for (id, change) in changes {
+            let record = |row: &mut Row, failure: Failure| {
+                row.call.history = failure.history;
+                row.status_code = failure.status_code;
+                row.error = Some(failure.error);
+                row.call.worker_id = failure.worker_id.or(row.call.worker_id.take());
+            };
+            match (change, self.calls.get_mut(&id)) {
+                (Change::Delete, _) => drop(self.calls.remove(&id)),
+                (Change::Withdraw, Some(row)) if row.is_known => known.push(id),
+                (Change::Withdraw, _) => drop(self.calls.remove(&id)),
+                (Change::DeadLetter(failure), Some(row)) => {
+                    record(row, failure);
+                    row.place = None;
+                }
+                (Change::Keep(failure), Some(row)) => record(row, failure),
+                (Change::DeadLetter(_) | Change::Keep(_), None) => {}
+            }
+        }
+        if !matches!(then, Then::Park { .. }) {
+            for id in known {
+                self.append(id, &lane.lane, now, ParkReason::LaneParked);
+            }
+        }
+        let milliseconds = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let mut is_parked = false;
+        match then {
+            Then::Continue => {}
+            Then::Park { wait, reason } => {
+                if let Some(lane) = self.lanes.get_mut(&lane.lane) {
+                    lane.free(now, milliseconds(wait), Some(owner), Some(reason));
+                }
+                is_parked = true;
+            }
+            Then::Isolate { wait, reason } => {
+                if let Some(first) = kept.first() {
+                    let own = isolated_lane(&lane.lane, *first);
+                    for id in &kept {
+                        self.append(*id, &own, now, reason);
+                    }
+                    // Another owner may have it: with calls that were isolated before.
+                    if let Some(lane) = self.lanes.get_mut(&own).filter(|lane| lane.owner.is_none()) {
+                        lane.free(now, milliseconds(wait), Some(owner), Some(reason));
+                    }
+                }
+            }
+        }
+        let is_released = self.tidy(&lane.lane, now);
+        Settled::Done {
+            is_released: is_released || (is_parked && self.lanes.contains_key(&lane.lane)),
+        }
     }
 
     fn is_current(&self, owner: u64, claim: &LaneClaim) -> bool {
@@ -481,76 +550,13 @@ impl Store for MemoryStore {
         })
     }
 
-    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+    fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
         if self.tables.borrow().stalls_settlements {
             return Box::pin(pending());
         }
         self.run(move |tables, owner| {
-            let Settlement {
-                lane,
-                changes,
-                then,
-                now,
-            } = settlement;
-            if !tables.is_current(owner, &lane) {
-                return Settled::NotCurrent;
-            }
-            let kept: Vec<CallId> = (changes.iter())
-                .filter(|(_, change)| matches!(change, Change::Keep(_)))
-                .map(|(id, _)| *id)
-                .collect();
-            let mut known = Vec::new();
-            for (id, change) in changes {
-                let record = |row: &mut Row, failure: Failure| {
-                    row.call.history = failure.history;
-                    row.status_code = failure.status_code;
-                    row.error = Some(failure.error);
-                    row.call.worker_id = failure.worker_id.or(row.call.worker_id.take());
-                };
-                match (change, tables.calls.get_mut(&id)) {
-                    (Change::Delete, _) => drop(tables.calls.remove(&id)),
-                    (Change::Withdraw, Some(row)) if row.is_known => known.push(id),
-                    (Change::Withdraw, _) => drop(tables.calls.remove(&id)),
-                    (Change::DeadLetter(failure), Some(row)) => {
-                        record(row, failure);
-                        row.place = None;
-                    }
-                    (Change::Keep(failure), Some(row)) => record(row, failure),
-                    (Change::DeadLetter(_) | Change::Keep(_), None) => {}
-                }
-            }
-            if !matches!(then, Then::Park { .. }) {
-                for id in known {
-                    tables.append(id, &lane.lane, now, ParkReason::LaneParked);
-                }
-            }
-            let milliseconds = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-            let mut is_parked = false;
-            match then {
-                Then::Continue => {}
-                Then::Park { wait, reason } => {
-                    if let Some(lane) = tables.lanes.get_mut(&lane.lane) {
-                        lane.free(now, milliseconds(wait), Some(owner), Some(reason));
-                    }
-                    is_parked = true;
-                }
-                Then::Isolate { wait, reason } => {
-                    if let Some(first) = kept.first() {
-                        let own = isolated_lane(&lane.lane, *first);
-                        for id in &kept {
-                            tables.append(*id, &own, now, reason);
-                        }
-                        // Another owner may have it: with calls that were isolated before.
-                        if let Some(lane) = tables.lanes.get_mut(&own).filter(|lane| lane.owner.is_none()) {
-                            lane.free(now, milliseconds(wait), Some(owner), Some(reason));
-                        }
-                    }
-                }
-            }
-            let is_released = tables.tidy(&lane.lane, now);
-            Settled::Done {
-                is_released: is_released || (is_parked && tables.lanes.contains_key(&lane.lane)),
-            }
+            let settle = |settlement: &Settlement| tables.settle(owner, settlement.clone());
+            settlements.iter().map(settle).collect()
         })
     }
 

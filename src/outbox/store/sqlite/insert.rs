@@ -7,7 +7,7 @@ use super::{
     error::sqlite_error,
     lanes::{self, LaneRow},
     owners::Owner,
-    repair, rows, schema,
+    repair, rows,
 };
 use crate::{
     call_id::CallId,
@@ -44,8 +44,8 @@ pub(super) fn insert(
         return Ok(Inserted::Known { ids });
     }
     let bodies = message.calls.iter().map(|call| call.body.len() as u64);
-    let used = schema::used_bytes(connection).map_err(sqlite_error)?;
-    if bodies.fold(used, u64::saturating_add) > max_bytes {
+    let bytes = bodies.fold(0, u64::saturating_add);
+    if !owner.take_room(connection, bytes, max_bytes).map_err(sqlite_error)? {
         return Err(OutboxError::Full);
     }
     let Some(first) = message.calls.first().map(|call| call.id) else {

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::WallTime;
+use super::super::{LaneClaim, WallTime};
 use super::rows;
 use crate::{call_id::CallId, error::ParkReason};
 
 pub(super) const FIND: &str =
     "SELECT id, owner, claim, round, taken, next_seq FROM lanes WHERE queue = ?1 AND name = ?2";
+pub(super) const FIND_CURRENT: &str = "SELECT id, taken FROM lanes WHERE owner = ?1 AND claim = ?2 AND name = ?3";
 pub(super) const EXTEND: &str = "
     INSERT INTO lanes (queue, name, next_seq, parked_at, reason) VALUES (?1, ?2, 2, ?3, ?4)
     ON CONFLICT (queue, name) DO UPDATE SET next_seq = next_seq + 1
@@ -20,6 +21,7 @@ pub(super) const RELEASE: &str = "
 pub(super) const CALLS: &str = "SELECT id FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const FIRST_SEQ: &str = "SELECT min(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const LAST_SEQ: &str = "SELECT max(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
+pub(super) const REMOVE: &str = "DELETE FROM lanes WHERE id = ?1";
 pub(super) const REMOVE_IF_EMPTY: &str = "
     DELETE FROM lanes WHERE id = ?1
     AND NOT EXISTS (SELECT 1 FROM calls WHERE lane = ?1 AND state = 'waiting')";
@@ -49,16 +51,26 @@ pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite
     lane.optional()
 }
 
-/// The lane, if this owner has it under this claim.
+/// A lane that an owner has under a claim.
+pub(super) struct CurrentLane {
+    pub(super) id: i64,
+    pub(super) taken: i64,
+}
+
+/// The lane, if this owner has it under this claim. An owner uses the number of a claim once.
 pub(super) fn find_current(
     connection: &Connection,
-    queue: &str,
-    name: &str,
     owner: i64,
-    claim: i64,
-) -> rusqlite::Result<Option<LaneRow>> {
-    let lane = find(connection, queue, name)?;
-    Ok(lane.filter(|lane| lane.owner == Some(owner) && lane.claim == claim))
+    claim: &LaneClaim,
+) -> rusqlite::Result<Option<CurrentLane>> {
+    let mut find = connection.prepare_cached(FIND_CURRENT)?;
+    let lane = find.query_row(params![owner, claim.claim, claim.lane], |row| {
+        Ok(CurrentLane {
+            id: rows::number(row, "id"),
+            taken: rows::number(row, "taken"),
+        })
+    });
+    lane.optional()
 }
 
 /// A lane that has got one more call.
@@ -104,6 +116,12 @@ pub(super) fn release(connection: &Connection, lane: i64, release: &Release) -> 
     connection
         .prepare_cached(RELEASE)?
         .execute(params![lane, now, wait, by, reason])?;
+    Ok(())
+}
+
+/// Removes a lane that has no waiting calls.
+pub(super) fn remove(connection: &Connection, lane: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached(REMOVE)?.execute([lane])?;
     Ok(())
 }
 

@@ -172,18 +172,17 @@ impl Store for SqliteStore {
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
-        let queue = Arc::clone(&self.queue);
         self.read(move |connection, owners, member| {
             let owner = owners.member(member).id;
-            settle::is_current(connection, owner, &queue, &lane, &ids)
+            settle::is_current(connection, owner, &lane, &ids)
                 .map(Some)
                 .map_err(sqlite_error)
         })
     }
 
     fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
-        self.write(move |connection, owner, queue| {
-            settle::note_sending(connection, owner.id, queue, &lane, &ids).map_err(sqlite_error)
+        self.write(move |connection, owner, _| {
+            settle::note_sending(connection, owner.id, &lane, &ids).map_err(sqlite_error)
         })
     }
 
@@ -202,9 +201,10 @@ impl Store for SqliteStore {
         })
     }
 
-    fn settle(&self, settlement: Settlement) -> StoreFuture<Settled> {
+    fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
         self.write(move |connection, owner, queue| {
-            settle::settle(connection, owner, queue, &settlement).map_err(sqlite_error)
+            let settle = |settlement| settle::settle(connection, owner, queue, settlement).map_err(sqlite_error);
+            settlements.iter().map(settle).collect()
         })
     }
 

@@ -11,6 +11,7 @@ use rusqlite::{Connection, params};
 use super::{
     error::{io_error, sqlite_error},
     owner_file::{Folder, OwnerFile, Probe},
+    schema::used_bytes,
 };
 use crate::error::OutboxError;
 
@@ -45,6 +46,15 @@ pub(super) struct Owner {
     pub(super) changes: u64,
     /// The changes of other owners that this owner has noticed.
     pub(super) seen: Option<(i64, u64)>,
+    transaction: InTransaction,
+}
+
+/// What an owner need not find out twice in one transaction.
+#[derive(Debug, Default)]
+struct InTransaction {
+    is_entered: bool,
+    /// The size of the database, and of what was inserted since.
+    used_bytes: Option<u64>,
 }
 
 /// Ids and claims start at random: those of an earlier owner or an earlier lane never come again.
@@ -67,6 +77,13 @@ impl Owners {
     pub(super) fn member(&mut self, member: Member) -> &mut Owner {
         let folder = &self.folder;
         self.members.entry(member).or_insert_with(|| Owner::new(folder.clone()))
+    }
+
+    /// A transaction begins: other processes may have changed everything.
+    pub(super) fn begin_transaction(&mut self) {
+        for owner in self.members.values_mut() {
+            owner.transaction = InTransaction::default();
+        }
     }
 
     /// Whether an owner of this process has this id.
@@ -138,11 +155,15 @@ impl Owner {
             looked_at: None,
             changes: 0,
             seen: None,
+            transaction: InTransaction::default(),
         }
     }
 
     /// Makes sure that the owner is known to other processes, as one that is alive. To be called before it claims a lane.
     pub(super) fn enter(&mut self, connection: &Connection) -> Result<(), OutboxError> {
+        if self.transaction.is_entered {
+            return Ok(());
+        }
         let file = match self.file.take() {
             Some(file) => file,
             None => self.folder.create_file().map_err(io_error)?,
@@ -153,7 +174,21 @@ impl Owner {
         let entered = connection
             .prepare_cached(enter)
             .and_then(|mut enter| enter.execute(params![self.id, file.name]));
-        entered.map(drop).map_err(sqlite_error)
+        entered.map_err(sqlite_error)?;
+        self.transaction.is_entered = true;
+        Ok(())
+    }
+
+    /// Whether the database has room for so many bytes more, which it is then taken to have.
+    pub(super) fn take_room(&mut self, connection: &Connection, bytes: u64, max_bytes: u64) -> rusqlite::Result<bool> {
+        let used = match self.transaction.used_bytes {
+            Some(used) => used,
+            None => used_bytes(connection)?,
+        };
+        let with = used.saturating_add(bytes);
+        let has_room = with <= max_bytes;
+        self.transaction.used_bytes = Some(if has_room { with } else { used });
+        Ok(has_room)
     }
 
     /// The number of a new claim.

@@ -38,7 +38,7 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE INDEX lanes_by_due ON lanes (queue, is_tracker, parked_by, parked_at + wait) WHERE owner IS NULL;
     CREATE INDEX lanes_by_parked_at ON lanes (queue, is_tracker, parked_by, parked_at) WHERE owner IS NULL;
-    CREATE INDEX lanes_by_owner ON lanes (owner) WHERE owner IS NOT NULL;
+    CREATE INDEX lanes_by_owner ON lanes (owner, claim) WHERE owner IS NOT NULL;
 
     -- Bodies and headers come last: what follows a long value is slow to read.
     CREATE TABLE calls (

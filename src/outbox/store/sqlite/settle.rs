@@ -41,8 +41,8 @@ pub(super) fn settle(
         then,
         now,
     } = settlement;
-    let (name, claim) = (lane.lane.as_str(), lane.claim);
-    let Some(current) = lanes::find_current(connection, queue, name, owner.id, claim)? else {
+    let name = lane.lane.as_str();
+    let Some(current) = lanes::find_current(connection, owner.id, lane)? else {
         return Ok(Settled::NotCurrent);
     };
     let mut known = Vec::new();
@@ -164,7 +164,7 @@ fn isolate(
 fn go_on(connection: &Connection, lane: i64, taken: i64, now: WallTime) -> rusqlite::Result<bool> {
     match lanes::first_seq(connection, lane)? {
         None => {
-            lanes::remove_if_empty(connection, lane)?;
+            lanes::remove(connection, lane)?;
             Ok(false)
         }
         Some(first) if first <= taken => Ok(false),
@@ -186,11 +186,10 @@ fn go_on(connection: &Connection, lane: i64, taken: i64, now: WallTime) -> rusql
 pub(super) fn is_current(
     connection: &Connection,
     owner: i64,
-    queue: &str,
     lane: &LaneClaim,
     ids: &[CallId],
 ) -> rusqlite::Result<bool> {
-    let Some(lane) = lanes::find_current(connection, queue, &lane.lane, owner, lane.claim)? else {
+    let Some(lane) = lanes::find_current(connection, owner, lane)? else {
         return Ok(false);
     };
     let mut has_call = connection.prepare_cached(HAS_CALL)?;
@@ -206,15 +205,13 @@ pub(super) fn is_current(
 pub(super) fn note_sending(
     connection: &Connection,
     owner: i64,
-    queue: &str,
-    lane: &LaneClaim,
+    claim: &LaneClaim,
     ids: &[CallId],
 ) -> rusqlite::Result<()> {
-    let LaneClaim { lane, claim } = lane;
-    if let Some(lane) = lanes::find_current(connection, queue, lane, owner, *claim)? {
+    if let Some(lane) = lanes::find_current(connection, owner, claim)? {
         let mut note = connection.prepare_cached(NOTE_SENDING)?;
         for id in ids {
-            note.execute(params![id.to_bytes(), lane.id, claim])?;
+            note.execute(params![id.to_bytes(), lane.id, claim.claim])?;
         }
     }
     Ok(())

@@ -152,6 +152,7 @@ impl StoreThread {
         let immediate = TransactionBehavior::Immediate;
         let transaction = connection.transaction_with_behavior(immediate).map_err(sqlite_error)?;
         let began = self.clock.instant();
+        self.owners.begin_transaction();
         for job in jobs {
             let changes = transaction.total_changes();
             let outcome = job.run(&transaction, self.owners.member(job.member()));

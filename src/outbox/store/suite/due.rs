@@ -22,7 +22,7 @@ pub(super) async fn the_wait_of_a_lane_begins_with_its_park(fixture: &impl Fixtu
         then: park_for(MINUTE),
         now: NOW + 30 * SECOND,
     };
-    first.settle(settlement).await.unwrap();
+    first.settle_one(settlement).await.unwrap();
     assert_eq!(second.claim_ids_at(MINUTE_LATER + 30 * SECOND - 1).await, []);
     assert_eq!(second.claim_ids_at(MINUTE_LATER + 30 * SECOND).await, message.ids);
 }

@@ -100,7 +100,7 @@ pub(super) async fn a_failing_store_changes_nothing(fixture: &impl Fixture) {
             then,
             now: NOW,
         };
-        assert!(owner.settle(settlement).await.is_err());
+        assert!(owner.settle_one(settlement).await.is_err());
     }
     assert!(owner.requeue(parked[0], NOW).await.is_err());
     assert!(owner.discard(parked[0]).await.is_err());

@@ -10,7 +10,7 @@ use crate::{
     call::{CallKind, Endpoint},
     call_id::CallId,
     clock::Clock,
-    error::ParkReason,
+    error::{OutboxError, ParkReason},
     outbox::entry::{EntryQuery, EntryState, OutboxEntry},
 };
 
@@ -200,7 +200,12 @@ pub(super) trait Shorthand: Store {
             then,
             now: NOW,
         };
-        self.settle(settlement).await.unwrap()
+        self.settle_one(settlement).await.unwrap()
+    }
+
+    async fn settle_one(&self, settlement: Settlement) -> Result<Settled, OutboxError> {
+        let settled = self.settle([settlement].into()).await?;
+        Ok(*settled.first().unwrap())
     }
 
     /// Deletes a message's calls. Returns whether the lane was released with calls left.

@@ -240,7 +240,7 @@ impl<'a, F: Fixture> World<'a, F> {
             then: end.then(),
             now,
         };
-        let settled = owner.settle(settlement).await.unwrap();
+        let settled = owner.settle_one(settlement).await.unwrap();
         match settled {
             Settled::Done { is_released } => {
                 assert!(is_held, "{message:?} was settled, but was not current");

@@ -123,7 +123,12 @@ async fn deliver(store: &SqliteStore, lane: LaneClaim, id: CallId) -> Result<Set
         then: Then::Continue,
         now: 1_800_000_000_000,
     };
-    store.settle(settlement).await
+    settle(store, settlement).await
+}
+
+async fn settle(store: &SqliteStore, settlement: Settlement) -> Result<Settled, OutboxError> {
+    let settled = store.settle([settlement].into()).await?;
+    Ok(*settled.first().unwrap())
 }
 
 /// Parks a live call at once, so that the host's clock says that its lane is due.
@@ -147,7 +152,7 @@ async fn park(store: &SqliteStore, lane: &str, claim: i64, id: CallId) {
         },
         now: 1_800_000_000_000,
     };
-    let parked = store.settle(settlement).await;
+    let parked = settle(store, settlement).await;
     assert_eq!(parked, Ok(Settled::Done { is_released: true }));
 }
 

@@ -4,12 +4,14 @@ use super::*;
 /// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
 const STATEMENTS: &[&str] = &[
     lanes::FIND,
+    lanes::FIND_CURRENT,
     lanes::EXTEND,
     lanes::PLACE,
     lanes::RELEASE,
     lanes::FIRST_SEQ,
     lanes::CALLS,
     lanes::LAST_SEQ,
+    lanes::REMOVE,
     lanes::REMOVE_IF_EMPTY,
     insert::FIND_KEY,
     insert::DELETE,
