@@ -14,6 +14,6 @@ mod worker;
 pub(crate) use self::{
     cancel::Cancellation,
     dispatcher::{Dispatcher, Job, MaySend},
-    gate::{Change, Gates, Passage},
+    gate::{Gates, Passage},
     worker::{KeepWorker, Worker},
 };

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ended, opening::Opening};
+use super::{ended::Ended, opening::Opening};
 use crate::{call::Target, error::AttemptError};
 
 /// So many failures in a row close the gate.

@@ -1,13 +1,92 @@
-//! The right to send the requests of one attempt.
+//! The right to send the requests of one attempt, and the wait for it.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use super::{Ended, gates::Gates, outage::Change, passage::Admission};
+use futures_util::future::select;
+
+use super::{
+    ended::Ended,
+    gates::Gates,
+    outage::Change,
+    outage_gate::{OutageGate, unless_closed},
+    passage::Admission,
+    pause::Entry,
+    waiting::{Rewake, Waiting},
+};
 use crate::{
     call::{Call, PlatformRoute},
     clock::Clock,
     error::AttemptError,
+    queue::Permit,
 };
+
+impl Gates {
+    /// Waits until a request may be sent, and for the permit, which is not held meanwhile. If the outage gate holds the
+    /// call back, returns the failure that the gate was closed for.
+    pub(in crate::delivery) async fn enter<'a>(
+        &'a self,
+        call: &'a Call,
+        admission: Admission,
+        permit: &mut Permit,
+        clock: &'a Clock,
+    ) -> Result<Pass<'a>, AttemptError> {
+        let pauses = self.pause_gate(call.kind.endpoint());
+        let outages = self.holding(call, admission);
+        let mut woken = Rewake(None);
+        loop {
+            if let Some(cause) = outages.and_then(OutageGate::cause) {
+                return Err(cause);
+            }
+            if unless_closed(outages, permit.acquire()).await.is_none() {
+                continue;
+            }
+            let (has_room, at) = match outages {
+                Some(outages) if !outages.has_room() => (&outages.has_room, None),
+                Some(_) | None => {
+                    let entry = pauses.pause.borrow_mut().enter(clock.instant());
+                    match entry {
+                        Entry::Now { round } => {
+                            woken.0 = None;
+                            return Ok(Pass::new(self, call, admission, clock, round));
+                        }
+                        Entry::Later { at } => (&pauses.has_room, Some(at)),
+                        Entry::AfterOthers => (&pauses.has_room, None),
+                    }
+                }
+            };
+            permit.release();
+            woken.0 = None;
+            let _waiting = Waiting::begin(&self.waiting);
+            // Boxed: most calls never wait here, and every one would reserve room for it.
+            Box::pin(unless_closed(outages, async {
+                let changed = pin!(has_room.notified());
+                match at {
+                    None => changed.await,
+                    Some(at) => {
+                        let pause = pin!(clock.sleep(at.saturating_duration_since(clock.instant())));
+                        select(pause, changed).await;
+                    }
+                }
+            }))
+            .await;
+            woken.0 = Some(has_room);
+        }
+    }
+
+    /// Sleeps before the next attempt of a call, at most until the outage gate holds it back.
+    pub(in crate::delivery) async fn sleep(&self, call: &Call, admission: Admission, sleep: impl Future<Output = ()>) {
+        unless_closed(self.holding(call, admission), sleep).await;
+    }
+
+    /// Whether the outage gate holds the call back.
+    pub(in crate::delivery) fn holds(&self, call: &Call, admission: Admission) -> bool {
+        self.holding(call, admission).is_some_and(OutageGate::is_closed)
+    }
+
+    fn holding(&self, call: &Call, admission: Admission) -> Option<&OutageGate> {
+        (admission == Admission::Held).then(|| self.outage_gate(call.kind.route()))
+    }
+}
 
 /// The right to send the requests of one attempt. Dropping it has the effect of a request that was not tried.
 pub(in crate::delivery) struct Pass<'a> {

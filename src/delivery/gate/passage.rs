@@ -1,9 +1,11 @@
 //! How the outage gates treat a message.
 
-use std::rc::Rc;
+use std::pin::pin;
 
-use super::gates::Gates;
-use crate::call::PlatformRoute;
+use futures_util::future::select;
+
+use super::gates::{Gates, ProbeSlot};
+use crate::{call::Call, error::AttemptError};
 
 /// How the outage gates treat a message.
 pub(crate) enum Passage {
@@ -40,15 +42,28 @@ impl Passage {
     }
 }
 
-/// The place of a probe among those that may be sent at once. Dropping it frees the place.
-pub(crate) struct ProbeSlot {
-    pub(super) gates: Rc<Gates>,
-    pub(super) route: PlatformRoute,
-    pub(super) round: u64,
-}
+impl Gates {
+    /// If no call of the message may be sent now, the failure that the gate of the first one was closed for.
+    pub(crate) fn held_back(&self, calls: &[Call], passage: &Passage) -> Option<AttemptError> {
+        let (first, others) = calls.split_first()?;
+        let others = match passage {
+            Passage::Free | Passage::Probe(_) => return None,
+            Passage::FirstCall => &[],
+            Passage::EachCall => others,
+        };
+        let is_held = others.iter().all(|call| self.is_closed(call.kind.route()));
+        self.outage_gate(first.kind.route()).cause().filter(|_| is_held)
+    }
 
-impl Drop for ProbeSlot {
-    fn drop(&mut self) {
-        self.gates.end_probe(self.route, self.round);
+    /// Waits until no call of the message may be sent.
+    pub(crate) async fn until_held_back(&self, calls: &[Call], passage: &Passage) {
+        while self.held_back(calls, passage).is_none() {
+            let route = |index: usize| calls.get(index).or(calls.first()).map(|call| call.kind.route());
+            let closed = |index| route(index).map(|route| self.outage_gate(route).was_closed.notified());
+            let (Some(first), Some(second)) = (closed(0), closed(1)) else {
+                return std::future::pending().await;
+            };
+            select(pin!(first), pin!(second)).await;
+        }
     }
 }

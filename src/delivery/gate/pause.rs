@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ended, opening::Opening};
+use super::{ended::Ended, opening::Opening};
 use crate::call::Target;
 
 #[derive(Debug, Default)]

@@ -1,0 +1,54 @@
+//! The outage gate of one route, and the calls that wait at it.
+
+use std::{cell::RefCell, pin::pin};
+
+use futures_util::future::{Either, select};
+use tokio::sync::Notify;
+
+use super::{outage::Outage, waiting::wake};
+use crate::error::AttemptError;
+
+/// The outages of one route.
+#[derive(Default)]
+pub(super) struct OutageGate {
+    pub(super) outage: RefCell<Outage>,
+    pub(super) has_room: Notify,
+    pub(super) was_closed: Notify,
+}
+
+impl OutageGate {
+    pub(super) fn is_closed(&self) -> bool {
+        self.outage.borrow().cause().is_some()
+    }
+
+    pub(super) fn cause(&self) -> Option<AttemptError> {
+        self.outage.borrow().cause().cloned()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.outage.borrow().room() != Some(0)
+    }
+
+    pub(super) fn enter(&self) -> u64 {
+        self.outage.borrow_mut().enter()
+    }
+
+    /// Wakes the calls for which there is room.
+    pub(super) fn wake(&self) {
+        wake(&self.has_room, self.outage.borrow().room());
+    }
+}
+
+/// Waits for a future, at most until the gate is closed.
+pub(super) async fn unless_closed<T>(gate: Option<&OutageGate>, work: impl Future<Output = T>) -> Option<T> {
+    let Some(gate) = gate else {
+        return Some(work.await);
+    };
+    if gate.is_closed() {
+        return None;
+    }
+    match select(pin!(work), pin!(gate.was_closed.notified())).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
