@@ -202,7 +202,7 @@ fn read_file(path: &Path) -> io::Result<FileContent> {
 }
 
 /// Opens a file for reading. A FIFO without a writer is opened at once, instead of when there is one.
-fn open_without_waiting(path: &Path) -> io::Result<File> {
+pub(crate) fn open_without_waiting(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);

@@ -10,6 +10,7 @@
 
 mod attempt;
 mod call;
+mod config;
 mod credentials;
 mod invalid;
 mod kind;
@@ -26,6 +27,7 @@ pub(crate) use self::permanent::RejectionCause;
 pub use self::{
     attempt::{AttemptError, AttemptPhase},
     call::{CallError, CancelledBy},
+    config::ConfigError,
     credentials::CredentialError,
     invalid::InvalidMessageError,
     kind::FailureKind,

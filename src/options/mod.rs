@@ -1,6 +1,7 @@
 //! The options of a poster, validated once.
 
 mod builder;
+mod config;
 mod credential_choice;
 mod network;
 mod outbox;
@@ -9,4 +10,4 @@ mod validate;
 mod validated;
 
 pub(crate) use self::validated::Parts;
-pub use self::{builder::OptionsBuilder, validated::Options};
+pub use self::{builder::OptionsBuilder, config::OptionsConfig, validated::Options};
