@@ -4,7 +4,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Mutex, PoisonError},
-    time::UNIX_EPOCH,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -49,6 +49,13 @@ impl CallId {
         let next = ordered.wrapping_add(1);
         let random = (next >> 62) & 0xfff | ((next & ((1 << 62) - 1)) << 12);
         Self::from_parts(u64::try_from(milliseconds).unwrap_or_default(), random)
+    }
+
+    /// When the id was made, by the clock of its host.
+    pub(crate) fn created_at(self) -> SystemTime {
+        let milliseconds = u64::try_from(self.0 >> 80).unwrap_or_default();
+        let since_epoch = Duration::from_millis(milliseconds);
+        UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
     }
 
     /// The id as bytes, which sort as the id does.
@@ -148,6 +155,13 @@ mod tests {
         assert!(ids.iter().all(|id| id.to_string().as_bytes()[14] == b'7'));
         let last = CallId::from_parts(5, (1 << 74) - 1 - 0xfff);
         assert!(last.successor() > last);
+    }
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        let id = CallId::from_parts(1_500, u128::MAX);
+        assert_eq!(id.created_at(), UNIX_EPOCH + Duration::from_millis(1_500));
+        assert!(CallId(u128::MAX).created_at() > UNIX_EPOCH);
     }
 
     #[test]

@@ -103,6 +103,7 @@ mod result;
 mod seconds;
 mod shared_work;
 mod supervisor;
+mod timestamp;
 mod util;
 mod warning;
 
@@ -157,7 +158,8 @@ pub mod events {
     //! Events and statistics about calls, for metrics and logs.
 
     pub use crate::telemetry::{
-        DeliveryEvent, DeliveryEventKind, GateState, GateStatus, GetStats, Metric, MetricKind, PosterStats, Subscribe,
+        DeliveryEvent, DeliveryEventKind, EventCall, GateState, GateStatus, GetStats, Histogram, Metric, MetricKind,
+        PosterStats, Subscribe,
     };
 }
 
@@ -203,6 +205,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     );
     let _ = CallError::stored_text;
     let _ = (CallId::new, CallId::from_bytes, CallId::to_bytes, CallId::previous);
+    let _ = (CallId::created_at, telemetry::Begin::Stored);
 }
 
 /// Compiles and runs the code of the README.

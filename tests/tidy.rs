@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 8] = [
         "shared_work",
         "label",
         "seconds",
+        "timestamp",
         "clock",
         "call_id",
         "error",

@@ -2,7 +2,7 @@
 
 use std::{fmt, rc::Rc};
 
-use crate::label::labels;
+use crate::{call_id::CallId, label::labels};
 
 /// The kind of a call. As text and in JSON: `completion`, `status`, `updateIssueStatus`, `createComment`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +98,10 @@ impl Target {
 pub(crate) struct CallRef<'a> {
     pub(crate) kind: CallKind,
     pub(crate) target_id: &'a str,
+    /// Of a stored call.
+    pub(crate) id: Option<CallId>,
+    /// Of a call that was built.
+    pub(crate) idempotency_key: Option<&'a str>,
 }
 
 impl fmt::Display for CallRef<'_> {

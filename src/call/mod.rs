@@ -29,6 +29,7 @@ use self::{
     text::limited,
 };
 use crate::{
+    call_id::CallId,
     error::InvalidMessageError,
     label::UnknownNameError,
     message::{Headers, PostResult, check_headers},
@@ -41,6 +42,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// One call: everything that its requests have in common. Only the credentials are added for each attempt.
 #[derive(Debug)]
 pub struct Call {
+    /// The id in the outbox, once the call is stored.
+    pub(crate) id: Option<CallId>,
     pub(crate) kind: CallKind,
     pub(crate) target: Target,
     pub(crate) url: String,
@@ -61,6 +64,8 @@ impl Call {
         CallRef {
             kind: self.kind,
             target_id: self.target.id(),
+            id: self.id,
+            idempotency_key: Some(&self.idempotency_key),
         }
     }
 
@@ -91,6 +96,7 @@ impl Call {
 
     fn reduced(&self) -> Self {
         Self {
+            id: self.id,
             kind: self.kind,
             target: self.target.clone(),
             url: self.url.clone(),
@@ -234,6 +240,7 @@ impl Platform {
             }
         };
         Call {
+            id: None,
             kind,
             target,
             url,

@@ -9,6 +9,7 @@ use crate::{
     credentials::{GetCredentials, IssuedCredentials},
     error::{AttemptError, AttemptPhase, CallError, CredentialError, PermanentError},
     transport::HttpRequest,
+    util::chain,
     verdict::{Answer, Resend, Verdict, classify},
     warning::Warning,
 };
@@ -55,6 +56,7 @@ impl Dispatcher {
         let mut credentials = match self.credentials.get(GetCredentials::default()).await {
             Ok(credentials) => credentials,
             Err(error) => {
+                self.telemetry.no_credentials(|| chain(&error));
                 return Ok(Attempt::Failed {
                     error: error.into(),
                     hint: None,
@@ -66,7 +68,7 @@ impl Dispatcher {
             if let Verdict::Resend(Resend::OtherWorker { otherwise }) = verdict {
                 if let Some(others) = self.other_worker(state).await {
                     credentials = others;
-                    self.telemetry.resending(call.as_ref(), 403);
+                    self.telemetry.resending(call.as_ref(), state.attempts.get(), 403);
                     continue;
                 }
                 verdict = *otherwise;
@@ -77,7 +79,7 @@ impl Dispatcher {
                 Verdict::Transient { error, hint } => return Ok(Attempt::Failed { error, hint }),
                 Verdict::Resend(_) => {
                     call.reduce();
-                    self.telemetry.resending(call.as_ref(), 413);
+                    self.telemetry.resending(call.as_ref(), state.attempts.get(), 413);
                     continue;
                 }
                 Verdict::Unauthorized(rejection) => rejection,
@@ -99,7 +101,8 @@ impl Dispatcher {
                     return Ok(Attempt::unauthorized(rejection));
                 }
             }
-            self.telemetry.resending(call.as_ref(), rejection.status_code);
+            self.telemetry
+                .resending(call.as_ref(), state.attempts.get(), rejection.status_code);
         }
     }
 
@@ -127,6 +130,7 @@ impl Dispatcher {
         }
         let token = credentials.token();
         if self.token_required && token.is_none() {
+            self.telemetry.no_credentials(|| CallError::NoCredentials.to_string());
             return Err(CallError::NoCredentials);
         }
         let endpoint = call.kind.endpoint();
@@ -136,11 +140,14 @@ impl Dispatcher {
         let worker_id = state.worker.id();
         if self.token_required && worker_id.is_none() && endpoint == Endpoint::Session {
             // The platform would reject a result that no worker sends.
+            self.telemetry
+                .no_credentials(|| CredentialError::NoWorkerId.to_string());
             return Ok(Verdict::Transient {
                 error: CredentialError::NoWorkerId.into(),
                 hint: None,
             });
         }
+        self.telemetry.credentials_available();
         // The process may have been stopped since: during a wait, or while the credentials were fetched.
         state.check().await?;
         let form = call.form();

@@ -17,7 +17,7 @@ use crate::{
     credentials::Credentials,
     error::{AttemptPhase, CallError, CancelledBy, ParkedError},
     queue::{Permit, Ticket},
-    telemetry::Telemetry,
+    telemetry::{Begin, Telemetry},
     transport::Transport,
     verdict::Alternatives,
 };
@@ -49,6 +49,7 @@ pub(crate) struct Job {
     pub(crate) cancellation: Cancellation,
     /// How the outage gates treat it.
     pub(crate) passage: Passage,
+    pub(crate) begin: Begin,
     /// Asked right before each request.
     pub(crate) may_send: Option<MaySend>,
     // Released before the ticket wakes the next message of the lane.

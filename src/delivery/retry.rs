@@ -40,7 +40,11 @@ impl Dispatcher {
             attempts = attempts.saturating_add(1);
             state.attempts.set(attempts);
             self.telemetry.attempt_started(attempts);
+            let began = self.clock.instant();
             let attempt = self.attempt(call, state).await?;
+            let duration = self.clock.instant().saturating_duration_since(began);
+            self.telemetry.attempt_ended(duration);
+            self.note_authorization(&attempt);
             let changes = pass.ended(self.ended(&attempt, policy, attempts), attempt.error());
             if let Some(pause) = changes.pause {
                 self.telemetry.paused(call.as_ref(), pause);
@@ -66,7 +70,7 @@ impl Dispatcher {
                 policy.wait_after(attempts, hint, rand::random())
             };
             self.telemetry
-                .attempt_failed(call.as_ref(), attempts, policy.max_attempts, &last, wait);
+                .attempt_failed(call.as_ref(), attempts, policy.max_attempts, duration, &last, wait);
             self.report(&changes.outages);
             match wait {
                 None => return Err(state.given_up(attempts, last, hint, unauthorized)),
@@ -77,6 +81,20 @@ impl Dispatcher {
                 }
             }
             entered = self.gates.enter(call, admission, permit, &self.clock).await;
+        }
+    }
+
+    /// Notes what the end of an attempt says about its credentials.
+    fn note_authorization(&self, attempt: &Attempt) {
+        match attempt {
+            Attempt::Rejected(rejection)
+            | Attempt::Failed {
+                error: AttemptError::Rejected(rejection),
+                ..
+            } if rejection.is_unauthorized() => self.telemetry.credentials_rejected(|| rejection.without_body()),
+            Attempt::Delivered { .. } | Attempt::Rejected(_) => self.telemetry.credentials_accepted(),
+            // Something else may have answered.
+            Attempt::Failed { .. } => {}
         }
     }
 

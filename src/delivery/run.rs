@@ -65,6 +65,7 @@ impl Dispatcher {
             passage,
             may_send,
             permit,
+            begin,
             ..
         } = job;
         let mut cancelled = pin!(cancellation.cancelled());
@@ -86,7 +87,7 @@ impl Dispatcher {
                 .guarded(call, permit, &state, cancelled.as_mut(), retry_policy)
                 .await;
             let outcome = settle(index, outcome).await;
-            self.telemetry.call_ended(call.as_ref(), &outcome);
+            self.telemetry.call_ended(call.as_ref(), &outcome, Some(*begin));
             outcomes.push(outcome);
         }
         outcomes
@@ -118,7 +119,7 @@ impl Dispatcher {
     /// Ends a call that is not sent: reports its error.
     pub(crate) fn end_unsent(&self, call: CallRef<'_>, error: CallError) -> Outcome {
         let outcome = Err(error);
-        self.telemetry.call_ended(call, &outcome);
+        self.telemetry.call_ended(call, &outcome, None);
         outcome
     }
 }

@@ -107,6 +107,17 @@ impl CallError {
         }
     }
 
+    /// How many attempts were made, as far as the error knows.
+    pub(crate) fn attempts(&self) -> u32 {
+        match self {
+            Self::Permanent(error) => error.attempts,
+            Self::Transient(error) => error.attempts,
+            Self::Parked(error) => error.attempts,
+            Self::Cancelled { attempts, .. } => *attempts,
+            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded | Self::ShuttingDown | Self::Internal { .. } => 0,
+        }
+    }
+
     /// The runner's next step.
     ///
     /// | error | step |

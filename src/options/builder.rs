@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use actix::Addr;
+use actix::{Addr, Recipient};
 use secrecy::SecretString;
 
 use super::{credential_choice::CredentialChoice, outbox::ChosenOutbox};
@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     credentials::{CredentialActor, CredentialProvider, DEFAULT_FETCH_TIMEOUT, DEFAULT_REFRESH_MARGIN},
     queue::Limits,
+    telemetry::DeliveryEvent,
     transport::{ClientCertificate, CustomizeClient, DEFAULT_TIMEOUT, ProxyChoice},
 };
 
@@ -32,6 +33,7 @@ use crate::{
 /// | `user_agent` | `result-poster/<version>` |
 /// | `without_keep_alive` | connections are kept for 4 s |
 /// | `clock` | the system clock |
+/// | `subscriber` | none |
 /// | `outbox` | none |
 ///
 /// ```
@@ -71,6 +73,7 @@ pub struct OptionsBuilder {
     pub(super) retry_policy: RetryPolicy,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
+    pub(super) subscribers: Vec<Recipient<DeliveryEvent>>,
     pub(super) outbox: ChosenOutbox,
 }
 
@@ -102,6 +105,7 @@ impl OptionsBuilder {
                 max_queued: 10_000,
             },
             clock: Clock::default(),
+            subscribers: Vec::new(),
             outbox: ChosenOutbox::default(),
         }
     }
@@ -244,6 +248,13 @@ impl OptionsBuilder {
     /// [`credential_actor`](Self::credential_actor) has its own. Default: the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
+        self
+    }
+
+    /// Sends each event from the poster's start on to this actor, and to those that were set before; see
+    /// [`Subscribe`](crate::events::Subscribe). Default: none.
+    pub fn subscriber(mut self, subscriber: Recipient<DeliveryEvent>) -> Self {
+        self.subscribers.push(subscriber);
         self
     }
 

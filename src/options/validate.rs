@@ -77,6 +77,7 @@ impl OptionsBuilder {
             retry_policy: self.retry_policy,
             limits: self.limits,
             clock: self.clock,
+            subscribers: self.subscribers,
             outbox,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
+use actix::Recipient;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +18,7 @@ use crate::{
     delivery::{Dispatcher, Gates},
     queue::{LaneQueue, Limits},
     route::Route,
-    telemetry::Telemetry,
+    telemetry::{DeliveryEvent, Telemetry},
     transport::{DEFAULT_TIMEOUT, HttpTransport, Transport, TransportConfig},
 };
 
@@ -45,6 +46,7 @@ pub struct Options {
     pub(super) retry_policy: RetryPolicy,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
+    pub(super) subscribers: Vec<Recipient<DeliveryEvent>>,
     pub(super) outbox: OpenOutbox,
 }
 
@@ -101,8 +103,8 @@ impl Options {
             token_required: self.token_required,
             transport,
             retry_policy: self.retry_policy,
+            telemetry: Telemetry::new(self.clock.clone(), self.subscribers),
             clock: self.clock,
-            telemetry: Telemetry::default(),
             gates: Rc::new(Gates::new(self.limits.max_in_flight)),
             shutdown: CancellationToken::new(),
             platform_time: Cell::new(None),

@@ -97,7 +97,7 @@ impl Outbox {
             job.ticket.set_mark(stored.lane.claim);
         }
         for (call, outcome) in job.calls.iter().zip(&outcomes) {
-            dispatcher.telemetry.call_ended(call.as_ref(), outcome);
+            dispatcher.telemetry.call_ended(call.as_ref(), outcome, Some(job.begin));
         }
         outcomes
     }

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{call_id::CallId, label::labels};
 
@@ -40,11 +39,11 @@ pub struct OutboxEntry {
     /// How many attempts were made.
     pub attempts: u32,
     /// When the call was stored, by the clock of the host.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "crate::timestamp::serialize")]
     pub created_at: SystemTime,
     /// When a parked call is tried again, though not before the calls that are parked before it about the same session
     /// or issue. `None` for a live call and a dead letter.
-    #[serde(serialize_with = "optional_rfc3339")]
+    #[serde(serialize_with = "crate::timestamp::serialize_optional")]
     pub next_attempt_at: Option<SystemTime>,
     /// Why a parked call is parked.
     pub reason: Option<String>,
@@ -178,16 +177,6 @@ pub struct OutboxStats {
 
 fn capped_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     u32::deserialize(deserializer).map(|limit| limit.min(MAX_LIMIT))
-}
-
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    optional_rfc3339(&Some(*time), serializer)
-}
-
-/// `null` for a time that RFC 3339 can't write.
-fn optional_rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    let timestamp = time.and_then(|time| Timestamp::try_from(time).ok());
-    timestamp.map(|timestamp| timestamp.to_string()).serialize(serializer)
 }
 
 #[cfg(test)]

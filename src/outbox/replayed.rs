@@ -14,6 +14,7 @@ use crate::{
     call::{Call, StoredForm, Target},
     delivery::{Dispatcher, Job, Passage, Worker},
     queue::{Bound, LaneQueue},
+    telemetry::Begin,
     util::{chain, ignore_panic},
 };
 
@@ -50,7 +51,8 @@ impl Replayed {
                 body: &row.body,
             };
             match dispatcher.platform.restore(stored) {
-                Ok(call) => {
+                Ok(mut call) => {
+                    call.id = Some(row.id);
                     if row.history.is_reduced {
                         call.reduce();
                     }
@@ -113,6 +115,7 @@ impl Replayed {
             .or_else(|| outbox.0.fixed_worker.clone());
         // Before the first credentials, nothing says that the call's worker is the present one.
         let is_own_worker = worker_id.is_none() || worker_id == present;
+        let stored_at = rows.first()?.id.created_at();
         let stored = Stored {
             outbox: outbox.clone(),
             target,
@@ -127,6 +130,7 @@ impl Replayed {
             worker,
             cancellation: dispatcher.cancellation(None),
             passage: Passage::Free,
+            begin: Begin::Stored(stored_at),
             may_send: None,
             permit,
             ticket,

@@ -63,6 +63,7 @@ impl Durable {
         };
         match inserted {
             Ok(Inserted::Live { claim }) => {
+                name(&mut job.calls, &ids);
                 dispatcher.accept(&job.calls);
                 let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id, since) else {
                     return dispatcher.run(job).await;
@@ -85,10 +86,10 @@ impl Durable {
                     ReplyWhen::Done => driven.await,
                 }
             }
-            Ok(Inserted::Parked) => end_stored(&dispatcher, &job.calls, ids, ParkReason::LaneParked, reply_when),
+            Ok(Inserted::Parked) => end_stored(&dispatcher, &mut job.calls, ids, ParkReason::LaneParked, reply_when),
             Ok(Inserted::Withdrawn) => end(&dispatcher, &job.calls, |_| cancelled(CancelledBy::Token)),
             Ok(Inserted::Known { ids }) => {
-                end_stored(&dispatcher, &job.calls, ids, ParkReason::AlreadyStored, reply_when)
+                end_stored(&dispatcher, &mut job.calls, ids, ParkReason::AlreadyStored, reply_when)
             }
             Err(error) => {
                 // Earlier messages of the lane may be parked until then.
@@ -119,7 +120,7 @@ impl Durable {
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
         let Overflow {
-            calls,
+            mut calls,
             worker,
             cancellation,
             reason,
@@ -143,11 +144,11 @@ impl Durable {
         match inserted {
             Ok(Ok(Inserted::Live { .. } | Inserted::Parked)) => {
                 self.outbox.0.wake_replay.notify_one();
-                end_stored(&dispatcher, &calls, ids, reason, reply_when)
+                end_stored(&dispatcher, &mut calls, ids, reason, reply_when)
             }
             Ok(Ok(Inserted::Withdrawn)) => end(&dispatcher, &calls, |_| cancelled(CancelledBy::Token)),
             Ok(Ok(Inserted::Known { ids })) => {
-                end_stored(&dispatcher, &calls, ids, ParkReason::AlreadyStored, reply_when)
+                end_stored(&dispatcher, &mut calls, ids, ParkReason::AlreadyStored, reply_when)
             }
             Ok(Err(_)) => end(&dispatcher, &calls, |_| refused()),
             Err(cancelled) => end(&dispatcher, &calls, |_| cancelled.clone()),
@@ -163,14 +164,22 @@ fn end(dispatcher: &Dispatcher, calls: &[Call], error: impl Fn(&Call) -> CallErr
         .collect()
 }
 
+/// Notes the ids of stored calls.
+fn name(calls: &mut [Call], ids: &[CallId]) {
+    for (call, id) in calls.iter_mut().zip(ids) {
+        call.id = Some(*id);
+    }
+}
+
 /// Ends a message that is in the store and not sent now.
 fn end_stored(
     dispatcher: &Dispatcher,
-    calls: &[Call],
+    calls: &mut [Call],
     ids: Vec<CallId>,
     reason: ParkReason,
     reply_when: ReplyWhen,
 ) -> Vec<Outcome> {
+    name(calls, &ids);
     dispatcher.accept(calls);
     let end = |(call, id): (&Call, &CallId)| dispatcher.end_unsent(call.as_ref(), parked(*id, reason));
     let outcomes = calls.iter().zip(&ids).map(end).collect();

@@ -512,6 +512,7 @@ impl Life {
                     worker: Worker::default(),
                     cancellation,
                     passage: Passage::Free,
+                    begin: crate::telemetry::Begin::Arrived(dispatcher.clock.instant()),
                     may_send: None,
                     permit,
                     ticket,

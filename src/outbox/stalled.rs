@@ -101,6 +101,7 @@ impl Poster {
             worker: Worker::default(),
             cancellation: self.dispatcher.cancellation(token),
             passage: Passage::Free,
+            begin: crate::telemetry::Begin::Arrived(self.dispatcher.clock.instant()),
             may_send: None,
             permit,
             ticket,

@@ -11,6 +11,7 @@ use crate::{
     queue::{AdmitError, Bound},
     receipt::{CallReceipt, Outcome, PostReceipt},
     route::{Overflow, ReplyWhen},
+    telemetry::Begin,
     util::catch_panic,
     warning::Warnings,
 };
@@ -35,6 +36,7 @@ impl ResultPoster {
             .map_err(CallError::from)
             .map(|()| self.parts.queue.admit(target.clone(), Bound::Queue));
         let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
+        let begin = Begin::Arrived(dispatcher.clock.instant());
         let cancellation = dispatcher.cancellation(options.cancellation);
         let headers = Rc::new(options.headers);
         let reply_when = if options.reply_when_durable {
@@ -70,6 +72,7 @@ impl ResultPoster {
                         worker,
                         cancellation,
                         passage: Passage::Free,
+                        begin,
                         may_send: None,
                         permit,
                         ticket,
@@ -135,7 +138,15 @@ impl ResultPoster {
 
 /// Refuses a message whose calls were not built.
 fn refuse(dispatcher: &Dispatcher, kinds: &[CallKind], target_id: &str, error: &CallError) -> Vec<Outcome> {
-    let refuse = |&kind| dispatcher.end_unsent(CallRef { kind, target_id }, error.clone());
+    let refuse = |&kind| {
+        let call = CallRef {
+            kind,
+            target_id,
+            id: None,
+            idempotency_key: None,
+        };
+        dispatcher.end_unsent(call, error.clone())
+    };
     kinds.iter().map(refuse).collect()
 }
 

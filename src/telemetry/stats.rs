@@ -1,8 +1,9 @@
-//! The counters and gauges of a poster.
+//! The counters, gauges and histograms of a poster.
 
 use actix::Message;
 use serde::Serialize;
 
+use super::histogram::Histogram;
 use crate::label::labels;
 
 /// Asks a [`ResultPoster`](crate::ResultPoster) for its [`PosterStats`]. Cheap enough to be sent every second.
@@ -53,10 +54,15 @@ pub struct Metric {
 }
 
 macro_rules! poster_stats {
-    ($(#[$attribute:meta])* pub struct PosterStats { $($(#[$doc:meta])* $name:ident: $type:ty = $kind:ident,)+ }) => {
+    (
+        $(#[$attribute:meta])*
+        pub struct PosterStats { $($(#[$doc:meta])* $name:ident: $type:ty = $kind:ident,)+ }
+        histograms { $($(#[$histogram_doc:meta])* $histogram:ident,)+ }
+    ) => {
         $(#[$attribute])*
         pub struct PosterStats {
             $($(#[$doc])* pub $name: $type,)+
+            $($(#[$histogram_doc])* pub $histogram: Histogram,)+
         }
 
         impl PosterStats {
@@ -65,12 +71,17 @@ macro_rules! poster_stats {
                 let metric = |name, kind, value: Option<u64>| Some(Metric { name, kind, value: value? });
                 [$(metric(stringify!($name), MetricKind::$kind, self.$name.into())),+].into_iter().flatten()
             }
+
+            /// All histograms, each with the name of its field, in the order of the fields.
+            pub fn histograms(&self) -> impl Iterator<Item = (&'static str, Histogram)> + use<> {
+                [$((stringify!($histogram), self.$histogram)),+].into_iter()
+            }
         }
     };
 }
 
 poster_stats! {
-    /// The counters and gauges of a poster. Counters count from the poster's start, across restarts.
+    /// The counters, gauges and histograms of a poster. Counters count from the poster's start, across restarts.
     ///
     /// The unit is the call: a result has two. Each accepted call ends as exactly one of `delivered`, `permanent`,
     /// `transient`, `parked`, `cancelled` and `internal_errors`. A replayed call is accepted again.
@@ -89,6 +100,8 @@ poster_stats! {
         transient: u64 = Counter,
         /// Calls that were parked in the outbox.
         parked: u64 = Counter,
+        /// Calls that became dead letters in the outbox.
+        dead_letters: u64 = Counter,
         /// Calls that were cancelled, by their token or by a shutdown.
         cancelled: u64 = Counter,
         /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
@@ -119,6 +132,17 @@ poster_stats! {
         /// Sessions and issues with a message in flight or queued.
         active_lanes: u64 = Gauge,
     }
+
+    histograms {
+        /// The time of each attempt, with its credential fetch and the requests that were sent again within it.
+        attempt_time,
+        /// The time from the arrival of a message until the platform acknowledged a call of it, with all waits. Calls that
+        /// were parked are not in it.
+        delivery_time,
+        /// The time from the storing of a call until the platform acknowledged it, by the clock of the host, for calls that
+        /// were parked.
+        parked_time,
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +169,11 @@ mod tests {
         };
         let json = serde_json::to_value(stats).unwrap();
         let metrics: Vec<_> = stats.metrics().collect();
-        assert_eq!(json.as_object().unwrap().len(), metrics.len());
+        let histograms: Vec<_> = stats.histograms().collect();
+        assert_eq!(json.as_object().unwrap().len(), metrics.len() + histograms.len());
+        for (name, _) in histograms {
+            assert_eq!(json[camel_case(name)]["count"], 0);
+        }
         for metric in &metrics {
             assert_eq!(json[camel_case(metric.name)], metric.value);
         }

@@ -23,7 +23,9 @@ use result_poster::{
         CredentialActor, CredentialActorBuilder, GetCredentialActor, GetCredentials, InvalidateCredentials,
         IssuedCredentials, RefreshCredentials, RuntimeCredentials, RuntimeTokenFile,
     },
-    events::{DeliveryEvent, DeliveryEventKind, GetStats, Metric, MetricKind, PosterStats, Subscribe},
+    events::{
+        DeliveryEvent, DeliveryEventKind, EventCall, GetStats, Histogram, Metric, MetricKind, PosterStats, Subscribe,
+    },
     outbox::{
         Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector,
         OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
@@ -115,6 +117,8 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<Metric>();
     check::<DeliveryEvent>();
     check::<DeliveryEventKind>();
+    check::<EventCall>();
+    check::<Histogram>();
     check::<OutboxEntry>();
     check::<EntryOwner>();
     check::<EntryQuery>();
@@ -139,6 +143,8 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     fn check<T: Serialize + PartialEq + Debug>() {}
     check::<DeliveryEvent>();
     check::<DeliveryEventKind>();
+    check::<EventCall>();
+    check::<Histogram>();
     check::<PosterStats>();
     check::<Metric>();
     check::<CallReceipt>();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use result_poster::{
-    CallError, CreateComment, PostResult, UpdateIssueStatus,
+    CallError, CreateComment, PostResult, ResultPoster, UpdateIssueStatus,
+    credentials::RuntimeCredentials,
     events::{DeliveryEvent, DeliveryEventKind, GetStats, Subscribe},
     testing::{FakePlatform, ManualClock, Reply},
 };
@@ -14,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{
     actor_without_token, builder, completed,
     log::{LOG_PANICS, keep_log, logged},
-    options, platform_and_poster, post,
-    provider::ScriptedProvider,
+    options,
+    outbox::OutboxFixture,
+    platform_and_poster, post,
+    provider::{ProviderStep, ScriptedProvider},
     send_update, start,
+    wait::in_time,
 };
 
 #[actix_rt::test]
@@ -73,29 +77,167 @@ async fn a_subscriber_receives_the_events_of_each_call() {
 async fn an_event_is_serialized_with_its_call_and_target() {
     let platform = FakePlatform::start().unwrap();
     platform.script("issue-tracker-proxy", [Reply::status(503), Reply::ok()]);
-    let poster = start(options(platform.url()));
+    let poster = start(options(platform.url()).clock(ManualClock::new()));
     let watcher = Watcher::default().start();
     poster.send(Subscribe::new(watcher.clone().recipient())).await.unwrap();
-    send_update(&poster, "i").await.unwrap();
+    let message = UpdateIssueStatus::new("i", "Finished");
+    let key = message.idempotency_key().to_owned();
+    poster.send(message).await.unwrap().unwrap();
     let events = watcher.send(Take).await.unwrap();
-    let Some(DeliveryEventKind::Delivered { elapsed, .. }) = events.last().map(|event| &event.event) else {
-        panic!("{events:?}");
+    let time = serde_json::to_value(&events[0]).unwrap()["time"].clone();
+    let call = |event: serde_json::Value| {
+        let mut fields = json!({"kind": "updateIssueStatus", "targetId": "i", "idempotencyKey": key, "time": time});
+        fields
+            .as_object_mut()
+            .unwrap()
+            .extend(event.as_object().unwrap().clone());
+        fields
     };
     assert_eq!(
         serde_json::to_value(&events).unwrap(),
         json!([
-            {"kind": "updateIssueStatus", "targetId": "i", "event": "accepted"},
-            {
-                "kind": "updateIssueStatus",
-                "targetId": "i",
+            call(json!({"event": "accepted"})),
+            call(json!({
                 "event": "attempt_failed",
                 "attempt": 1,
+                "durationSeconds": 0.0,
                 "reason": "the platform answered 503",
                 "retryInSeconds": 0.0,
-            },
-            {"kind": "updateIssueStatus", "targetId": "i", "event": "delivered", "attempts": 2, "elapsedSeconds": elapsed.as_secs_f64()},
+            })),
+            call(json!({"event": "delivered", "attempts": 2, "elapsedSeconds": 0.0, "totalSeconds": 0.0})),
         ])
     );
+}
+
+#[actix_rt::test]
+async fn a_subscriber_of_the_options_receives_the_first_event() {
+    let platform = FakePlatform::start().unwrap();
+    let watchers = [Watcher::default().start(), Watcher::default().start()];
+    let [first, second] = watchers.clone().map(Addr::recipient);
+    let poster = start(options(platform.url()).subscriber(first).subscriber(second));
+    send_update(&poster, "i").await.unwrap();
+    for watcher in watchers {
+        assert_eq!(events(&watcher).await[0], "updateIssueStatus i: accepted");
+    }
+}
+
+#[actix_rt::test]
+async fn the_events_of_a_stored_call_have_its_id_and_a_parked_one_counts_from_its_storing() {
+    let outbox = OutboxFixture::new();
+    outbox.script("issue-tracker-proxy", [503]);
+    let watcher = Watcher::default().start();
+    let poster = start(outbox.options().subscriber(watcher.clone().recipient()));
+    let Err(CallError::Parked(parked)) = send_update(&poster, "i").await else {
+        panic!("it was not parked");
+    };
+    outbox.emptied().await;
+    wait_for_delivered(&poster, 1).await;
+    let events = watcher.send(Take).await.unwrap();
+    for event in &events {
+        assert_eq!(
+            event.call.as_ref().and_then(|call| call.id),
+            Some(parked.id),
+            "{event:?}"
+        );
+    }
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!(
+        (
+            stats.parked_time.count(),
+            stats.delivery_time.count(),
+            stats.attempt_time.count()
+        ),
+        (1, 0, 2)
+    );
+    let Some(DeliveryEventKind::Delivered { elapsed, total, .. }) = events.last().map(|event| &event.event) else {
+        panic!("{events:?}");
+    };
+    assert!(total > elapsed, "{events:?}");
+}
+
+#[actix_rt::test]
+async fn credentials_fail_and_recover_once_however_many_calls_find_it() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("issue-tracker-proxy", [401, 401, 401, 401, 200].map(Reply::status));
+    let clock = ManualClock::new();
+    let watcher = Watcher::default().start();
+    let options = options(platform.url()).max_attempts(1).clock(clock.clone());
+    let poster = start(options.subscriber(watcher.clone().recipient()));
+    for issue in ["a", "b"] {
+        send_update(&poster, issue).await.unwrap_err();
+    }
+    platform.script("issue-tracker-proxy", []);
+    clock.advance(Duration::from_secs(7));
+    send_update(&poster, "c").await.unwrap();
+    let mut events = events(&watcher).await;
+    events.retain(|event| event.starts_with("poster"));
+    assert_eq!(events.len(), 2, "{events:#?}");
+    assert!(
+        events[0].starts_with("poster: credentials failed: the platform rejected the call with status 401"),
+        "{events:?}"
+    );
+    assert_eq!(events[1], "poster: credentials recovered after 7s");
+}
+
+#[actix_rt::test]
+async fn a_failing_provider_fails_the_credentials_until_it_works() {
+    let (platform, provider) = (
+        FakePlatform::start().unwrap(),
+        ScriptedProvider::new([
+            ProviderStep::FailWith("sealed"),
+            ProviderStep::FailWith("sealed"),
+            ProviderStep::Give(RuntimeCredentials::new("w", "t")),
+        ]),
+    );
+    let watcher = Watcher::default().start();
+    let options = builder(platform.url())
+        .worker_id("w")
+        .max_attempts(1)
+        .credential_provider(provider);
+    let poster = start(options.subscriber(watcher.clone().recipient()));
+    for issue in ["a", "b"] {
+        send_update(&poster, issue).await.unwrap_err();
+    }
+    send_update(&poster, "c").await.unwrap();
+    let mut events = events(&watcher).await;
+    events.retain(|event| event.starts_with("poster"));
+    assert_eq!(
+        events[0],
+        "poster: credentials failed: the credential provider failed: sealed"
+    );
+    assert!(
+        events[1].starts_with("poster: credentials recovered after "),
+        "{events:?}"
+    );
+    assert_eq!(events.len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_delivery_time_counts_the_wait_for_the_turn() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("a/completion", [Reply::status(503), Reply::ok()]);
+    let clock = ManualClock::new();
+    let poster = start(
+        options(platform.url())
+            .base_delay(Duration::from_secs(9))
+            .clock(clock.clone()),
+    );
+    let replies = [(); 2].map(|()| actix_rt::spawn(poster.send(PostResult::new("a", completed()))));
+    clock.wait_for_sleepers(1).await;
+    clock.advance(Duration::from_secs(9));
+    for reply in replies {
+        reply.await.unwrap().unwrap().unwrap();
+    }
+    let stats = poster.send(GetStats).await.unwrap();
+    assert_eq!(
+        (stats.delivery_time.count(), stats.delivery_time.sum()),
+        (4, Duration::from_secs(36))
+    );
+    assert_eq!(
+        (stats.attempt_time.count(), stats.attempt_time.sum()),
+        (5, Duration::ZERO)
+    );
+    assert_eq!(stats.parked_time.count(), 0);
 }
 
 #[actix_rt::test]
@@ -198,7 +340,7 @@ async fn log_lines_have_levels_and_keys() {
     post(&poster, "log-1").await.unwrap_err();
     let lines = lines_about("log-1");
     let count = |level: &str, text: &str, keys: &[&str]| {
-        let start = format!("{level} result_poster::telemetry {text}");
+        let start = format!("{level} result_poster::telemetry::recorder {text}");
         let fits = |line: &&String| line.starts_with(&start) && keys.iter().all(|key| line.contains(key));
         lines.iter().filter(fits).count()
     };
@@ -278,6 +420,11 @@ async fn the_fetches_of_a_shared_credential_actor_are_not_counted() {
     assert!(stats.metrics().all(|metric| metric.name != "credential_fetches"));
 }
 
+/// Waits until the poster has counted this many delivered calls: the outbox is empty a little before that.
+async fn wait_for_delivered(poster: &Addr<ResultPoster>, calls: u64) {
+    in_time(async { while poster.send(GetStats).await.unwrap().delivered < calls {} }).await;
+}
+
 /// Keeps the events that it receives.
 #[derive(Default)]
 struct Watcher(Vec<DeliveryEvent>);
@@ -327,9 +474,17 @@ async fn events(watcher: &Addr<Watcher>) -> Vec<String> {
                 may_have_been_delivered,
                 ..
             } => format!("failed {failure} {may_have_been_delivered}"),
+            DeliveryEventKind::CredentialsFailed { reason, .. } => format!("credentials failed: {reason}"),
+            DeliveryEventKind::CredentialsRecovered { outage, .. } => format!("credentials recovered after {outage:?}"),
+            DeliveryEventKind::DeadLetter {
+                reason, status_code, ..
+            } => format!("dead letter {status_code:?} {reason}"),
             other => panic!("{other:?}"),
         };
-        format!("{} {}: {what}", event.kind, event.target_id)
+        let of = event
+            .call
+            .map_or("poster".to_owned(), |call| format!("{} {}", call.kind, call.target_id));
+        format!("{of}: {what}")
     };
     watcher.send(Take).await.unwrap().into_iter().map(describe).collect()
 }

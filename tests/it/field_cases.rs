@@ -156,7 +156,7 @@ async fn a_warning_is_logged_with_the_call_and_once_for_all_attempts() {
     platform.script("completion", [Reply::status(503), Reply::ok()]);
     let result = AgentResult::from_json(br#"{"status":"completed","resumable":"yes"}"#).unwrap();
     poster.send(PostResult::new("warned", result)).await.unwrap().unwrap();
-    let line = "WARN result_poster::telemetry completion of session \"warned\": `resumable` was left out: \
+    let line = "WARN result_poster::telemetry::recorder completion of session \"warned\": `resumable` was left out: \
                 it is not true or false kind=completion target_id=\"warned\"";
     let lines: Vec<_> = logged()
         .into_iter()

@@ -1,0 +1,83 @@
+//! A call that became a dead letter, and the closure that is called with it.
+
+use std::{fmt, sync::Arc};
+
+use serde::Serialize;
+
+use super::owner::Outbox;
+use crate::{
+    call::{CallKind, CallRef},
+    call_id::CallId,
+    delivery::Dispatcher,
+    util::ignore_panic,
+};
+
+/// A call that became a dead letter: it was rejected, has expired, panicked, or can't be read, and is not tried again
+/// unless it is requeued. For [`OutboxOptionsBuilder::on_dead_letter`](super::OutboxOptionsBuilder::on_dead_letter). As
+/// JSON, its names are in camel case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The id of the call.
+    pub id: CallId,
+    /// The kind of the call. `None` if it can't be read: the file is damaged.
+    pub kind: Option<CallKind>,
+    /// The id of the session or issue that the call is about.
+    pub target_id: String,
+    /// The call's `Idempotency-Key`.
+    pub idempotency_key: String,
+    /// The HTTP status with which the platform rejected the call, if it did.
+    pub status_code: Option<u16>,
+    /// Why the call was not delivered, without the body of a response.
+    pub reason: String,
+    /// How many attempts were made, by all processes.
+    pub attempts: u32,
+}
+
+/// The closure that is called with each dead letter, if there is one.
+#[derive(Clone, Default)]
+pub(super) struct OnDeadLetter(Option<Arc<dyn Fn(&DeadLetter) + Send + Sync>>);
+
+impl OnDeadLetter {
+    pub(super) fn new(call: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(call)))
+    }
+}
+
+impl fmt::Debug for OnDeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a closure" } else { "none" })
+    }
+}
+
+impl PartialEq for OnDeadLetter {
+    /// Whether it is the same closure.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(first), Some(second)) => Arc::ptr_eq(first, second),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+impl Eq for OnDeadLetter {}
+
+impl Outbox {
+    /// Reports a new dead letter: counts it, sends the event, and calls the closure, whose panic costs nothing.
+    pub(super) fn report_dead(&self, dispatcher: &Dispatcher, letter: &DeadLetter) {
+        let call = letter.kind.map(|kind| CallRef {
+            kind,
+            target_id: &letter.target_id,
+            id: Some(letter.id),
+            idempotency_key: Some(&letter.idempotency_key),
+        });
+        dispatcher
+            .telemetry
+            .dead_letter(call, &letter.reason, letter.status_code);
+        if let Some(on_dead_letter) = &self.0.options.on_dead_letter().0 {
+            ignore_panic(|| on_dead_letter(letter));
+        }
+    }
+}

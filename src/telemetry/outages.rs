@@ -1,0 +1,28 @@
+//! The reports about the outage gates: once for an outage of a route.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::{event::DeliveryEventKind, recorder::Telemetry};
+use crate::{call::PlatformRoute, error::AttemptError, util::ignore_panic};
+
+impl Telemetry {
+    /// The outage gate of a route was closed, after this failure.
+    pub(crate) fn gate_closed(&self, route: PlatformRoute, error: Option<&AttemptError>) {
+        let reason = error.map(AttemptError::without_body).unwrap_or_default();
+        ignore_panic(|| {
+            warn!(route:%; "the platform can't be reached for {route} calls, which are parked until it answers: {reason}");
+        });
+        self.emit(None, || DeliveryEventKind::GateClosed { route, reason });
+    }
+
+    /// The outage gate of a route was opened.
+    pub(crate) fn gate_opened(&self, route: PlatformRoute, closed_for: Duration) {
+        ignore_panic(|| {
+            info!(route:%, closed_for:?;
+                "the platform can be reached again for {route} calls, after {closed_for:?}; parked calls are sent");
+        });
+        self.emit(None, || DeliveryEventKind::GateOpened { route, closed_for });
+    }
+}

@@ -1,0 +1,247 @@
+//! Counts, logs and publishes what happens to calls.
+
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant, SystemTime},
+};
+
+use actix::Recipient;
+use log::{Level, debug, info, log, trace, warn};
+
+use super::{
+    authorization::Authorization,
+    event::{DeliveryEvent, DeliveryEventKind, EventCall},
+    stats::PosterStats,
+    subscribers::Subscribers,
+};
+use crate::{
+    call::{CallRef, Endpoint},
+    clock::Clock,
+    error::{AttemptError, CallError, FailureKind},
+    receipt::{CallReceipt, Outcome},
+    util::ignore_panic,
+    warning::Warning,
+};
+
+/// Keeps the counters, writes the log lines and sends the events.
+pub(crate) struct Telemetry {
+    pub(super) clock: Clock,
+    stats: RefCell<PosterStats>,
+    subscribers: Subscribers,
+    pub(super) authorization: RefCell<Authorization>,
+}
+
+/// When the delivery of a message began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Begin {
+    /// Its message arrived.
+    Arrived(Instant),
+    /// It was stored, and parked since.
+    Stored(SystemTime),
+}
+
+impl Telemetry {
+    pub(crate) fn new(clock: Clock, subscribers: Vec<Recipient<DeliveryEvent>>) -> Self {
+        Self {
+            clock,
+            stats: RefCell::default(),
+            subscribers: Subscribers::new(subscribers),
+            authorization: RefCell::default(),
+        }
+    }
+
+    /// The counters. The gauges are zero here: they belong to the queue.
+    pub(crate) fn stats(&self) -> PosterStats {
+        *self.stats.borrow()
+    }
+
+    pub(crate) fn subscribe(&self, subscriber: Recipient<DeliveryEvent>) {
+        self.subscribers.add(subscriber);
+    }
+
+    pub(crate) fn restarted(&self) {
+        count(&mut self.stats.borrow_mut().restarts);
+    }
+
+    /// The time since the delivery of a message began.
+    fn since(&self, begin: Begin) -> Duration {
+        match begin {
+            Begin::Arrived(at) => self.clock.instant().saturating_duration_since(at),
+            Begin::Stored(at) => self.clock.now().duration_since(at).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn call_accepted(&self, call: CallRef<'_>) {
+        count(&mut self.stats.borrow_mut().accepted);
+        let CallRef { kind, target_id, .. } = call;
+        ignore_panic(|| trace!(kind:%, target_id:?; "{call}: accepted"));
+        self.emit(Some(call), || DeliveryEventKind::Accepted);
+    }
+
+    /// Reports what a call has lost.
+    pub(crate) fn warned(&self, call: CallRef<'_>, warning: &Warning) {
+        let CallRef { kind, target_id, .. } = call;
+        ignore_panic(|| warn!(kind:%, target_id:?; "{call}: {warning}"));
+    }
+
+    pub(crate) fn attempt_started(&self, attempt: u32) {
+        let stats = &mut *self.stats.borrow_mut();
+        count(&mut stats.attempts);
+        if attempt > 1 {
+            count(&mut stats.retries);
+        }
+    }
+
+    /// Any end of an attempt.
+    pub(crate) fn attempt_ended(&self, duration: Duration) {
+        self.stats.borrow_mut().attempt_time.record(duration);
+    }
+
+    pub(crate) fn attempt_failed(
+        &self,
+        call: CallRef<'_>,
+        attempt: u32,
+        max_attempts: u32,
+        duration: Duration,
+        error: &AttemptError,
+        retry_in: Option<Duration>,
+    ) {
+        let reason = error.without_body();
+        let next = match retry_in {
+            None => String::new(),
+            Some(Duration::ZERO) => "; retrying at once".to_owned(),
+            Some(wait) => format!("; retrying in {wait:?}"),
+        };
+        let CallRef { kind, target_id, .. } = call;
+        ignore_panic(|| {
+            warn!(kind:%, target_id:?, attempt, retry_in:?;
+                "{call}: attempt {attempt} of {max_attempts} failed: {reason}{next}");
+        });
+        self.emit(Some(call), || DeliveryEventKind::AttemptFailed {
+            attempt,
+            duration,
+            reason,
+            retry_in,
+        });
+    }
+
+    /// The request is sent again, at once, in another form.
+    pub(crate) fn resending(&self, call: CallRef<'_>, attempt: u32, status_code: u16) {
+        let form = match status_code {
+            403 => "rejected; sending it at once as the worker of the renewed credentials",
+            413 => "too large; sending its reduced form at once",
+            _ => "credentials rejected; sending it at once with renewed ones",
+        };
+        let CallRef { kind, target_id, .. } = call;
+        ignore_panic(|| {
+            info!(kind:%, target_id:?, status_code; "{call}: status {status_code}: {form}");
+        });
+        self.emit(Some(call), || DeliveryEventKind::Resending { attempt, status_code });
+    }
+
+    pub(crate) fn paused(&self, call: CallRef<'_>, pause: Duration) {
+        count(&mut self.stats.borrow_mut().pauses);
+        let CallRef { kind, target_id, .. } = call;
+        let group = match kind.endpoint() {
+            Endpoint::Session => "session",
+            Endpoint::Proxy => "tracker",
+        };
+        ignore_panic(|| {
+            warn!(kind:%, target_id:?, pause:?; "{call}: the platform asks for a pause; all {group} calls wait for {pause:?}");
+        });
+        self.emit(Some(call), || DeliveryEventKind::Paused { pause });
+    }
+
+    /// A call has ended. `begin` is that of its delivery; `None` if it was not to be sent now.
+    pub(crate) fn call_ended(&self, call: CallRef<'_>, outcome: &Outcome, begin: Option<Begin>) {
+        match outcome {
+            Ok(receipt) => self.delivered(call, receipt, begin),
+            Err(error) => self.failed(call, error, begin),
+        }
+    }
+
+    fn delivered(&self, call: CallRef<'_>, receipt: &CallReceipt, begin: Option<Begin>) {
+        let CallReceipt::Delivered { attempts, elapsed, .. } = *receipt else {
+            return;
+        };
+        let total = begin.map_or(elapsed, |begin| self.since(begin));
+        {
+            let stats = &mut *self.stats.borrow_mut();
+            count(&mut stats.delivered);
+            match begin {
+                Some(Begin::Stored(_)) => stats.parked_time.record(total),
+                Some(Begin::Arrived(_)) | None => stats.delivery_time.record(total),
+            }
+        }
+        let CallRef { kind, target_id, .. } = call;
+        ignore_panic(|| {
+            for warning in receipt.warnings() {
+                warn!(kind:%, target_id:?; "{call}: delivered, but {warning}");
+            }
+            debug!(kind:%, target_id:?, attempts, elapsed:?;
+                "{call}: delivered in {elapsed:?}, attempts: {attempts}");
+        });
+        self.emit(Some(call), || DeliveryEventKind::Delivered {
+            attempts,
+            elapsed,
+            total,
+        });
+    }
+
+    fn failed(&self, call: CallRef<'_>, error: &CallError, begin: Option<Begin>) {
+        let failure = error.kind();
+        let level = {
+            let stats = &mut *self.stats.borrow_mut();
+            let (level, counter) = match failure {
+                FailureKind::Invalid | FailureKind::Overloaded | FailureKind::ShuttingDown => {
+                    (Level::Warn, &mut stats.refused)
+                }
+                FailureKind::NoCredentials | FailureKind::Permanent => (Level::Error, &mut stats.permanent),
+                FailureKind::Parked => (parked_level(error, begin), &mut stats.parked),
+                FailureKind::Transient => (Level::Error, &mut stats.transient),
+                FailureKind::Internal => (Level::Error, &mut stats.internal_errors),
+                FailureKind::Cancelled => (Level::Debug, &mut stats.cancelled),
+            };
+            count(counter);
+            level
+        };
+        let CallRef { kind, target_id, .. } = call;
+        let reason = error.without_body();
+        ignore_panic(|| {
+            log!(level, kind:%, target_id:?, failure:%; "{call}: {reason}");
+        });
+        self.emit(Some(call), || DeliveryEventKind::Failed {
+            failure,
+            reason,
+            attempts: error.attempts(),
+            may_have_been_delivered: error.may_have_been_delivered(),
+        });
+    }
+
+    pub(super) fn emit(&self, call: Option<CallRef<'_>>, event: impl FnOnce() -> DeliveryEventKind) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let dropped = self.subscribers.send(&DeliveryEvent {
+            time: self.clock.now(),
+            call: call.map(EventCall::from),
+            event: event(),
+        });
+        for _ in 0..dropped {
+            count(&mut self.stats.borrow_mut().events_dropped);
+        }
+    }
+}
+
+/// The level of the line about a parked call. An outage must not write a line for each call that waits for its end, and a
+/// call that was parked before has its line already.
+fn parked_level(error: &CallError, begin: Option<Begin>) -> Level {
+    match begin {
+        Some(Begin::Arrived(_)) if error.attempts() > 0 => Level::Warn,
+        Some(Begin::Arrived(_) | Begin::Stored(_)) | None => Level::Debug,
+    }
+}
+
+fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
+}
