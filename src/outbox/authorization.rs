@@ -92,7 +92,8 @@ impl Outbox {
             };
             outcomes.push(settling.record(index, Err(error)));
         }
-        if settling.finish(None, &dispatcher.shutdown, &mut outcomes).await {
+        let finished = settling.finish(None, &dispatcher.shutdown, &mut outcomes).await;
+        if finished.has_released {
             // Claims ascend: a message behind this one may be sent under a later claim only.
             job.ticket.set_mark(stored.lane.claim);
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::owner::Outbox;
 use crate::{
-    call::{CallKind, CallRef},
+    call::{Call, CallKind, CallRef},
     call_id::CallId,
     delivery::Dispatcher,
     util::ignore_panic,
@@ -33,6 +33,31 @@ pub struct DeadLetter {
     pub reason: String,
     /// How many attempts were made, by all processes.
     pub attempts: u32,
+}
+
+/// A call of a message that becomes a dead letter.
+pub(super) struct Dead {
+    /// The place of the call in its message.
+    pub(super) index: usize,
+    pub(super) status_code: Option<u16>,
+    pub(super) reason: String,
+    pub(super) attempts: u32,
+}
+
+impl Dead {
+    /// The dead letter, of the calls of its message.
+    pub(super) fn letter(self, calls: &[Call]) -> Option<DeadLetter> {
+        let call = calls.get(self.index)?;
+        Some(DeadLetter {
+            id: call.id?,
+            kind: Some(call.kind),
+            target_id: call.target.id().to_string(),
+            idempotency_key: call.idempotency_key.clone(),
+            status_code: self.status_code,
+            reason: self.reason,
+            attempts: self.attempts,
+        })
+    }
 }
 
 /// The closure that is called with each dead letter, if there is one.

@@ -61,10 +61,13 @@ impl Outbox {
         self.note_answers(dispatcher, &stored, &outcomes);
         settling.note_reduced(&job.calls);
         let worker_id = job.worker.id();
-        let has_released = settling
+        let finished = settling
             .finish(worker_id.as_deref(), &dispatcher.shutdown, &mut outcomes)
             .await;
-        if has_released {
+        for letter in finished.dead.into_iter().filter_map(|dead| dead.letter(&job.calls)) {
+            self.report_dead(dispatcher, &letter);
+        }
+        if finished.has_released {
             // Claims ascend: a message behind this one may be sent under a later claim only.
             job.ticket.set_mark(stored.lane.claim);
         }

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod config;
+mod dead_letter;
 mod delays;
 mod disposition;
 mod drive;
@@ -29,6 +30,7 @@ mod write;
 
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{
+    dead_letter::DeadLetter,
     entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
     inspector::OutboxInspector,
     message::{Discard, GetOutboxStats, ListEntries, Requeue},

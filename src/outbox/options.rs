@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::dead_letter::{DeadLetter, OnDeadLetter};
 use crate::{backoff::RetryPolicy, error::OptionsError};
 
 /// The default of [`OutboxOptionsBuilder::expires_after`].
@@ -50,6 +51,7 @@ pub struct OutboxOptions {
     keep_dead_letters: Duration,
     max_bytes: u64,
     queue: Option<String>,
+    on_dead_letter: OnDeadLetter,
 }
 
 impl OutboxOptions {
@@ -64,6 +66,7 @@ impl OutboxOptions {
             keep_dead_letters: KEEP_DEAD_LETTERS,
             max_bytes: MAX_BYTES,
             queue: None,
+            on_dead_letter: OnDeadLetter::default(),
         }
     }
 
@@ -104,6 +107,10 @@ impl OutboxOptions {
     /// The longest delay of a parked call.
     pub(super) fn longest_delay(&self) -> Duration {
         self.max_delay.min(LONGEST_WAIT)
+    }
+
+    pub(super) fn on_dead_letter(&self) -> &OnDeadLetter {
+        &self.on_dead_letter
     }
 
     /// The queue of a poster with this platform and organization.
@@ -161,6 +168,15 @@ impl OutboxOptionsBuilder {
     /// calls of its own queue only. Default: the platform's URL and the organization id.
     pub fn queue(mut self, name: impl Into<String>) -> Self {
         self.0.queue = Some(name.into());
+        self
+    }
+
+    /// Calls this closure with each call that becomes a dead letter in this process, for a runner that has to release
+    /// something then. It runs on the poster's arbiter, after the dead letter was written: it must not block. Its panic is
+    /// caught, and has no effect. It is not called again for a dead letter if the process ends before it: such a runner
+    /// lists the [dead letters](super::EntryQuery::dead_letters) at its start, too. Default: none.
+    pub fn on_dead_letter(mut self, call: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        self.0.on_dead_letter = OnDeadLetter::new(call);
         self
     }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use log::warn;
 
 use super::{
+    dead_letter::DeadLetter,
     faults::MAX_TAKEOVERS,
     owner::{Outbox, Since},
     store::{Change, ClaimedMessage, Failure, LaneClaim, Settlement, StoredCall, Then, is_isolated},
@@ -25,6 +26,8 @@ pub(super) struct Replayed {
     lane: String,
     /// Deletes the calls that can't be read.
     unreadable: Option<Settlement>,
+    /// The calls that can't be read.
+    dead: Vec<DeadLetter>,
     /// `None` if no call can be read, or the poster is shutting down and releases its lanes.
     sendable: Option<(Box<Job>, Stored)>,
 }
@@ -41,7 +44,7 @@ impl Replayed {
         let ClaimedMessage { lane, calls } = message;
         let mut rows: Vec<StoredCall> = Vec::new();
         let mut restored: Vec<Call> = Vec::new();
-        let mut unreadable = Vec::new();
+        let (mut unreadable, mut dead) = (Vec::new(), Vec::new());
         for row in calls {
             let stored = StoredForm {
                 kind: &row.kind,
@@ -62,6 +65,15 @@ impl Replayed {
                 Err(error) => {
                     let (id, error) = (row.id, format!("the stored call can't be read: {}", chain(&error)));
                     ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
+                    dead.push(DeadLetter {
+                        id,
+                        kind: row.kind.parse().ok(),
+                        target_id: row.target_id,
+                        idempotency_key: row.idempotency_key,
+                        status_code: None,
+                        reason: error.clone(),
+                        attempts: row.history.attempts,
+                    });
                     let failure = Failure {
                         status_code: None,
                         error,
@@ -82,6 +94,7 @@ impl Replayed {
             outbox: outbox.clone(),
             dispatcher: Rc::clone(dispatcher),
             lane: lane.lane.clone(),
+            dead,
             unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
             sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored, since),
         }
@@ -145,6 +158,9 @@ impl Replayed {
             let settled = self.outbox.0.settle(settlement);
             // A shutdown ends the wait, not the write.
             self.dispatcher.shutdown.run_until_cancelled(settled).await;
+        }
+        for letter in &self.dead {
+            self.outbox.report_dead(&self.dispatcher, letter);
         }
         if let Some((job, stored)) = self.sendable {
             self.dispatcher.accept(&job.calls);

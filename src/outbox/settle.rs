@@ -8,6 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    dead_letter::Dead,
     disposition::{Disposition, disposition},
     faults::MAX_FAULTS,
     store::{Change, Failure, History, Settled, Then, is_isolated},
@@ -41,6 +42,16 @@ pub(super) struct Settling<'a> {
     worker_id: Option<String>,
     changes: Vec<(CallId, Change)>,
     kept: Vec<Kept>,
+    dead: Vec<Dead>,
+}
+
+/// The end of a message in the store.
+#[derive(Default)]
+pub(super) struct Finished {
+    /// Whether the lane is no longer this owner's.
+    pub(super) has_released: bool,
+    /// The dead letters that were written, or will be.
+    pub(super) dead: Vec<Dead>,
 }
 
 impl<'a> Settling<'a> {
@@ -51,6 +62,7 @@ impl<'a> Settling<'a> {
             worker_id: stored.worker_id.clone(),
             changes: Vec::new(),
             kept: Vec::new(),
+            dead: Vec::new(),
         }
     }
 
@@ -82,6 +94,12 @@ impl<'a> Settling<'a> {
                 if is_expired {
                     failure.error = format!("expired; {}", failure.error);
                 }
+                self.dead.push(Dead {
+                    index,
+                    status_code: failure.status_code,
+                    reason: failure.error.clone(),
+                    attempts: failure.history.attempts,
+                });
                 self.changes.push((row.id, Change::DeadLetter(failure)));
                 Err(error)
             }
@@ -163,16 +181,16 @@ impl<'a> Settling<'a> {
 
     /// Writes the outcomes that are left, and releases the lane if calls stay. `shutdown` ends the wait for the disk, not
     /// the write. `worker_id` is the one that the calls were sent with. Corrects the outcomes of calls that the store has
-    /// lost, since nobody will send them. Returns whether the lane is no longer this owner's.
+    /// lost, since nobody will send them.
     pub(super) async fn finish(
         mut self,
         worker_id: Option<&str>,
         shutdown: &CancellationToken,
         outcomes: &mut [Outcome],
-    ) -> bool {
+    ) -> Finished {
         self.withdraw_all(outcomes);
         if self.changes.is_empty() {
-            return false;
+            return Finished::default();
         }
         let inner = &self.stored.outbox.0;
         for (_, change) in &mut self.changes {
@@ -190,9 +208,11 @@ impl<'a> Settling<'a> {
             }
         }
         let settlement = self.stored.settlement(mem::take(&mut self.changes), then);
-        match shutdown.run_until_cancelled(inner.settle(settlement)).await {
+        let mut dead = mem::take(&mut self.dead);
+        let has_released = match shutdown.run_until_cancelled(inner.settle(settlement)).await {
             Some(Ok(Settled::NotCurrent)) => {
                 self.correct(shutdown, outcomes).await;
+                dead.clear();
                 true
             }
             Some(Err(_)) => {
@@ -201,7 +221,8 @@ impl<'a> Settling<'a> {
             }
             Some(Ok(Settled::Done { is_released })) => releases || is_released,
             None => releases,
-        }
+        };
+        Finished { has_released, dead }
     }
 
     /// Withdraws the calls that would be kept if another call of the message was withdrawn: a token withdraws a message as a

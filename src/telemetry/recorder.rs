@@ -218,6 +218,16 @@ impl Telemetry {
         });
     }
 
+    /// A call became a dead letter. `None` if its kind can't be read.
+    #[cfg(feature = "outbox")]
+    pub(crate) fn dead_letter(&self, call: Option<CallRef<'_>>, reason: &str, status_code: Option<u16>) {
+        count(&mut self.stats.borrow_mut().dead_letters);
+        self.emit(call, || DeliveryEventKind::DeadLetter {
+            reason: reason.to_owned(),
+            status_code,
+        });
+    }
+
     pub(super) fn emit(&self, call: Option<CallRef<'_>>, event: impl FnOnce() -> DeliveryEventKind) {
         if self.subscribers.is_empty() {
             return;

@@ -27,8 +27,8 @@ use result_poster::{
         DeliveryEvent, DeliveryEventKind, EventCall, GetStats, Histogram, Metric, MetricKind, PosterStats, Subscribe,
     },
     outbox::{
-        Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector,
-        OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
+        DeadLetter, Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry,
+        OutboxInspector, OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
     },
     testing::{Crash, FakePlatform, ManualClock, PlatformRules, RecordedRequest, Reply},
 };
@@ -120,6 +120,7 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<EventCall>();
     check::<Histogram>();
     check::<OutboxEntry>();
+    check::<DeadLetter>();
     check::<EntryOwner>();
     check::<EntryQuery>();
     check::<CallId>();
@@ -151,6 +152,7 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     check::<PostReceipt>();
     check::<ShutdownReport>();
     check::<OutboxEntry>();
+    check::<DeadLetter>();
     check::<EntryOwner>();
     check::<OutboxStats>();
     check::<NextStep>();

@@ -1,16 +1,20 @@
 //! The answers of the platform that park a call, and those that make it a dead letter.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use result_poster::{
-    NextStep, ParkReason,
+    CallKind, NextStep, ParkReason,
     credentials::RuntimeCredentials,
-    outbox::EntryState,
+    events::GetStats,
+    outbox::{DeadLetter, EntryState},
     testing::{ManualClock, Reply},
 };
 
 use crate::support::{
-    outbox::OutboxFixture,
+    outbox::{OutboxFixture, replay_late},
     outcome, post, post_outcome,
     provider::{ProviderStep, ScriptedProvider},
     requests::{route, sent},
@@ -127,6 +131,72 @@ async fn a_parked_call_has_the_answer_as_its_last_error() {
         let last = parked.last.as_ref().unwrap().to_string();
         assert!(last.contains(&status.to_string()) && last.ends_with("why"), "{last}");
     }
+}
+
+#[actix_rt::test]
+async fn the_closure_of_the_options_is_called_with_each_dead_letter() {
+    let fixture = OutboxFixture::new();
+    fixture.script("s/completion", [404]);
+    let letters = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&letters);
+    let outbox = replay_late(fixture.path()).on_dead_letter(move |letter| kept.lock().unwrap().push(letter.clone()));
+    let poster = start(fixture.options_with(outbox));
+    post(&poster, "s").await.unwrap_err();
+    send_update(&poster, "i").await.unwrap();
+    let letters: Vec<DeadLetter> = letters.lock().unwrap().clone();
+    let entry = &fixture.dead_letters()[0];
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(
+        (letters[0].id, letters[0].kind, letters[0].target_id.as_str()),
+        (entry.id, Some(CallKind::Completion), "s")
+    );
+    assert_eq!((letters[0].status_code, letters[0].attempts), (Some(404), 1));
+    assert_eq!(Some(&letters[0].reason), entry.last_error.as_ref());
+    assert_eq!(poster.send(GetStats).await.unwrap().dead_letters, 1);
+}
+
+#[actix_rt::test]
+async fn a_closure_that_panics_costs_nothing() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [404]);
+    let outbox = replay_late(fixture.path()).on_dead_letter(|letter| panic!("{letter:?}"));
+    let poster = start(fixture.options_with(outbox));
+    assert_eq!(
+        send_update(&poster, "a")
+            .await
+            .unwrap_err()
+            .permanent()
+            .unwrap()
+            .status_code,
+        404
+    );
+    send_update(&poster, "b").await.unwrap();
+    assert_eq!(fixture.dead_letters().len(), 1);
+    assert_eq!(poster.send(GetStats).await.unwrap().internal_errors, 0);
+}
+
+#[actix_rt::test]
+async fn a_stored_call_that_can_not_be_read_is_reported_as_a_dead_letter() {
+    let fixture = OutboxFixture::new();
+    fixture.script("issue-tracker-proxy", [503]);
+    let letters = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&letters);
+    let outbox = replay_late(fixture.path()).on_dead_letter(move |letter| kept.lock().unwrap().push(letter.clone()));
+    let poster = start(fixture.options_with(outbox));
+    send_update(&poster, "i").await.unwrap_err();
+    fixture
+        .database()
+        .execute_batch("UPDATE calls SET kind = 'unheard-of'")
+        .unwrap();
+    fixture.requeue(&fixture.parked()[0]);
+    wait_until(|| !letters.lock().unwrap().is_empty()).await;
+    let letters: Vec<DeadLetter> = letters.lock().unwrap().clone();
+    assert_eq!((letters[0].kind, letters[0].target_id.as_str()), (None, "i"));
+    assert!(
+        letters[0].reason.starts_with("the stored call can't be read: "),
+        "{letters:?}"
+    );
+    assert_eq!(poster.send(GetStats).await.unwrap().dead_letters, 1);
 }
 
 #[actix_rt::test]
