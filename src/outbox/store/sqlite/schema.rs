@@ -71,7 +71,7 @@ const MIGRATIONS: [&str; 1] = ["
         CHECK ((state = 'dead') = (lane IS NULL)),
         CHECK ((lane IS NULL) = (seq IS NULL))
     ) STRICT;
-    CREATE UNIQUE INDEX calls_by_lane ON calls (lane, seq) WHERE state = 'waiting';
+    CREATE INDEX calls_by_lane ON calls (lane, seq, created_at) WHERE state = 'waiting';
     CREATE INDEX calls_by_key ON calls (queue, idempotency_key);
     CREATE INDEX calls_by_death ON calls (queue, dead_at) WHERE state = 'dead';
 

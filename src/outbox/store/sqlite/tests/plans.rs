@@ -44,7 +44,9 @@ const STATEMENTS: &[&str] = &[
     watch::MOVE_LANES,
     inspect::PAGE_END,
     inspect::LIST,
+    inspect::LANES_END,
     inspect::COUNT,
+    inspect::COUNT_DEAD,
     inspect::GET,
     repair::FIND,
     repair::RENEW,
@@ -64,6 +66,23 @@ fn statements_search_by_an_index() {
             // A subquery is bounded by its own steps.
             let is_scan = step.contains("SCAN") && !step.contains("SCAN (subquery");
             assert!(!is_scan && !step.contains("TEMP B-TREE"), "{step} in {statement}");
+        }
+    }
+}
+
+#[test]
+fn counting_reads_no_call() {
+    let outbox = Outbox::new();
+    let connection = outbox.connect();
+    for statement in [inspect::COUNT, inspect::COUNT_DEAD] {
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+        let mut steps = plan.raw_query();
+        while let Some(row) = steps.next().unwrap() {
+            let step: String = row.get("detail").unwrap();
+            assert!(
+                !step.contains("calls") || step.contains("COVERING INDEX"),
+                "{step} in {statement}"
+            );
         }
     }
 }
