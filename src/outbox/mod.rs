@@ -13,6 +13,7 @@ mod insert;
 mod inspector;
 mod message;
 mod options;
+mod overflow;
 mod owner;
 mod replay;
 mod replayed;

@@ -18,6 +18,7 @@ use super::{
     failures::{Failures, Operation},
     faults::Witnesses,
     options::OutboxOptions,
+    overflow::Overflowing,
     store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
     unauthorized::Unauthorized,
     unwritten::Unwritten,
@@ -56,7 +57,7 @@ pub(super) struct Inner {
     /// Inserts and settlements that are being written.
     pub(super) writes: TaskTracker,
     /// Inserts of messages that have no place in the queue.
-    pub(super) overflowing: Cell<usize>,
+    pub(super) overflowing: Rc<Overflowing>,
     pub(super) wake_replay: Arc<Notify>,
     /// A random number from 0 to 1.
     pub(super) chance: fn() -> f64,
@@ -110,7 +111,7 @@ impl Outbox {
             failures: Failures::new(clock.clone()),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
-            overflowing: Cell::default(),
+            overflowing: Rc::default(),
             wake_replay,
             chance,
             last_look: Cell::new(clock.instant()),

@@ -25,9 +25,6 @@ use crate::{
     util::ignore_panic,
 };
 
-/// How many messages without a place in the queue may wait for their insert.
-const MAX_OVERFLOWING: usize = 10_000;
-
 /// Through the outbox.
 pub(crate) struct Durable {
     outbox: Outbox,
@@ -132,8 +129,9 @@ impl Durable {
                 CallError::Overloaded
             }
         };
-        let counter = OverflowGuard::begin(&self.outbox);
-        if counter.is_none() || self.outbox.0.is_closed.get() {
+        let bytes = calls.iter().map(|call| call.stored_body().len()).sum();
+        let waiting = self.outbox.0.overflowing.begin(bytes);
+        if waiting.is_none() || self.outbox.0.is_closed.get() {
             return end(&dispatcher, &calls, |_| refused());
         }
         let (message, ids) = self.outbox.new_message(&dispatcher, &calls, &worker, Some(reason));
@@ -186,28 +184,6 @@ fn end_stored(
     match reply_when {
         ReplyWhen::Durable => receipts(ids),
         ReplyWhen::Done => outcomes,
-    }
-}
-
-/// Counts the messages without a place in the queue whose insert is pending, since nothing else bounds them.
-struct OverflowGuard(Outbox);
-
-impl OverflowGuard {
-    /// `None` if there are too many.
-    fn begin(outbox: &Outbox) -> Option<Self> {
-        let count = &outbox.0.overflowing;
-        if count.get() >= MAX_OVERFLOWING {
-            return None;
-        }
-        count.set(count.get().saturating_add(1));
-        Some(Self(outbox.clone()))
-    }
-}
-
-impl Drop for OverflowGuard {
-    fn drop(&mut self) {
-        let count = &self.0.0.overflowing;
-        count.set(count.get().saturating_sub(1));
     }
 }
 
