@@ -159,6 +159,9 @@ pub struct ShutdownReport {
     pub cancelled: u64,
     /// Calls that are parked in the outbox. The next poster with this outbox delivers them.
     pub parked: u64,
+    /// Whether the outbox was still open when the time limit expired, for example because the disk hangs. It is closed later,
+    /// by a thread that is left behind; a process that ends before loses nothing.
+    pub outbox_is_open: bool,
 }
 
 fn as_text<S: serde::Serializer>(error: &Option<OutboxError>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -23,13 +23,17 @@ impl Handler<Shutdown> for ResultPoster {
                 route.close().await;
             });
             let time_limit = pin!(dispatcher.clock.sleep(message.within));
-            if let Either::Right(_) = select(drained, time_limit).await {
+            let is_over = matches!(select(drained, time_limit).await, Either::Right(_));
+            if is_over {
                 dispatcher.shutdown.cancel();
                 queue.drained().await;
                 route.abandon();
             }
             poster.do_send(StopPermanently);
-            report(&before, &dispatcher.telemetry.stats())
+            ShutdownReport {
+                outbox_is_open: is_over && route.is_durable(),
+                ..report(&before, &dispatcher.telemetry.stats())
+            }
         })
     }
 }
@@ -46,6 +50,7 @@ fn report(before: &PosterStats, after: &PosterStats) -> ShutdownReport {
         failed: failed(after).saturating_sub(failed(before)),
         cancelled: after.cancelled.saturating_sub(before.cancelled),
         parked: after.parked.saturating_sub(before.parked),
+        outbox_is_open: false,
     }
 }
 
