@@ -21,6 +21,13 @@ use crate::{clock::Clock, error::OutboxError};
 /// How many jobs may share a transaction.
 const MAX_BATCH: usize = 1024;
 
+/// A job that fails after this time has waited for the disk, or for locks that the kernel refuses, and so would others.
+/// Longer than the wait for a file that another process has locked.
+const SLOW_FAILURE: Duration = Duration::from_secs(4);
+
+/// How long jobs fail without a try after a slow failure.
+const FAILS_FOR: Duration = Duration::from_secs(2);
+
 /// The longest pause between two transactions.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,9 +64,9 @@ impl Inbox<'_> {
     }
 
     /// Answers the writes that came while a job waited for the file: they have waited for it, too.
-    fn end_writes(&mut self) {
+    fn end_writes(&mut self, error: &OutboxError) {
         for job in self.sort(self.messages.try_iter()) {
-            job.end(Err(OutboxError::Locked));
+            job.end(Err(error.clone()));
         }
     }
 
@@ -82,6 +89,8 @@ pub(super) struct StoreThread {
     clock: Clock,
     /// No transaction starts before this time, for the benefit of other processes.
     paused_until: Option<Instant>,
+    /// After a slow failure: jobs fail so until this time, without a try.
+    failing: Option<(OutboxError, Instant)>,
 }
 
 impl StoreThread {
@@ -91,6 +100,7 @@ impl StoreThread {
             file: OpenFile::new(path, state),
             clock: Clock::system(),
             paused_until: None,
+            failing: None,
         }
     }
 
@@ -105,11 +115,11 @@ impl StoreThread {
         };
         let last = loop {
             let Some(writes) = inbox.next_writes() else { break None };
-            if self.commit(writes) == Err(OutboxError::Locked) {
-                inbox.end_writes();
+            if let Err(error) = self.commit(writes) {
+                inbox.end_writes(&error);
             }
-            if self.read(&mut inbox.reads) == Err(OutboxError::Locked) {
-                inbox.end_writes();
+            if let Err(error) = self.read(&mut inbox.reads) {
+                inbox.end_writes(&error);
             }
             if let Some(last) = self.leave(std::mem::take(&mut inbox.leaves)) {
                 break Some(last);
@@ -121,26 +131,26 @@ impl StoreThread {
         }
     }
 
-    /// Does jobs in as few transactions as possible, and answers them.
+    /// Does jobs in as few transactions as possible, and answers them. An error is that of all jobs.
     fn commit(&mut self, mut jobs: Vec<Box<dyn Write>>) -> Result<(), OutboxError> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let mut outcome = self.transact(&mut jobs);
-        if outcome.is_ok() || outcome == Err(OutboxError::Locked) || jobs.len() == 1 {
+        let mut outcome = self.attempt(|this| this.transact(&mut jobs));
+        if outcome.is_ok() || jobs.len() == 1 || self.is_of_all(&outcome) {
             for job in jobs {
                 job.end(outcome.clone());
             }
-            return outcome;
+            return if self.is_of_all(&outcome) { outcome } else { Ok(()) };
         }
         // The transaction may have failed because of one job. A locked file is waited for once.
         for mut job in jobs {
-            if outcome != Err(OutboxError::Locked) {
-                outcome = self.transact(std::slice::from_mut(&mut job));
+            if !self.is_of_all(&outcome) {
+                outcome = self.attempt(|this| this.transact(std::slice::from_mut(&mut job)));
             }
             job.end(outcome.clone());
         }
-        outcome
+        if self.is_of_all(&outcome) { outcome } else { Ok(()) }
     }
 
     /// Does jobs in one transaction. A job that fails before it has changed anything does not concern the others.
@@ -173,25 +183,50 @@ impl StoreThread {
         Ok(())
     }
 
-    /// Does one step of each read, until one finds the file locked.
+    /// Does one step of each read, until one fails with an error of all jobs.
     fn read(&mut self, reads: &mut VecDeque<Box<dyn Read>>) -> Result<(), OutboxError> {
         for _ in 0..reads.len() {
             let Some(mut job) = reads.pop_front() else { break };
-            let result = match self.file.ready(&mut self.owners) {
-                Ok(connection) => job.step(connection, &mut self.owners),
+            let step = self.attempt(|this| {
+                let connection = this.file.ready(&mut this.owners)?;
+                job.step(connection, &mut this.owners).transpose()
+            });
+            match step {
+                Ok(None) => reads.push_back(job),
+                Ok(Some(())) => {}
                 Err(error) => {
+                    // Unless it was answered.
                     job.fail(error.clone());
-                    Some(Err(error))
+                    let outcome = Err(error);
+                    if self.is_of_all(&outcome) {
+                        return outcome;
+                    }
                 }
-            };
-            match result {
-                None => reads.push_back(job),
-                Some(Err(OutboxError::Locked)) => return Err(OutboxError::Locked),
-                // The error of another kind is that of the job.
-                Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Does work, unless the last work failed slowly.
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        let started = self.clock.instant();
+        if let Some((error, _)) = self.failing.as_ref().filter(|(_, until)| started < *until) {
+            return Err(error.clone());
+        }
+        self.failing = None;
+        let outcome = work(self);
+        let now = self.clock.instant();
+        if let Err(error) = &outcome
+            && now.saturating_duration_since(started) >= SLOW_FAILURE
+        {
+            self.failing = now.checked_add(FAILS_FOR).map(|until| (error.clone(), until));
+        }
+        outcome
+    }
+
+    /// Whether other jobs would fail in the same way, and should not wait for that.
+    fn is_of_all(&self, outcome: &Result<(), OutboxError>) -> bool {
+        *outcome == Err(OutboxError::Locked) || (outcome.is_err() && self.failing.is_some())
     }
 
     /// Forgets handles, and answers all but the last one.
