@@ -1,27 +1,24 @@
 //! The outbox and killed processes: a result that was confirmed as durable is delivered, the calls of a target keep their
-//! order, and no call is sent by two processes at once.
-//!
-//! `CRASHES=200 cargo test outbox_crash` sets how many processes are killed. With `sqlite3` on the path, it reads and
-//! copies the outbox meanwhile.
+//! order, and no call is sent by two processes at once. See also `tests/attack`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    env,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle, sleep},
+    thread::{self, sleep},
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use result_poster::{
-    CreateComment, OptionsBuilder, PostResult, Shutdown,
+    CreateComment, OptionsBuilder, PostResult,
     outbox::{OutboxInspector, OutboxOptions},
     testing::{ManualClock, Reply},
 };
@@ -35,50 +32,6 @@ use crate::support::{
     start,
     wait::{wait_for_count, wait_until},
 };
-
-/// How many processes are killed, unless the environment says otherwise.
-const CRASHES: usize = 15;
-
-#[actix_rt::test]
-async fn confirmed_results_are_delivered_after_process_kills() {
-    let crashes = env::var("CRASHES").map_or(CRASHES, |crashes| crashes.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("outbox.db");
-    let (url, platform) = RecordingPlatform::start();
-    // The file exists before `sqlite3` opens it, which would create it as readable for all.
-    drop(poster_options(&url, &path, "creates").build().unwrap());
-    let outside = OutsideReader::start(&path);
-    let mut confirmed = Vec::new();
-    for crash in 0..crashes {
-        platform.is_down.store(crash % 4 == 3, Ordering::Relaxed);
-        let child = spawn_poster(&url, &path, &format!("child-{crash}"));
-        let after = Duration::from_micros(rand::random_range(0..60_000));
-        confirmed.extend(confirmed_until_killed(child, after));
-    }
-    platform.is_down.store(false, Ordering::Relaxed);
-    // A poster that is not killed delivers the calls that they left.
-    let poster = start(poster_options(&url, &path, "last").max_in_flight(8));
-    wait_until(|| count_calls(&path) == 0).await;
-    let reads = outside.map(OutsideReader::stop);
-    poster.send(Shutdown::within(Duration::from_secs(10))).await.unwrap();
-
-    let requests = platform.requests();
-    assert!(confirmed.len() >= crashes, "{}", confirmed.len());
-    assert_delivered(&confirmed, &requests);
-    let repeated = count_repeated(&requests);
-    // At most the calls that each process was sending, or whose settlement was not yet in the file.
-    assert!(repeated <= crashes * 64, "{repeated} repeated in {crashes} crashes");
-    assert_status_after_completion(&requests);
-    assert_comments_in_order(&requests);
-    assert_eq!(platform.sent_twice_at_once(), Vec::<String>::new());
-    assert_eq!(quick_check(&path), "ok");
-    println!(
-        "{} confirmed, {} requests, {repeated} repeated; reads by sqlite3: {}",
-        confirmed.len(),
-        requests.len(),
-        reads.map_or("skipped, not installed".to_owned(), |reads| reads.to_string())
-    );
-}
 
 #[actix_rt::test]
 async fn a_process_takes_over_the_calls_of_a_killed_process() {
@@ -358,59 +311,6 @@ fn count_in_child_process(path: &Path) -> String {
     line.unwrap().1.to_owned()
 }
 
-fn quick_check(path: &Path) -> String {
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection
-        .query_row("PRAGMA quick_check", (), |row| row.get(0))
-        .unwrap()
-}
-
-/// The distribution's `sqlite3`, which reads and copies an outbox every 60 ms.
-struct OutsideReader {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<usize>,
-}
-
-impl OutsideReader {
-    /// `None` if it is not installed.
-    fn start(path: &Path) -> Option<Self> {
-        let is_installed = Command::new("sqlite3").arg("--version").output().is_ok();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (path, is_over) = (path.to_owned(), Arc::clone(&stop));
-        is_installed.then(|| Self {
-            stop,
-            thread: thread::spawn(move || {
-                let backups = tempfile::tempdir().unwrap();
-                let backup = backups.path().join("backup.db");
-                let mut reads = 0;
-                while !is_over.load(Ordering::Relaxed) {
-                    let count = sqlite3(&path, "SELECT count(*) FROM outbox");
-                    assert!(count.parse::<u64>().is_ok(), "{count}");
-                    let _ = fs::remove_file(&backup);
-                    sqlite3(&path, &format!(".backup '{}'", backup.display()));
-                    assert_eq!(sqlite3(&backup, "PRAGMA quick_check"), "ok");
-                    reads += 1;
-                    sleep(Duration::from_millis(60));
-                }
-                reads
-            }),
-        })
-    }
-
-    /// Ends the reads, and returns how many there were.
-    fn stop(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-/// Runs a command of `sqlite3`, as an operator does.
-fn sqlite3(path: &Path, command: &str) -> String {
-    let mut sqlite3 = Command::new("sqlite3");
-    sqlite3.args(["-bail", "-cmd", ".timeout 10000"]).arg(path).arg(command);
-    output_of(&mut sqlite3).trim().to_owned()
-}
-
 /// Kills a process this long after its first confirmation, and returns the sessions and comments that it had confirmed by
 /// then.
 fn confirmed_until_killed(mut child: Child, after: Duration) -> Vec<String> {
@@ -438,11 +338,6 @@ fn session_path(session_id: &str, route: &str) -> String {
     format!("/api/sessions/{session_id}/{route}")
 }
 
-/// These sessions and comments were received: both calls of each result.
-fn assert_delivered(confirmed: &[String], requests: &[Request]) {
-    assert_eq!(missing(confirmed, requests), BTreeSet::new());
-}
-
 /// The calls of these sessions and comments that were not received.
 fn missing(confirmed: &[String], requests: &[Request]) -> BTreeSet<String> {
     let received: BTreeSet<_> = requests.iter().map(Request::name).collect();
@@ -454,73 +349,6 @@ fn missing(confirmed: &[String], requests: &[Request]) -> BTreeSet<String> {
         }
     });
     calls.filter(|call| !received.contains(call)).collect()
-}
-
-/// How many requests repeat another one, by key. Each has the path and the body of the first, and comes from another poster:
-/// an acknowledgement is lost only with its process.
-fn count_repeated(requests: &[Request]) -> usize {
-    let mut by_key: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
-    for request in requests {
-        by_key.entry(&request.key).or_default().push(request);
-    }
-    for (key, requests) in &by_key {
-        let first = requests[0];
-        assert!(
-            requests
-                .iter()
-                .all(|other| other.path == first.path && other.body == first.body),
-            "{key}"
-        );
-        let senders: BTreeSet<_> = requests.iter().map(|request| &request.sender).collect();
-        assert_eq!(senders.len(), requests.len(), "{key}: {requests:?}");
-    }
-    let names: BTreeSet<_> = requests.iter().map(Request::name).collect();
-    assert_eq!(names.len(), by_key.len());
-    requests.len() - by_key.len()
-}
-
-/// The comments of each poster on each issue were received in the order in which it was asked to post them: each one for the
-/// first time after all earlier ones, and again only from another process.
-fn assert_comments_in_order(requests: &[Request]) {
-    let mut last: BTreeMap<(String, String), (u64, String)> = BTreeMap::new();
-    let mut highest: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for request in requests.iter().filter(|request| !request.path.contains("/sessions/")) {
-        let args = &request.body["args"];
-        let (issue, text) = (args[0].as_str().unwrap(), args[1].as_str().unwrap());
-        let (poster, number) = text.split_once(':').unwrap();
-        let (lane, number) = ((issue.to_owned(), poster.to_owned()), number.parse::<u64>().unwrap());
-        let sender = process_of(&request.sender).to_owned();
-        if let Some((before, by)) = last.insert(lane.clone(), (number, sender.clone())) {
-            let is_next = number > before && (number <= highest[&lane] || number == highest[&lane] + 4);
-            assert!(is_next || by != sender, "{lane:?}: {number} after {before} by {sender}");
-        }
-        let most = highest.entry(lane.clone()).or_insert(number);
-        // Every fourth comment is about this issue.
-        assert!(number <= *most + 4, "{lane:?}: {number} after {most}");
-        *most = number.max(*most);
-    }
-}
-
-/// The process of a poster: `child-7` of `child-7-a`.
-fn process_of(poster: &str) -> &str {
-    poster
-        .strip_suffix("-a")
-        .or(poster.strip_suffix("-b"))
-        .unwrap_or(poster)
-}
-
-/// The first completion of each session was received before its first status.
-fn assert_status_after_completion(requests: &[Request]) {
-    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, request) in requests.iter().enumerate() {
-        first.entry(&request.path).or_insert(index);
-    }
-    for (path, status) in &first {
-        if let Some(session) = path.strip_suffix("status") {
-            let completion = first[format!("{session}completion").as_str()];
-            assert!(completion < *status, "{path}");
-        }
-    }
 }
 
 /// A request as the platform received it.

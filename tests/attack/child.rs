@@ -1,0 +1,473 @@
+//! Processes with posters: this program, started again with one test to run, and commanded over its input.
+
+use std::{
+    cell::Cell,
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    rc::Rc,
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use actix::Addr;
+use actix_rt::time::sleep;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use result_poster::{
+    AgentResult, CreateComment, Options, PostResult, ResultPoster, SessionStatus, Shutdown,
+    outbox::{EntryQuery, GetOutboxStats, ListEntries, OutboxOptions},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::{
+    platform::Platform,
+    tools::{LIMIT, sqlite3},
+};
+
+const PLAN: &str = "ATTACK_PLAN";
+
+/// What a process does.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) outbox: PathBuf,
+    pub(crate) posters: usize,
+    pub(crate) max_in_flight: usize,
+    /// The wait of a parked call.
+    pub(crate) delay_ms: u64,
+    pub(crate) max_bytes: Option<u64>,
+    /// The length of each summary.
+    pub(crate) summary: usize,
+    pub(crate) expires_after_s: Option<u64>,
+    /// Whether the process wakes up every few milliseconds, for the command `gap`.
+    pub(crate) measures_gaps: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(name: &str, platform: &Platform, outbox: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: platform.url(),
+            outbox: outbox.to_owned(),
+            posters: 1,
+            max_in_flight: 8,
+            delay_ms: 10,
+            max_bytes: None,
+            summary: 16,
+            expires_after_s: None,
+            measures_gaps: true,
+        }
+    }
+
+    fn outbox_options(&self) -> OutboxOptions {
+        let delay = Duration::from_millis(self.delay_ms);
+        let mut outbox = OutboxOptions::builder(&self.outbox)
+            .queue("attack")
+            .base_delay(delay)
+            .max_delay(delay);
+        if let Some(bytes) = self.max_bytes {
+            outbox = outbox.max_bytes(bytes);
+        }
+        if let Some(seconds) = self.expires_after_s {
+            outbox = outbox.expires_after(Duration::from_secs(seconds));
+        }
+        outbox.build().unwrap()
+    }
+
+    fn start(&self, index: usize) -> Addr<ResultPoster> {
+        let options = Options::builder(&self.url)
+            .without_proxy()
+            .worker_id("wkr_1")
+            .auth_token("token")
+            .user_agent(format!("{}.{index}", self.name))
+            .base_delay(Duration::ZERO)
+            .max_attempts(1)
+            .max_in_flight(self.max_in_flight)
+            .outbox(self.outbox_options());
+        ResultPoster::start_supervised(options.build().unwrap())
+    }
+}
+
+/// A running process. It is killed when it is dropped.
+pub(crate) struct Process {
+    pub(crate) name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Arc<Output>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    changed: Condvar,
+}
+
+impl Process {
+    pub(crate) fn start(plan: &Plan) -> Self {
+        Self::start_with(plan, Command::new(env::current_exe().unwrap()))
+    }
+
+    /// Starts the process by a command that runs this program, with its own variables.
+    pub(crate) fn start_with(plan: &Plan, mut command: Command) -> Self {
+        let mut child = command
+            .args(["child::child_process", "--exact", "--nocapture", "--test-threads=1"])
+            .env(PLAN, serde_json::to_string(plan).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Output::default());
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (printed, failed) = (Arc::clone(&output), Arc::clone(&output));
+        thread::spawn(move || failed.read("stderr ", stderr));
+        Self {
+            name: plan.name.clone(),
+            input: child.stdin.take(),
+            child,
+            output,
+            reader: Some(thread::spawn(move || printed.read("", stdout))),
+        }
+    }
+
+    pub(crate) fn command(&mut self, command: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The lines so far that begin with this word, without it.
+    pub(crate) fn lines(&self, word: &str) -> Vec<String> {
+        let lines = self.output.lines.lock().unwrap();
+        let begins = |line: &String| line.strip_prefix(word)?.strip_prefix(' ').map(str::to_owned);
+        lines.iter().filter_map(begins).collect()
+    }
+
+    /// Waits for the nth line that begins with this word, from 1.
+    pub(crate) fn wait_for(&self, word: &str, nth: usize) -> String {
+        self.wait_within(LIMIT, word, nth)
+    }
+
+    pub(crate) fn wait_within(&self, limit: Duration, word: &str, nth: usize) -> String {
+        let start = Instant::now();
+        loop {
+            let found = self.lines(word);
+            if found.len() >= nth {
+                return found[nth - 1].clone();
+            }
+            let all = self.output.lines.lock().unwrap();
+            let has_ended = self.reader.as_ref().is_none_or(thread::JoinHandle::is_finished);
+            let is_in_time = start.elapsed() < limit && !has_ended;
+            assert!(
+                is_in_time,
+                "{}: no {word:?} {nth} within {limit:?}: {all:#?}",
+                self.name
+            );
+            drop(
+                self.output
+                    .changed
+                    .wait_timeout(all, Duration::from_millis(20))
+                    .unwrap(),
+            );
+        }
+    }
+
+    /// Sends a command, and waits until the process has done it.
+    pub(crate) fn does(&mut self, command: &str) {
+        let done = self.lines("done").len();
+        self.command(command);
+        self.wait_for("done", done + 1);
+    }
+
+    /// The messages that were confirmed as durable.
+    pub(crate) fn durable(&self) -> Vec<String> {
+        let lines = self.lines("durable");
+        lines
+            .iter()
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect()
+    }
+
+    /// How long each confirmation took.
+    pub(crate) fn latencies(&self) -> Vec<Duration> {
+        let lines = self.lines("durable");
+        let micros = lines
+            .iter()
+            .map(|line| line.split(' ').nth(1).unwrap().parse().unwrap());
+        micros.map(Duration::from_micros).collect()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Kills the process, and reads its last lines.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+    }
+
+    /// Ends the input, and waits until the process has ended itself.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        self.input = None;
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < LIMIT, "{} does not end", self.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What the process logged as a warning or an error.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        self.lines("log")
+    }
+}
+
+impl Output {
+    fn read(&self, prefix: &str, source: impl io::Read) {
+        let mut source = BufReader::new(source);
+        let mut line = Vec::new();
+        while source.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            // A line without its end was cut by a kill.
+            if line.pop() == Some(b'\n') {
+                let line = format!("{prefix}{}", String::from_utf8_lossy(&line));
+                self.lines.lock().unwrap().push(line);
+                self.changed.notify_all();
+            }
+            line.clear();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test by itself, but a process of an attack. It obeys commands, a line each, until its input ends:
+///
+/// - `post N` posts N results at once; prints `durable ID MICROSECONDS`, `unkept ID REASON` or `failed ID REASON` for
+///   each, and then `done post`.
+/// - `flood N` posts results and comments, N at a time, until the process ends.
+/// - `pace N MILLISECONDS` posts N results at this pace, and then prints `done pace`.
+/// - `shutdown MILLISECONDS` prints `done shutdown MILLISECONDS REPORT` for each poster.
+/// - `gap` prints the longest time for which the arbiter did nothing, in milliseconds, and then `done gap`.
+/// - `stats` and `list` print how many milliseconds it takes to count the calls, and to list the first 500.
+/// - `chdir PATH` changes the folder.
+#[actix_rt::test]
+async fn child_process() {
+    let Ok(plan) = env::var(PLAN) else { return };
+    let plan: Plan = serde_json::from_str(&plan).unwrap();
+    // The harness of the tests does not end its line.
+    println!();
+    log::set_logger(&PrintLog).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let posters: Vec<_> = (0..plan.posters).map(|index| plan.start(index)).collect();
+    println!("started {}", plan.name);
+    let runner = Runner {
+        plan,
+        posters: posters.into(),
+        gap: Rc::default(),
+        last_result: Rc::default(),
+        last_comment: Rc::default(),
+    };
+    if runner.plan.measures_gaps {
+        actix_rt::spawn(runner.clone().measure_gaps());
+    }
+    let mut commands = commands();
+    while let Some(command) = commands.recv().await {
+        actix_rt::spawn(runner.clone().obey(command));
+    }
+}
+
+fn commands() -> UnboundedReceiver<String> {
+    let (sender, commands) = unbounded_channel();
+    thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    commands
+}
+
+#[derive(Clone)]
+struct Runner {
+    plan: Plan,
+    posters: Rc<[Addr<ResultPoster>]>,
+    gap: Rc<Cell<Duration>>,
+    /// The numbers of the last result and the last comment.
+    last_result: Rc<Cell<u64>>,
+    last_comment: Rc<Cell<u64>>,
+}
+
+impl Runner {
+    async fn obey(self, command: String) {
+        let words: Vec<_> = command.split(' ').collect();
+        let number = |index: usize| words[index].parse::<u64>().unwrap();
+        match words[0] {
+            "post" => {
+                join_all((0..number(1)).map(|_| self.post_result())).await;
+            }
+            "flood" => self.flood(number(1) as usize).await,
+            "pace" => {
+                let mut posts = Vec::new();
+                for _ in 0..number(1) {
+                    let runner = self.clone();
+                    posts.push(actix_rt::spawn(async move { runner.post_result().await }));
+                    sleep(Duration::from_millis(number(2))).await;
+                }
+                join_all(posts).await;
+            }
+            "shutdown" => {
+                let within = Duration::from_millis(number(1));
+                join_all(self.posters.iter().map(async |poster| {
+                    let start = Instant::now();
+                    if let Ok(report) = poster.send(Shutdown::within(within)).await {
+                        let took = start.elapsed().as_millis();
+                        println!("shutdown {took} {}", serde_json::to_string(&report).unwrap());
+                    }
+                }))
+                .await;
+            }
+            "gap" => println!("gap {}", self.gap.take().as_millis()),
+            "stats" => {
+                let start = Instant::now();
+                self.posters[0].send(GetOutboxStats).await.unwrap().unwrap();
+                println!("stats {}", start.elapsed().as_millis());
+            }
+            "list" => {
+                let start = Instant::now();
+                let page = ListEntries::new(EntryQuery::all().limit(500));
+                self.posters[0].send(page).await.unwrap().unwrap();
+                println!("list {}", start.elapsed().as_millis());
+            }
+            "chdir" => env::set_current_dir(words[1]).unwrap(),
+            other => panic!("{other}"),
+        }
+        println!("done {command}");
+    }
+
+    async fn post_result(&self) {
+        let number = next(&self.last_result);
+        let poster = &self.posters[number as usize % self.posters.len()];
+        let id = format!("{}-{number}", self.plan.name);
+        let result = AgentResult::new(SessionStatus::Completed).with_summary("x".repeat(self.plan.summary));
+        let start = Instant::now();
+        let reply = poster.send(PostResult::new(&id, result).reply_when_durable()).await;
+        let took = start.elapsed().as_micros();
+        match reply.unwrap() {
+            Ok(receipt) => match receipt.status.outbox_error() {
+                None => println!("durable {id} {took}"),
+                Some(error) => println!("unkept {id} {error}"),
+            },
+            Err(error) => println!("failed {id} {error}"),
+        }
+    }
+
+    async fn post_comment(&self) {
+        let number = next(&self.last_comment);
+        // The posters of all processes share these lanes.
+        let issue = format!("issue-{}", number % 4);
+        let index = (number / 4) as usize % self.posters.len();
+        let text = format!("{}.{index}:{number}", self.plan.name);
+        let poster = &self.posters[index];
+        let comment = CreateComment::new(&issue, &text).reply_when_durable();
+        let start = Instant::now();
+        let reply = poster.send(comment).await.unwrap();
+        let took = start.elapsed().as_micros();
+        match reply {
+            Ok(receipt) if receipt.outbox_error().is_none() => println!("durable {issue}/{text} {took}"),
+            Ok(receipt) => println!("unkept {issue}/{text} {:?}", receipt.outbox_error()),
+            Err(error) => println!("failed {issue}/{text} {error}"),
+        }
+    }
+
+    async fn flood(&self, at_once: usize) {
+        let mut posts = FuturesUnordered::new();
+        let mut is_result = true;
+        loop {
+            while posts.len() < at_once {
+                let (runner, posts_result) = (self.clone(), is_result);
+                posts.push(async move {
+                    if posts_result {
+                        runner.post_result().await;
+                    } else {
+                        runner.post_comment().await;
+                    }
+                });
+                is_result = !is_result;
+            }
+            posts.next().await;
+        }
+    }
+
+    async fn measure_gaps(self) {
+        const STEP: Duration = Duration::from_millis(5);
+        loop {
+            let start = Instant::now();
+            sleep(STEP).await;
+            let gap = start.elapsed().saturating_sub(STEP);
+            self.gap.set(self.gap.get().max(gap));
+        }
+    }
+}
+
+fn next(last: &Cell<u64>) -> u64 {
+    last.set(last.get() + 1);
+    last.get()
+}
+
+/// Prints warnings, errors, and all about the outbox.
+struct PrintLog;
+
+impl log::Log for PrintLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if line.starts_with("the outbox") || line.starts_with("owner ") {
+            println!("log {} {line}", record.level());
+        } else if line.starts_with("took over") {
+            println!("takeover {line}");
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// A poster that is started in the end delivers all that is left. Returns how long that took.
+pub(crate) fn drain(platform: &Platform, outbox: &Path) -> Duration {
+    let plan = Plan {
+        max_in_flight: 16,
+        ..Plan::new("last", platform, outbox)
+    };
+    let start = Instant::now();
+    let mut process = Process::start(&plan);
+    process.wait_for("started", 1);
+    crate::tools::wait_until("the outbox is empty", || {
+        sqlite3(outbox, "SELECT count(*) FROM calls") == "0"
+    });
+    let took = start.elapsed();
+    process.does("shutdown 10000");
+    assert!(process.ends().success());
+    assert_eq!(process.logged(), Vec::<String>::new());
+    took
+}

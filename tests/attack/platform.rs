@@ -1,0 +1,284 @@
+//! A platform that answers over plain sockets, and records each request.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) key: String,
+    /// The poster that sent it: its user agent.
+    pub(crate) sender: String,
+    /// `s-1/completion` for a session, `issue-1/text` for a comment.
+    pub(crate) call: String,
+    pub(crate) status: u16,
+}
+
+impl Arrival {
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.status == 200
+    }
+
+    /// The process of the sender: `child-7` of `child-7.a`.
+    pub(crate) fn process(&self) -> &str {
+        process_of(&self.sender)
+    }
+}
+
+pub(crate) fn process_of(sender: &str) -> &str {
+    sender.split('.').next().unwrap()
+}
+
+/// A key that two senders sent at once.
+struct Double {
+    key: String,
+    first: String,
+    second: String,
+    at: Instant,
+}
+
+#[derive(Default)]
+pub(crate) struct Platform {
+    pub(crate) port: u16,
+    arrivals: Mutex<Vec<Arrival>>,
+    /// The senders of the keys in flight.
+    in_flight: Mutex<BTreeMap<String, String>>,
+    doubles: Mutex<Vec<Double>>,
+    /// When processes were about to be killed.
+    killed: Mutex<BTreeMap<String, Instant>>,
+    /// Whether everything is answered with 503.
+    is_down: AtomicBool,
+    /// Calls that begin so are answered with 503.
+    failing: Mutex<Vec<String>>,
+    latency_us: AtomicU64,
+}
+
+impl Platform {
+    pub(crate) fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let platform = Arc::new(Self {
+            port: listener.local_addr().unwrap().port(),
+            latency_us: AtomicU64::new(1_000),
+            ..Self::default()
+        });
+        let shared = Arc::clone(&platform);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let platform = Arc::clone(&shared);
+                thread::spawn(move || platform.serve(stream.unwrap()));
+            }
+        });
+        platform
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.latency_us.store(latency.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Calls whose session or issue begins so are answered with 503.
+    pub(crate) fn fail(&self, prefix: &str) {
+        self.failing.lock().unwrap().push(prefix.to_owned());
+    }
+
+    pub(crate) fn fail_nothing(&self) {
+        self.failing.lock().unwrap().clear();
+    }
+
+    /// To be called before a process is killed: from then on, another may send the keys that it has in flight.
+    pub(crate) fn note_kill(&self, process: &str) {
+        self.killed.lock().unwrap().insert(process.to_owned(), Instant::now());
+    }
+
+    pub(crate) fn arrivals(&self) -> Vec<Arrival> {
+        self.arrivals.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.arrivals.lock().unwrap().len()
+    }
+
+    /// The calls that were acknowledged.
+    pub(crate) fn acknowledged(&self) -> BTreeSet<String> {
+        let arrivals = self.arrivals.lock().unwrap();
+        let acknowledged = arrivals.iter().filter(|arrival| arrival.is_acknowledged());
+        acknowledged.map(|arrival| arrival.call.clone()).collect()
+    }
+
+    /// Both calls of these sessions, and these comments, if they were not acknowledged.
+    pub(crate) fn missing<'a>(&self, messages: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+        let acknowledged = self.acknowledged();
+        let calls = messages.into_iter().flat_map(|message| calls_of(message));
+        calls.filter(|call| !acknowledged.contains(call)).collect()
+    }
+
+    /// No key was in flight from two living processes, or twice from one.
+    pub(crate) fn assert_no_live_double(&self) {
+        let killed = self.killed.lock().unwrap();
+        let was_dead = |double: &&Double| {
+            let first = process_of(&double.first);
+            first != process_of(&double.second) && killed.get(first).is_some_and(|at| *at <= double.at)
+        };
+        let doubles = self.doubles.lock().unwrap();
+        if let Some(Double { key, first, second, .. }) = doubles.iter().find(|double| !was_dead(double)) {
+            panic!("{second} sent {key} while {first} was sending it");
+        }
+    }
+
+    /// Each key has one call, and each call one key.
+    pub(crate) fn assert_keys(&self) {
+        let mut by_key: BTreeMap<String, String> = BTreeMap::new();
+        let mut by_call: BTreeMap<String, String> = BTreeMap::new();
+        for arrival in self.arrivals() {
+            let call = by_key
+                .entry(arrival.key.clone())
+                .or_insert_with(|| arrival.call.clone());
+            assert_eq!(*call, arrival.call, "{}", arrival.key);
+            let key = by_call
+                .entry(arrival.call.clone())
+                .or_insert_with(|| arrival.key.clone());
+            assert_eq!(*key, arrival.key, "{}", arrival.call);
+        }
+    }
+
+    /// A status came after an attempt of its completion, unless the platform was so often unavailable before that its
+    /// sender may have parked the completion without an attempt.
+    pub(crate) fn assert_status_after_completion(&self) {
+        const CLOSES_THE_GATE: usize = 5;
+        let mut completions = BTreeSet::new();
+        let mut unavailable: BTreeMap<String, usize> = BTreeMap::new();
+        for arrival in self.arrivals() {
+            if let Some(session) = arrival.call.strip_suffix("/completion") {
+                completions.insert(session.to_owned());
+                *unavailable.entry(arrival.process().to_owned()).or_default() += usize::from(arrival.status == 503);
+            } else if let Some(session) = arrival.call.strip_suffix("/status") {
+                let may_be_parked = unavailable.values().sum::<usize>() >= CLOSES_THE_GATE;
+                assert!(completions.contains(session) || may_be_parked, "{arrival:?}");
+            }
+        }
+    }
+
+    /// How many acknowledged requests repeat another one.
+    pub(crate) fn repeated(&self) -> usize {
+        let arrivals = self.arrivals();
+        let acknowledged = arrivals.iter().filter(|arrival| arrival.is_acknowledged()).count();
+        acknowledged - self.acknowledged().len()
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        stream.set_nodelay(true).unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        let mut reader = BufReader::new(stream);
+        while let Some((head, body)) = read_request(&mut reader) {
+            let answer = self.answer(&head, &body);
+            if writer.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, head: &str, body: &[u8]) -> String {
+        let at = Instant::now();
+        let header = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+            let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let (key, sender) = (header("idempotency-key"), header("user-agent"));
+        let call = call_of(head, body);
+        let is_failing = self
+            .failing
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|prefix| call.starts_with(prefix));
+        let status = if is_failing || self.is_down.load(Ordering::Relaxed) {
+            503
+        } else {
+            200
+        };
+        let before = self.in_flight.lock().unwrap().insert(key.clone(), sender.clone());
+        if let Some(first) = before {
+            let double = Double {
+                key: key.clone(),
+                first,
+                second: sender.clone(),
+                at,
+            };
+            self.doubles.lock().unwrap().push(double);
+        }
+        sleep(Duration::from_micros(self.latency_us.load(Ordering::Relaxed)));
+        self.in_flight.lock().unwrap().remove(&key);
+        self.arrivals.lock().unwrap().push(Arrival {
+            key,
+            sender,
+            call,
+            status,
+        });
+        let body = if status == 200 { r#"{"success":true}"# } else { "" };
+        format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+}
+
+/// The calls of a message: both of a session, or the one of a comment, which has a slash in its name.
+pub(crate) fn calls_of(message: &str) -> Vec<String> {
+    if message.contains('/') {
+        vec![message.to_owned()]
+    } else {
+        ["completion", "status"]
+            .map(|kind| format!("{message}/{kind}"))
+            .to_vec()
+    }
+}
+
+fn call_of(head: &str, body: &[u8]) -> String {
+    let path = head.split(' ').nth(1).unwrap();
+    match path.strip_prefix("/api/sessions/") {
+        Some(call) => call.to_owned(),
+        None => {
+            let body: Value = serde_json::from_slice(body).unwrap();
+            let [issue, text] = [0, 1].map(|index| body["args"][index].as_str().unwrap().to_owned());
+            format!("{issue}/{text}")
+        }
+    }
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    loop {
+        let start = head.len();
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+        if head[start..].trim_end().is_empty() {
+            break;
+        }
+    }
+    let length = head.lines().filter_map(|line| line.split_once(':'));
+    let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length
+        .map(|(_, value)| value.trim().parse().unwrap())
+        .next()
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
