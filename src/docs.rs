@@ -1,4 +1,4 @@
-//! Guides: architecture, network faults, migration, operations and security.
+//! Guides: architecture, network faults, migration, operations, the outbox and security.
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
@@ -11,6 +11,9 @@ pub mod migration {}
 
 #[doc = include_str!("docs/operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("docs/outbox.md")]
+pub mod outbox {}
 
 #[doc = include_str!("docs/security.md")]
 pub mod security {}

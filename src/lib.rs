@@ -66,9 +66,9 @@
 //! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no redirect, and it
 //!   travels in plaintext to another machine only if you allow it.
 //!
-//! Network failures and their outcomes are listed in [`docs::faults`], operation in [`docs::operations`], the
-//! protection of secrets in [`docs::security`], the design in [`docs::architecture`]. If you are migrating from the Go
-//! package, see [`docs::migration`].
+//! Network failures and their outcomes are listed in [`docs::faults`], operation in [`docs::operations`], the outbox in
+//! [`docs::outbox`], the protection of secrets in [`docs::security`], the design in [`docs::architecture`]. If you are
+//! migrating from the Go package, see [`docs::migration`].
 //!
 //! # Boundaries
 //!
