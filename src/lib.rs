@@ -143,7 +143,7 @@ pub use self::{
         SharedError, TransientError,
     },
     label::UnknownNameError,
-    message::{CreateComment, PostResult, Shutdown, TerminalWorkareaLease, UpdateIssueStatus},
+    message::{CreateComment, PlatformReachable, PostResult, Shutdown, TerminalWorkareaLease, UpdateIssueStatus},
     options::{Options, OptionsBuilder, OptionsConfig},
     poster::ResultPoster,
     receipt::{CallReceipt, PostReceipt, ShutdownReport},

@@ -13,6 +13,7 @@ use crate::{
     error::{AttemptError, AttemptPhase, CallError, PermanentError, TransientError},
     queue::Permit,
     receipt::{CallReceipt, Outcome},
+    telemetry::FailedAttempt,
 };
 
 impl Dispatcher {
@@ -45,6 +46,7 @@ impl Dispatcher {
             let duration = self.clock.instant().saturating_duration_since(began);
             self.telemetry.attempt_ended(duration);
             self.note_authorization(&attempt);
+            let is_known_outage = self.gates.is_known_outage(call, admission);
             let changes = pass.ended(self.ended(&attempt, policy, attempts), attempt.error());
             if let Some(pause) = changes.pause {
                 self.telemetry.paused(call.as_ref(), pause);
@@ -69,8 +71,17 @@ impl Dispatcher {
             } else {
                 policy.wait_after(attempts, hint, rand::random())
             };
-            self.telemetry
-                .attempt_failed(call.as_ref(), attempts, policy.max_attempts, duration, &last, wait);
+            self.telemetry.attempt_failed(
+                call.as_ref(),
+                FailedAttempt {
+                    attempt: attempts,
+                    max_attempts: policy.max_attempts,
+                    duration,
+                    error: &last,
+                    retry_in: wait,
+                    is_known_outage,
+                },
+            );
             self.report(&changes.outages);
             match wait {
                 None => return Err(state.given_up(attempts, last, hint, unauthorized)),

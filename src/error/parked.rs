@@ -16,8 +16,9 @@ pub struct ParkedError {
     pub reason: ParkReason,
     /// How many attempts were made before the call was parked. 0 if it was parked without an attempt.
     pub attempts: u32,
-    /// Why the last attempt failed: a rejection is [`AttemptError::Rejected`]. `None` if the call was parked without an
-    /// attempt, or by a shutdown.
+    /// Why the last attempt failed: a rejection is [`AttemptError::Rejected`]. For a call that was parked without an attempt
+    /// because of other calls' failures, the last of those. `None` for any other call that was parked without an attempt,
+    /// and after a shutdown.
     #[source]
     pub last: Option<AttemptError>,
     pub(crate) may_have_been_delivered: bool,
@@ -47,6 +48,12 @@ pub enum ParkReason {
     Unauthorized,
     /// The issue tracker rejected the platform's authorization.
     TrackerUnauthorized,
+    /// The platform can't be reached for completions.
+    CompletionOutage,
+    /// The platform can't be reached for statuses.
+    StatusOutage,
+    /// The platform can't be reached for calls to the issue tracker.
+    TrackerOutage,
     /// The poster shut down.
     Shutdown,
     /// The same message is in the outbox already.
@@ -62,12 +69,32 @@ labels!(ParkReason, "reason for parking", {
     NoCredentials => "no_credentials",
     Unauthorized => "unauthorized",
     TrackerUnauthorized => "tracker_unauthorized",
+    CompletionOutage => "completion_outage",
+    StatusOutage => "status_outage",
+    TrackerOutage => "tracker_outage",
     Shutdown => "shutdown",
     AlreadyStored => "already_stored",
     Requeued => "requeued",
 });
 
 impl ParkReason {
+    /// Whether the call is sent once the platform can be reached, and not after a delay.
+    #[must_use]
+    pub fn is_outage(self) -> bool {
+        match self {
+            Self::CompletionOutage | Self::StatusOutage | Self::TrackerOutage => true,
+            Self::AttemptsFailed
+            | Self::LaneParked
+            | Self::QueueFull
+            | Self::NoCredentials
+            | Self::Unauthorized
+            | Self::TrackerUnauthorized
+            | Self::Shutdown
+            | Self::AlreadyStored
+            | Self::Requeued => false,
+        }
+    }
+
     /// The reason in a few words, for a log line.
     #[must_use]
     pub fn description(self) -> &'static str {
@@ -78,6 +105,9 @@ impl ParkReason {
             Self::NoCredentials => "there is no token for the platform",
             Self::Unauthorized => "the platform rejected the credentials",
             Self::TrackerUnauthorized => "the issue tracker rejected the platform's authorization",
+            Self::CompletionOutage => "the platform can't be reached for completions",
+            Self::StatusOutage => "the platform can't be reached for statuses",
+            Self::TrackerOutage => "the platform can't be reached for calls to the issue tracker",
             Self::Shutdown => "the poster shut down",
             Self::AlreadyStored => "the same message is in the outbox already",
             Self::Requeued => "it was requeued",

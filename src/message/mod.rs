@@ -4,6 +4,7 @@ mod delivery_options;
 mod headers;
 mod issue;
 mod lease;
+mod platform_reachable;
 mod post_result;
 mod shutdown;
 mod status_fields;
@@ -17,6 +18,7 @@ pub(crate) use self::{
 pub use self::{
     issue::{CreateComment, UpdateIssueStatus},
     lease::TerminalWorkareaLease,
+    platform_reachable::PlatformReachable,
     post_result::PostResult,
     shutdown::Shutdown,
 };

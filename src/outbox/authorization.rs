@@ -4,11 +4,10 @@ use log::info;
 
 use super::{
     owner::{Inner, Outbox},
-    settle::Settling,
     stored::Stored,
 };
 use crate::{
-    delivery::{Dispatcher, Job},
+    delivery::Dispatcher,
     error::{AttemptError, CallError, PermanentError},
     receipt::Outcome,
     util::ignore_panic,
@@ -68,39 +67,6 @@ impl Outbox {
         } else {
             unauthorized.undecided(lane, now);
         }
-    }
-
-    /// Parks a message that would be sent with rejected credentials.
-    pub(super) async fn hold_back(
-        &self,
-        dispatcher: &Dispatcher,
-        job: &Job,
-        stored: &Stored,
-        rejection: &PermanentError,
-    ) -> Vec<Outcome> {
-        self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
-        let mut settling = Settling::new(stored, self.0.clock.instant());
-        let mut outcomes = Vec::with_capacity(job.calls.len());
-        for index in 0..job.calls.len() {
-            let error = match job.cancellation.by() {
-                Some(by) => CallError::Cancelled {
-                    by,
-                    attempts: 0,
-                    may_have_been_delivered: false,
-                },
-                None => rejection.clone().into(),
-            };
-            outcomes.push(settling.record(index, Err(error)));
-        }
-        let finished = settling.finish(None, &dispatcher.shutdown, &mut outcomes).await;
-        if finished.has_released {
-            // Claims ascend: a message behind this one may be sent under a later claim only.
-            job.ticket.set_mark(stored.lane.claim);
-        }
-        for (call, outcome) in job.calls.iter().zip(&outcomes) {
-            dispatcher.telemetry.call_ended(call.as_ref(), outcome, Some(job.begin));
-        }
-        outcomes
     }
 }
 

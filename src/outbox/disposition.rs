@@ -7,7 +7,10 @@ use super::{
     store::History,
     stored::{Origin, Stored, StoredRow},
 };
-use crate::error::{CallError, CancelledBy, ParkReason, PermanentError, RejectionCause};
+use crate::{
+    call::PlatformRoute,
+    error::{CallError, CancelledBy, ParkReason, PermanentError, RejectionCause},
+};
 
 /// How many rejections a replayed call of another worker gets before it is a dead letter.
 const MAX_FOREIGN_REJECTIONS: u32 = 10;
@@ -21,12 +24,23 @@ pub(super) enum Disposition {
     Keep { reason: ParkReason, history: History },
 }
 
-/// Decides about a call that failed with this error. Its message is tried since `since`.
+/// The reason for parking a call while the platform can't be reached by this route.
+pub(super) fn outage_reason(route: PlatformRoute) -> ParkReason {
+    match route {
+        PlatformRoute::Completion => ParkReason::CompletionOutage,
+        PlatformRoute::Status => ParkReason::StatusOutage,
+        PlatformRoute::Tracker => ParkReason::TrackerOutage,
+    }
+}
+
+/// Decides about a call that failed with this error. Its message is tried since `since`. `outage` is the reason for
+/// parking if the platform can't be reached.
 pub(super) fn disposition(
     inner: &Inner,
     stored: &Stored,
     row: &StoredRow,
     error: &CallError,
+    outage: Option<ParkReason>,
     since: Instant,
     now: Instant,
 ) -> Disposition {
@@ -56,6 +70,10 @@ pub(super) fn disposition(
     }
     let tried = now.saturating_duration_since(since);
     history.age = history.age.saturating_add(tried);
+    if let (CallError::Transient(_), Some(reason)) = (error, outage) {
+        // The failure is the platform's, and the call is not tried until the outage is over.
+        return keep(reason, history);
+    }
     // A message that was held back was not tried.
     let was_held_back = error.permanent().is_some_and(|rejection| rejection.attempts == 0);
     if !was_held_back {
@@ -89,6 +107,9 @@ pub(super) fn disposition(
         | ParkReason::QueueFull
         | ParkReason::NoCredentials
         | ParkReason::Unauthorized
+        | ParkReason::CompletionOutage
+        | ParkReason::StatusOutage
+        | ParkReason::TrackerOutage
         | ParkReason::Shutdown
         | ParkReason::AlreadyStored
         | ParkReason::Requeued => inner.options.expires_after(),

@@ -5,6 +5,8 @@ use std::{cell::Cell, pin::pin, rc::Rc, time::Instant};
 use futures_util::future::{ready, select};
 
 use super::{
+    disposition::outage_reason,
+    hold_back::Outage,
     owner::Outbox,
     settle::Settling,
     stored::{Stored, parked, parked_error},
@@ -35,8 +37,21 @@ impl Outbox {
         let mark = job.ticket.mark();
         let is_released = mark.is_some_and(|mark| stored.lane.claim <= mark) || self.0.has_released(&stored.lane);
         if !is_released && !job.permit.is_held() {
-            let (cancelled, permit) = (pin!(job.cancellation.cancelled()), pin!(job.permit.acquire()));
-            select(cancelled, permit).await;
+            let Job {
+                calls,
+                passage,
+                cancellation,
+                permit,
+                ..
+            } = &mut *job;
+            // Boxed: most messages have their permit, and every one would reserve room for this.
+            Box::pin(async {
+                let held_back = pin!(dispatcher.gates.until_held_back(calls, passage));
+                let cancelled = pin!(cancellation.cancelled());
+                let ended = pin!(select(held_back, cancelled));
+                select(pin!(permit.acquire()), ended).await;
+            })
+            .await;
         }
         let looked_at = self.0.clock.instant();
         if is_released || !self.is_current(dispatcher, &stored).await {
@@ -46,8 +61,12 @@ impl Outbox {
             };
             return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
         }
+        if let Some(outage) = Outage::of(dispatcher, &job.calls, &job.passage) {
+            return self.hold_back_for(dispatcher, &job, &stored, outage).await;
+        }
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
-            return self.hold_back(dispatcher, &job, &stored, &rejection).await;
+            self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
+            return self.hold_back(dispatcher, &job, &stored, &rejection.into(), None).await;
         }
         self.note_sending(&job.cancellation, &stored).await;
         if let Some(worker_id) = &stored.worker_id {
@@ -56,7 +75,12 @@ impl Outbox {
         job.worker.keep_by(self.keep_worker(stored.ids()));
         job.may_send = Some(self.may_send(&stored, looked_at));
         let mut settling = Settling::new(&stored, self.0.clock.instant());
-        let settle = async |index, outcome| settling.record(index, outcome);
+        let routes: Vec<_> = job.calls.iter().map(|call| call.kind.route()).collect();
+        let outage = |index: usize| {
+            let route = *routes.get(index)?;
+            dispatcher.gates.is_closed(route).then(|| outage_reason(route))
+        };
+        let settle = async |index, outcome| settling.record(index, outcome, outage(index));
         let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
         self.note_answers(dispatcher, &stored, &outcomes);
         settling.note_reduced(&job.calls);

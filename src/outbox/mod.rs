@@ -9,6 +9,7 @@ mod drive;
 mod entry;
 mod failures;
 mod faults;
+mod hold_back;
 mod insert;
 mod inspector;
 mod message;

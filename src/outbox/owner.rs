@@ -19,7 +19,7 @@ use super::{
     faults::Witnesses,
     options::OutboxOptions,
     overflow::Overflowing,
-    store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
+    store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched, Which},
     unauthorized::Unauthorized,
     unwritten::Unwritten,
     write::Waiting,
@@ -165,17 +165,28 @@ impl Inner {
         wall_time(&self.clock)
     }
 
-    /// Claims lanes of an endpoint that are due, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
+    /// Claims lanes of an endpoint, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
     /// nothing.
-    pub(super) async fn claim(&self, endpoint: Endpoint, round: i64, max_calls: usize, max_bytes: usize) -> Claimed {
+    pub(super) async fn claim(
+        &self,
+        which: Which,
+        endpoint: Endpoint,
+        round: i64,
+        (max_calls, max_bytes): (usize, usize),
+    ) -> Claimed {
         let now = self.clock.instant();
         let (due, delayed) = {
             let delays = self.delays.borrow();
-            (delays.due(endpoint, now, MAX_DUE), delays.names())
+            let due = match which {
+                Which::Due { .. } => delays.due(endpoint, now, MAX_DUE),
+                Which::Probe { .. } => Vec::new(),
+            };
+            (due, delays.names())
         };
         let request = ClaimRequest {
             round,
             now: self.now(),
+            which,
             endpoint,
             due: due.clone(),
             delayed,

@@ -1,6 +1,7 @@
 //! Sends parked calls again: in order per target, as many at once as there are permits.
 
 use std::{
+    iter::{once, repeat_with},
     pin::pin,
     rc::Rc,
     time::{Duration, Instant},
@@ -15,10 +16,18 @@ use futures_util::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    disposition::outage_reason,
     owner::{Inner, Outbox},
     replayed::Replayed,
+    store::Which,
 };
-use crate::{call::Endpoint, credentials::GetCredentials, delivery::Dispatcher, queue::LaneQueue};
+use crate::{
+    call::{Endpoint, PlatformRoute},
+    credentials::GetCredentials,
+    delivery::{Dispatcher, Gates, Passage},
+    error::ParkReason,
+    queue::LaneQueue,
+};
 
 /// How often the store is looked at for changes of others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -51,6 +60,20 @@ impl Share {
             bytes: 0,
             may_have_due: true,
             others_due_at: None,
+        }
+    }
+
+    /// Starts to send a message that was claimed. The future ends with it, and returns what to subtract from the share.
+    fn send(&mut self, message: Replayed) -> impl Future<Output = (Endpoint, usize, usize)> + use<> {
+        let (calls, bytes) = message.size();
+        self.calls = self.calls.saturating_add(calls);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let endpoint = self.endpoint;
+        let sent = spawn(message.run());
+        async move {
+            // A panic is caught within; a cancelled task belongs to a system that is stopping.
+            let _ = sent.await;
+            (endpoint, calls, bytes)
         }
     }
 
@@ -94,6 +117,22 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         inner.prepare_probe();
         for share in &mut shares {
             let since = inner.since();
+            for route in dispatcher.gates.due_probes(share.endpoint, since.at) {
+                if stop.is_cancelled() || inner.unauthorized.borrow().room(1, since.at) == 0 {
+                    break;
+                }
+                let slot = dispatcher.gates.begin_probe(route, since.at, (inner.chance)());
+                let outage = outage_reason(route);
+                let round = queue.round().saturating_add(1);
+                let claimed = inner
+                    .claim(Which::Probe { outage }, share.endpoint, round, (1, MAX_BYTES))
+                    .await;
+                let passages = once(Passage::Probe { _slot: slot }).chain(repeat_with(|| Passage::FirstCall));
+                for (message, passage) in claimed.messages.into_iter().zip(passages) {
+                    running.push(share.send(Replayed::admit(&outbox, &dispatcher, &queue, message, passage, since)));
+                }
+                queue.end_round(round);
+            }
             let is_due = share.next_due(inner, since.at).is_some_and(|wait| wait.is_zero());
             share.may_have_due |= has_changed || is_due;
             let free = max_at_once.saturating_sub(share.calls);
@@ -107,34 +146,29 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
                 continue;
             }
             let round = queue.round().saturating_add(1);
-            let max_bytes = MAX_BYTES.saturating_sub(share.bytes);
-            let claimed = inner.claim(share.endpoint, round, room, max_bytes).await;
+            let limits = (room, MAX_BYTES.saturating_sub(share.bytes));
+            let which = Which::Due {
+                outages: open_outages(&dispatcher.gates, share.endpoint),
+            };
+            let claimed = inner.claim(which, share.endpoint, round, limits).await;
             share.may_have_due = claimed.is_limited;
             share.others_due_at = claimed.next_due.and_then(|wait| since.at.checked_add(wait));
             for message in claimed.messages {
-                inner.unauthorized.borrow_mut().probe(&message.lane.lane);
-                let calls = message.calls.len();
-                let bytes: usize = message.calls.iter().map(|call| call.body.len()).sum();
-                share.calls = share.calls.saturating_add(calls);
-                share.bytes = share.bytes.saturating_add(bytes);
-                let endpoint = share.endpoint;
-                let sent = spawn(Replayed::admit(&outbox, &dispatcher, &queue, message, since).run());
-                running.push(async move {
-                    // A panic is caught within; a cancelled task belongs to a system that is stopping.
-                    let _ = sent.await;
-                    (endpoint, calls, bytes)
-                });
+                let passage = Passage::FirstCall;
+                running.push(share.send(Replayed::admit(&outbox, &dispatcher, &queue, message, passage, since)));
             }
             queue.end_round(round);
         }
         let now = inner.clock.instant();
         let due = shares.iter().map(|share| share.next_due(inner, now));
-        let waits = due.chain([inner.unauthorized.borrow().next(now)]).flatten();
+        let probe = dispatcher.gates.next_probe(now);
+        let waits = due.chain([inner.unauthorized.borrow().next(now), probe]).flatten();
         // A lane that is due already has no room, and waits for a message to end.
         let wait = waits.filter(|wait| !wait.is_zero()).chain([LOOK_INTERVAL]).min();
         let wait = wait.unwrap_or(LOOK_INTERVAL).max(SHORTEST_WAIT);
         let woken = async {
-            let (woken, idle) = (pin!(inner.wake_replay.notified()), pin!(inner.clock.idle(wait)));
+            let (woken, gates) = (pin!(inner.wake_replay.notified()), pin!(dispatcher.gates.changed()));
+            let (woken, idle) = (select(woken, gates), pin!(inner.clock.idle(wait)));
             matches!(select(woken, idle).await, Either::Left(_))
         };
         let waited = pin!(stop.run_until_cancelled(woken));
@@ -156,4 +190,11 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         };
     }
     running.for_each(async |_| {}).await;
+}
+
+/// The outages that are over, or that there were none of: lanes that were parked because of them are due.
+fn open_outages(gates: &Gates, endpoint: Endpoint) -> Vec<ParkReason> {
+    let routes = PlatformRoute::ALL.into_iter();
+    let open = routes.filter(|route| route.endpoint() == endpoint && !gates.is_closed(*route));
+    open.map(outage_reason).collect()
 }

@@ -24,6 +24,8 @@ pub(super) struct Replayed {
     outbox: Outbox,
     dispatcher: Rc<Dispatcher>,
     lane: String,
+    /// The number of its calls, and the bytes of their bodies.
+    size: (usize, usize),
     /// Deletes the calls that can't be read.
     unreadable: Option<Settlement>,
     /// The calls that can't be read.
@@ -39,9 +41,12 @@ impl Replayed {
         dispatcher: &Rc<Dispatcher>,
         queue: &Rc<LaneQueue>,
         message: ClaimedMessage,
+        passage: Passage,
         since: Since,
     ) -> Self {
         let ClaimedMessage { lane, calls } = message;
+        outbox.0.unauthorized.borrow_mut().probe(&lane.lane);
+        let size = (calls.len(), calls.iter().map(|call| call.body.len()).sum());
         let mut rows: Vec<StoredCall> = Vec::new();
         let mut restored: Vec<Call> = Vec::new();
         let (mut unreadable, mut dead) = (Vec::new(), Vec::new());
@@ -90,13 +95,19 @@ impl Replayed {
             then: Then::Continue,
             now: outbox.0.now(),
         };
+        let name = lane.lane.clone();
+        let mut sendable = Self::sendable(outbox, dispatcher, queue, lane, &rows, restored, since);
+        if let Some((job, _)) = &mut sendable {
+            job.passage = passage;
+        }
         Self {
             outbox: outbox.clone(),
             dispatcher: Rc::clone(dispatcher),
-            lane: lane.lane.clone(),
+            lane: name,
             dead,
+            size,
             unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
-            sendable: Self::sendable(outbox, dispatcher, queue, lane, &rows, restored, since),
+            sendable,
         }
     }
 
@@ -142,13 +153,17 @@ impl Replayed {
             calls,
             worker,
             cancellation: dispatcher.cancellation(None),
-            passage: Passage::Free,
+            passage: Passage::FirstCall,
             begin: Begin::Stored(stored_at),
             may_send: None,
             permit,
             ticket,
         });
         Some((job, stored))
+    }
+
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.size
     }
 
     /// Tries each call once.

@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     drive::cancelled,
+    hold_back::Outage,
     owner::Outbox,
     replay,
     store::Inserted,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     call::Call,
     call_id::CallId,
-    delivery::{Dispatcher, Job},
+    delivery::{Dispatcher, Job, Passage},
     error::{CallError, CancelledBy, ParkReason},
     queue::LaneQueue,
     receipt::Outcome,
@@ -46,7 +47,9 @@ impl Durable {
         mut job: Box<Job>,
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
-        let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, None);
+        let outage = Outage::of(&dispatcher, &job.calls, &Passage::EachCall);
+        let park = outage.as_ref().map(|outage| outage.reason);
+        let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, park);
         message.round = job.ticket.round();
         let since = self.outbox.0.since();
         let worker_id = message.worker_id.clone();
@@ -66,6 +69,7 @@ impl Durable {
                     return dispatcher.run(job).await;
                 };
                 let receipts = stored.receipts();
+                job.passage = Passage::EachCall;
                 if reply_when == ReplyWhen::Durable {
                     // The caller was told that the message is kept.
                     job.cancellation = dispatcher.cancellation(None);
@@ -83,10 +87,18 @@ impl Durable {
                     ReplyWhen::Done => driven.await,
                 }
             }
-            Ok(Inserted::Parked) => end_stored(&dispatcher, &mut job.calls, ids, ParkReason::LaneParked, reply_when),
+            Ok(Inserted::Parked) => {
+                if park.is_some() && Outage::of(&dispatcher, &job.calls, &Passage::EachCall).is_none() {
+                    // The outage ended meanwhile.
+                    self.outbox.0.wake_replay.notify_one();
+                }
+                let error = |id| Outage::parked(outage.as_ref(), id);
+                end_stored(&dispatcher, &mut job.calls, ids, error, reply_when)
+            }
             Ok(Inserted::Withdrawn) => end(&dispatcher, &job.calls, |_| cancelled(CancelledBy::Token)),
             Ok(Inserted::Known { ids }) => {
-                end_stored(&dispatcher, &mut job.calls, ids, ParkReason::AlreadyStored, reply_when)
+                let error = |id| parked(id, ParkReason::AlreadyStored);
+                end_stored(&dispatcher, &mut job.calls, ids, error, reply_when)
             }
             Err(error) => {
                 // Earlier messages of the lane may be parked until then.
@@ -142,11 +154,12 @@ impl Durable {
         match inserted {
             Ok(Ok(Inserted::Live { .. } | Inserted::Parked)) => {
                 self.outbox.0.wake_replay.notify_one();
-                end_stored(&dispatcher, &mut calls, ids, reason, reply_when)
+                end_stored(&dispatcher, &mut calls, ids, |id| parked(id, reason), reply_when)
             }
             Ok(Ok(Inserted::Withdrawn)) => end(&dispatcher, &calls, |_| cancelled(CancelledBy::Token)),
             Ok(Ok(Inserted::Known { ids })) => {
-                end_stored(&dispatcher, &mut calls, ids, ParkReason::AlreadyStored, reply_when)
+                let error = |id| parked(id, ParkReason::AlreadyStored);
+                end_stored(&dispatcher, &mut calls, ids, error, reply_when)
             }
             Ok(Err(_)) => end(&dispatcher, &calls, |_| refused()),
             Err(cancelled) => end(&dispatcher, &calls, |_| cancelled.clone()),
@@ -174,12 +187,12 @@ fn end_stored(
     dispatcher: &Dispatcher,
     calls: &mut [Call],
     ids: Vec<CallId>,
-    reason: ParkReason,
+    error: impl Fn(CallId) -> CallError,
     reply_when: ReplyWhen,
 ) -> Vec<Outcome> {
     name(calls, &ids);
     dispatcher.accept(calls);
-    let end = |(call, id): (&Call, &CallId)| dispatcher.end_unsent(call.as_ref(), parked(*id, reason));
+    let end = |(call, id): (&Call, &CallId)| dispatcher.end_unsent(call.as_ref(), error(*id));
     let outcomes = calls.iter().zip(&ids).map(end).collect();
     match reply_when {
         ReplyWhen::Durable => receipts(ids),

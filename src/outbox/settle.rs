@@ -66,8 +66,9 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// Takes the outcome of a call, and returns the one to report.
-    pub(super) fn record(&mut self, index: usize, outcome: Outcome) -> Outcome {
+    /// Takes the outcome of a call, and returns the one to report. `outage` is the reason for parking the call if the platform
+    /// can't be reached.
+    pub(super) fn record(&mut self, index: usize, outcome: Outcome, outage: Option<ParkReason>) -> Outcome {
         let Some(row) = self.stored.calls.get(index) else {
             return outcome;
         };
@@ -84,7 +85,7 @@ impl<'a> Settling<'a> {
             Err(error @ CallError::Parked(_)) => return Err(error),
             Err(error) => error,
         };
-        match disposition(inner, self.stored, row, &error, self.since, now) {
+        match disposition(inner, self.stored, row, &error, outage, self.since, now) {
             Disposition::Delete => {
                 self.changes.push((row.id, Change::Withdraw));
                 Err(error)
@@ -270,7 +271,10 @@ impl<'a> Settling<'a> {
         let (parks, faults) = (most(|h| h.parks), most(|h| h.faults));
         let retry_after = self.kept.iter().filter_map(|kept| kept.retry_after).max();
         let wait = match reason {
-            ParkReason::Shutdown => Duration::ZERO,
+            ParkReason::Shutdown
+            | ParkReason::CompletionOutage
+            | ParkReason::StatusOutage
+            | ParkReason::TrackerOutage => Duration::ZERO,
             ParkReason::TrackerUnauthorized => options.longest_delay(),
             _ if faults >= MAX_FAULTS => options.longest_delay(),
             ParkReason::AttemptsFailed
@@ -283,7 +287,7 @@ impl<'a> Settling<'a> {
                 options.wait(parks.saturating_sub(1), retry_after, (self.stored.outbox.0.chance)())
             }
         };
-        let must_isolate = faults >= MAX_FAULTS;
+        let must_isolate = faults >= MAX_FAULTS && !reason.is_outage();
         if must_isolate && !is_isolated(&self.stored.lane.lane) {
             Then::Isolate { wait, reason }
         } else {

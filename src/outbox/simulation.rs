@@ -11,14 +11,14 @@
 )]
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     num::NonZero,
     rc::Rc,
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::LocalBoxFuture;
@@ -37,10 +37,10 @@ use super::{
     },
 };
 use crate::{
-    call::{Call, Target},
+    call::{Call, PlatformRoute, Target},
     call_id::CallId,
     clock::{Clock, ManualClock},
-    delivery::{Dispatcher, Job, Passage, Worker},
+    delivery::{Dispatcher, Gates, Job, Passage, Worker},
     error::{AttemptError, CallError, OutboxError},
     message::PostResult,
     options::Options,
@@ -128,6 +128,11 @@ struct Process {
     unstored: RefCell<BTreeSet<String>>,
     /// Whether a note of calls that are sent could not be stored.
     lacks_note: Cell<bool>,
+    gates: OnceCell<Rc<Gates>>,
+    /// The requests of each route while its outage gate is closed, and since when it is.
+    while_closed: RefCell<BTreeMap<PlatformRoute, (Instant, u32)>>,
+    /// Whether the outage gate of completions was ever closed.
+    holds_completions: Cell<bool>,
 }
 
 impl Process {
@@ -143,6 +148,44 @@ impl Process {
         if self.is_crashed.get() || (!self.world.is_calm.get() && self.world.chance(150)) {
             self.is_crashed.set(true);
             pending::<()>().await;
+        }
+    }
+}
+
+impl Process {
+    /// Notes which outage gates are closed now.
+    fn note_gates(&self) {
+        let Some(gates) = self.gates.get() else { return };
+        let mut while_closed = self.while_closed.borrow_mut();
+        for route in PlatformRoute::ALL {
+            if gates.is_closed(route) {
+                let now = Clock::from(self.clock.clone()).instant();
+                while_closed.entry(route).or_insert((now, 0));
+            } else {
+                while_closed.remove(&route);
+            }
+        }
+        if while_closed.contains_key(&PlatformRoute::Completion) {
+            self.holds_completions.set(true);
+        }
+    }
+
+    /// Checks that a closed gate lets only probes through: after 1 s, and then about every 2 s. A request that was let
+    /// through before may start later, and a status follows its completion.
+    fn check_gate(&self, route: PlatformRoute) {
+        let mut while_closed = self.while_closed.borrow_mut();
+        let Some((since, requests)) = while_closed.get_mut(&route) else {
+            return;
+        };
+        if route == PlatformRoute::Status {
+            return;
+        }
+        *requests += 1;
+        let now = Clock::from(self.clock.clone()).instant();
+        let probes = now.saturating_duration_since(*since).as_millis() / 1500 + 1;
+        if u128::from(*requests) > probes + MAX_IN_FLIGHT as u128 {
+            self.world
+                .violation(format!("{requests} {route} requests while the gate is closed"));
         }
     }
 }
@@ -347,8 +390,19 @@ impl SimulatedTransport {
             world.violation(format!("{key} may have killed an owner, and is sent without a note"));
         }
         drop(tables);
+        process.note_gates();
+        let route = match &key {
+            key if key.ends_with("-completion") => PlatformRoute::Completion,
+            key if key.ends_with("-status") => PlatformRoute::Status,
+            _ => PlatformRoute::Tracker,
+        };
+        if is_stored {
+            process.check_gate(route);
+        }
+        // A completion that is held back counts as attempted.
         if let Some(session) = key.strip_suffix("-status")
             && !requests.attempted.contains(&format!("{session}-completion"))
+            && !process.holds_completions.get()
         {
             world.violation(format!("{key} is sent before its completion was attempted"));
         }
@@ -441,6 +495,9 @@ impl Life {
             in_flight: Cell::new(0),
             unstored: RefCell::default(),
             lacks_note: Cell::default(),
+            gates: OnceCell::new(),
+            while_closed: RefCell::default(),
+            holds_completions: Cell::default(),
         });
         let options = Options::builder("http://127.0.0.1:1")
             .worker_id("wkr_1")
@@ -451,6 +508,7 @@ impl Life {
             .build()
             .unwrap();
         let parts = options.into_parts_over(Rc::new(SimulatedTransport(Rc::clone(&process))));
+        let _ = process.gates.set(Rc::clone(&parts.dispatcher.gates));
         let store = MemoryStore::open(&world.tables);
         let simulated = Rc::new(SimulatedStore {
             store: Rc::clone(&store),
@@ -661,7 +719,10 @@ async fn simulate(seed: u64) -> Result<(), String> {
             *life = Some(Life::start(&world, number, &clocks[number]));
         }
     }
-    for _ in 0..2000 {
+    for second in 0..2000 {
+        if second == 120 && world.tables.borrow().has_outages() {
+            world.violation("calls are parked because of an outage that is over".into());
+        }
         if world.tables.borrow().waiting() == 0 {
             break;
         }
@@ -696,6 +757,7 @@ async fn run_all(lives: &mut [Option<Life>], turns: u32) {
     for slot in lives {
         if let Some(life) = slot {
             life.run(turns).await;
+            life.process.note_gates();
             if life.process.is_crashed.get() {
                 life.store.kill();
                 *slot = None;

@@ -12,7 +12,7 @@ use super::{
     owner::Outbox,
     replayed::Replayed,
     route::Durable,
-    store::{ClaimRequest, LaneSet, MemoryStore, NewCall, NewMessage, Store as _, Tables},
+    store::{ClaimRequest, LaneSet, MemoryStore, NewCall, NewMessage, Store as _, Tables, Which},
 };
 use crate::{
     call::{CallKind, Endpoint, Target},
@@ -203,6 +203,7 @@ async fn a_shutdown_does_not_wait_for_the_settlement_of_an_unreadable_call() {
     let request = ClaimRequest {
         round: 1,
         now: poster.outbox.0.now(),
+        which: Which::Due { outages: Vec::new() },
         endpoint: Endpoint::Proxy,
         due: Vec::new(),
         delayed: LaneSet::default(),
@@ -212,7 +213,7 @@ async fn a_shutdown_does_not_wait_for_the_settlement_of_an_unreadable_call() {
     let claimed = poster.store.claim(request).await.unwrap().messages.remove(0);
     poster.tables.borrow_mut().is_stalled = true;
     let (outbox, dispatcher, queue) = (&poster.outbox, &poster.dispatcher, &poster.queue);
-    let replayed = Replayed::admit(outbox, dispatcher, queue, claimed, outbox.0.since());
+    let replayed = Replayed::admit(outbox, dispatcher, queue, claimed, Passage::FirstCall, outbox.0.since());
     let replayed = spawn(replayed.run());
     all_tasks_wait().await;
     assert!(!replayed.is_finished());

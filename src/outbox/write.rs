@@ -134,6 +134,8 @@ impl Inner {
     fn note_delay(&self, settlement: &Settlement) {
         let (lane, wait) = match settlement.then {
             Then::Continue => return,
+            // The end of the outage decides.
+            Then::Park { reason, .. } if reason.is_outage() => return,
             Then::Park { wait, .. } => (Some(settlement.lane.lane.clone()), wait),
             Then::Isolate { wait, .. } => {
                 let mut changes = settlement.changes.iter();

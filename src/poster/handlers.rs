@@ -10,7 +10,7 @@ use crate::{
     credentials::{CredentialActor, CredentialError, GetCredentialActor, IssuedCredentials, RefreshCredentials},
     delivery::Worker,
     error::{CallError, PostError},
-    message::{CreateComment, PostResult, UpdateIssueStatus},
+    message::{CreateComment, PlatformReachable, PostResult, UpdateIssueStatus},
     receipt::{CallReceipt, PostReceipt},
     telemetry::{GetStats, PosterStats, Subscribe},
     util::catch_panic,
@@ -120,6 +120,15 @@ impl Handler<GetStats> for ResultPoster {
             active_lanes: gauge(gauges.active_lanes),
             ..self.parts.dispatcher.telemetry.stats()
         })
+    }
+}
+
+impl Handler<PlatformReachable> for ResultPoster {
+    type Result = ();
+
+    fn handle(&mut self, _: PlatformReachable, _: &mut Context<Self>) {
+        let dispatcher = &self.parts.dispatcher;
+        dispatcher.report(&dispatcher.gates.open(dispatcher.clock.instant()));
     }
 }
 

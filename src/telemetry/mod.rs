@@ -10,7 +10,7 @@ mod recorder;
 mod stats;
 mod subscribers;
 
-pub(crate) use self::recorder::{Begin, Telemetry};
+pub(crate) use self::recorder::{Begin, FailedAttempt, Telemetry};
 pub use self::{
     event::{DeliveryEvent, DeliveryEventKind, EventCall, Subscribe},
     gate::{GateState, GateStatus},

@@ -31,6 +31,19 @@ pub(crate) struct Telemetry {
     pub(super) authorization: RefCell<Authorization>,
 }
 
+/// An attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailedAttempt<'a> {
+    /// Its number, from 1.
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) duration: Duration,
+    pub(crate) error: &'a AttemptError,
+    pub(crate) retry_in: Option<Duration>,
+    /// Whether the outage has its line in the log already.
+    pub(crate) is_known_outage: bool,
+}
+
 /// When the delivery of a message began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Begin {
@@ -97,15 +110,16 @@ impl Telemetry {
         self.stats.borrow_mut().attempt_time.record(duration);
     }
 
-    pub(crate) fn attempt_failed(
-        &self,
-        call: CallRef<'_>,
-        attempt: u32,
-        max_attempts: u32,
-        duration: Duration,
-        error: &AttemptError,
-        retry_in: Option<Duration>,
-    ) {
+    pub(crate) fn attempt_failed(&self, call: CallRef<'_>, failed: FailedAttempt<'_>) {
+        let FailedAttempt {
+            attempt,
+            max_attempts,
+            duration,
+            error,
+            retry_in,
+            is_known_outage,
+        } = failed;
+        let level = if is_known_outage { Level::Debug } else { Level::Warn };
         let reason = error.without_body();
         let next = match retry_in {
             None => String::new(),
@@ -114,7 +128,7 @@ impl Telemetry {
         };
         let CallRef { kind, target_id, .. } = call;
         ignore_panic(|| {
-            warn!(kind:%, target_id:?, attempt, retry_in:?;
+            log!(level, kind:%, target_id:?, attempt, retry_in:?;
                 "{call}: attempt {attempt} of {max_attempts} failed: {reason}{next}");
         });
         self.emit(Some(call), || DeliveryEventKind::AttemptFailed {

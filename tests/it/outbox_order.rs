@@ -31,7 +31,8 @@ async fn comments_that_wait_for_a_pause_do_not_keep_a_result_waiting() {
     fixture.begin_outage();
     let poster = start(fixture.options().max_in_flight(2));
     for issue in 0..20 {
-        assert_eq!(outcome(&send_update(&poster, &issue.to_string()).await), "parked:1");
+        let reply = send_update(&poster, &issue.to_string()).await;
+        assert!(outcome(&reply).starts_with("parked"), "{reply:?}");
     }
     let limited = Reply::status(429).header("retry-after", "60");
     fixture.platform.script("issue-tracker-proxy", [limited]);

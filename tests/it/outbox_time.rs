@@ -368,7 +368,8 @@ async fn a_poster_with_a_wrong_clock_neither_dead_letters_nor_delays_the_calls_o
         let clock = ManualClock::new();
         let poster = start(fixture.options_with(outbox.clone()).clock(clock.clone()));
         fixture.begin_outage();
-        for issue in 0..20 {
+        // Too few failures for an outage, whose end would count instead of the delays.
+        for issue in 0..4 {
             assert_eq!(outcome(&send_update(&poster, &issue.to_string()).await), "parked:1");
         }
         let wrong = ManualClock::new();
@@ -380,14 +381,15 @@ async fn a_poster_with_a_wrong_clock_neither_dead_letters_nor_delays_the_calls_o
         });
         let other = start(fixture.options_with(outbox).clock(wrong.clone()));
         // Its own call, while it may claim those of its neighbor.
-        assert_eq!(outcome(&send_update(&other, "other").await), "parked:1");
+        let reply = send_update(&other, "other").await;
+        assert!(outcome(&reply).starts_with("parked"), "{reply:?}");
         for _ in 0..10 {
             wrong.advance(3 * SECOND);
             messages_are_accepted(&other).await;
         }
         shut_down(&other).await;
         assert_eq!(fixture.dead_letters(), [], "{years} years");
-        assert_eq!(fixture.parked().len() + fixture.live().len(), 21);
+        assert_eq!(fixture.parked().len() + fixture.live().len(), 5);
         fixture.end_outage();
         let before = clock.now();
         wait_until(|| {

@@ -1,6 +1,10 @@
 //! The gates of a poster: a pause for each group of calls, and an outage gate for each route.
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
@@ -120,8 +124,26 @@ impl Gates {
         self.changed.notified().await;
     }
 
+    /// The routes of an endpoint for which a probe is due.
+    pub(crate) fn due_probes(&self, endpoint: Endpoint, now: Instant) -> Vec<PlatformRoute> {
+        let routes = PlatformRoute::ALL.into_iter();
+        let routes = routes.filter(|route| route.endpoint() == endpoint);
+        routes
+            .filter(|route| self.probe_at(*route).is_some_and(|at| at <= now))
+            .collect()
+    }
+
+    /// How long it is until the next probe is due.
+    pub(crate) fn next_probe(&self, now: Instant) -> Option<Duration> {
+        let at = PlatformRoute::ALL
+            .into_iter()
+            .filter_map(|route| self.probe_at(route))
+            .min()?;
+        Some(at.saturating_duration_since(now))
+    }
+
     /// When the next probe of a route is due. A pause delays it, too.
-    pub(crate) fn probe_at(&self, route: PlatformRoute) -> Option<Instant> {
+    fn probe_at(&self, route: PlatformRoute) -> Option<Instant> {
         let probe_at = self.outage_gate(route).outage.borrow().probe_at(self.max_probes)?;
         let pause = self.pause_gate(route.endpoint()).pause.borrow().until();
         Some(pause.map_or(probe_at, |until| until.max(probe_at)))

@@ -78,6 +78,11 @@ impl Gates {
         unless_closed(self.holding(call, admission), sleep).await;
     }
 
+    /// Whether an attempt of the call takes place while the outage gate is closed.
+    pub(in crate::delivery) fn is_known_outage(&self, call: &Call, admission: Admission) -> bool {
+        admission != Admission::Free && self.is_closed(call.kind.route())
+    }
+
     /// Whether the outage gate holds the call back.
     pub(in crate::delivery) fn holds(&self, call: &Call, admission: Admission) -> bool {
         self.holding(call, admission).is_some_and(OutageGate::is_closed)

@@ -16,7 +16,7 @@ pub(crate) enum Passage {
     /// The message is held back while the gate of its first call is closed. The other calls follow the first one.
     FirstCall,
     /// The message is sent while the gate is closed.
-    Probe(ProbeSlot),
+    Probe { _slot: ProbeSlot },
 }
 
 /// How the outage gate of its route treats a call.
@@ -37,7 +37,7 @@ impl Passage {
             Self::Free => Admission::Free,
             Self::EachCall => Admission::Held,
             Self::FirstCall if index == 0 => Admission::Held,
-            Self::FirstCall | Self::Probe(_) => Admission::Noted,
+            Self::FirstCall | Self::Probe { .. } => Admission::Noted,
         }
     }
 }
@@ -47,7 +47,7 @@ impl Gates {
     pub(crate) fn held_back(&self, calls: &[Call], passage: &Passage) -> Option<AttemptError> {
         let (first, others) = calls.split_first()?;
         let others = match passage {
-            Passage::Free | Passage::Probe(_) => return None,
+            Passage::Free | Passage::Probe { .. } => return None,
             Passage::FirstCall => &[],
             Passage::EachCall => others,
         };

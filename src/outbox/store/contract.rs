@@ -11,14 +11,14 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     super::entry::{EntryQuery, OutboxEntry, OutboxStats},
+    calls::{History, LaneClaim, NewMessage, StoredCall, WallTime},
     lane_set::LaneSet,
 };
 use crate::{
-    call::{CallKind, Endpoint},
+    call::Endpoint,
     call_id::CallId,
     error::{OutboxError, ParkReason},
 };
@@ -28,45 +28,6 @@ pub(in crate::outbox) const MAX_PER_LANE: usize = 16;
 
 /// The answer of a store.
 pub(in crate::outbox) type StoreFuture<T> = LocalBoxFuture<'static, Result<T, OutboxError>>;
-
-/// A point in time by the host's clock, in milliseconds since 1970.
-pub(in crate::outbox) type WallTime = i64;
-
-/// A message to be stored: its calls, in the order in which they are sent.
-#[derive(Debug, Clone)]
-pub(in crate::outbox) struct NewMessage {
-    /// The name of its lane.
-    pub(in crate::outbox) lane: String,
-    pub(in crate::outbox) calls: Vec<NewCall>,
-    /// The worker on whose behalf the calls are made, if it is known.
-    pub(in crate::outbox) worker_id: Option<String>,
-    /// Why the message must not be sent now, if so.
-    pub(in crate::outbox) park: Option<ParkReason>,
-    /// The last round whose calls were given their places in this process before the message. If the lane was claimed in a
-    /// later round, the claimed calls go first: then the message is parked behind them.
-    pub(in crate::outbox) round: i64,
-    /// If it is cancelled before the message is written, nothing is stored.
-    pub(in crate::outbox) withdrawn: Option<CancellationToken>,
-    pub(in crate::outbox) now: WallTime,
-}
-
-impl NewMessage {
-    pub(super) fn is_withdrawn(&self) -> bool {
-        self.withdrawn.as_ref().is_some_and(CancellationToken::is_cancelled)
-    }
-}
-
-/// A call to be stored.
-#[derive(Debug, Clone)]
-pub(in crate::outbox) struct NewCall {
-    pub(in crate::outbox) id: CallId,
-    pub(in crate::outbox) kind: CallKind,
-    pub(in crate::outbox) target_id: String,
-    pub(in crate::outbox) idempotency_key: String,
-    /// The headers that the message adds, as JSON.
-    pub(in crate::outbox) headers: Option<String>,
-    pub(in crate::outbox) body: String,
-}
 
 /// The result of storing a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,44 +44,14 @@ pub(in crate::outbox) enum Inserted {
     Withdrawn,
 }
 
-/// A lane under one claim: what an owner's changes are guarded by.
+/// Which of the lanes that are free.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::outbox) struct LaneClaim {
-    pub(in crate::outbox) lane: String,
-    pub(in crate::outbox) claim: i64,
-}
-
-/// A stored call, and its history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::outbox) struct StoredCall {
-    pub(in crate::outbox) id: CallId,
-    /// A damaged file may hold any text.
-    pub(in crate::outbox) kind: String,
-    pub(in crate::outbox) target_id: String,
-    pub(in crate::outbox) idempotency_key: String,
-    pub(in crate::outbox) headers: Option<String>,
-    pub(in crate::outbox) body: Vec<u8>,
-    pub(in crate::outbox) worker_id: Option<String>,
-    pub(in crate::outbox) history: History,
-}
-
-/// The counts and the age of a call, over all of its owners.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::outbox) struct History {
-    pub(in crate::outbox) attempts: u32,
-    /// How often the call was parked after an attempt.
-    pub(in crate::outbox) parks: u32,
-    /// How many answers say that the fault is the call's own.
-    pub(in crate::outbox) faults: u32,
-    /// How often the platform has rejected the call of a worker that its sender has replaced.
-    pub(in crate::outbox) rejections: u32,
-    /// Whether the platform has refused the whole body as too large.
-    pub(in crate::outbox) is_reduced: bool,
-    /// How often an owner died while it was sending the call. The first time counts for the first message of each of its
-    /// lanes: only calls that may have killed an owner are noted before they are sent ([`Store::note_sending`]).
-    pub(in crate::outbox) takeovers: u32,
-    /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.
-    pub(in crate::outbox) age: Duration,
+pub(in crate::outbox) enum Which {
+    /// Those that are due. Lanes that were parked because of an outage are due if the reason is one of these, whenever they
+    /// were parked and by whom, and only then.
+    Due { outages: Vec<ParkReason> },
+    /// The first message of the lane that was parked first because of this outage.
+    Probe { outage: ParkReason },
 }
 
 /// Which lanes to claim.
@@ -129,6 +60,7 @@ pub(in crate::outbox) struct ClaimRequest {
     /// Counts the claims of this owner, from 1.
     pub(in crate::outbox) round: i64,
     pub(in crate::outbox) now: WallTime,
+    pub(in crate::outbox) which: Which,
     /// The endpoint of the lanes: a pause of one endpoint must not hold up the calls of the other.
     pub(in crate::outbox) endpoint: Endpoint,
     /// Lanes that this owner has parked and that are due by its monotonic clock.
@@ -154,8 +86,14 @@ impl ClaimRequest {
     ///
     /// The end of one claim of a lane and the beginning of the next wait for the disk, so few lanes are claimed further.
     pub(super) fn max_per_lane(&self, due: usize) -> usize {
-        let share = (self.max_calls / 2).checked_div(due);
-        share.unwrap_or_default().max(MAX_PER_LANE)
+        match self.which {
+            Which::Due { .. } => {
+                let share = (self.max_calls / 2).checked_div(due);
+                share.unwrap_or_default().max(MAX_PER_LANE)
+            }
+            // At least its first message.
+            Which::Probe { .. } => 1,
+        }
     }
 }
 
@@ -214,7 +152,8 @@ pub(in crate::outbox) struct Failure {
 pub(in crate::outbox) enum Then {
     /// It stays the owner's as long as it has calls that the owner has taken; then it is released, due at once.
     Continue,
-    /// It is released, due after this time, and all of its calls with it.
+    /// It is released, due after this time, and all of its calls with it. If the reason is an outage, it is due by
+    /// [`Which::Due`] alone.
     Park { wait: Duration, reason: ParkReason },
     /// The message moves to a lane of its own, which is parked. The lane goes on as with `Continue`.
     Isolate { wait: Duration, reason: ParkReason },

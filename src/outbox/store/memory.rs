@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, NewMessage, Settled,
-    Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, endpoint, isolated_lane,
+    Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched, Which, endpoint, isolated_lane,
 };
 use crate::{
     call_id::CallId,
@@ -194,7 +194,12 @@ impl Tables {
             Then::Continue => {}
             Then::Park { wait, reason } => {
                 if let Some(lane) = self.lanes.get_mut(&lane.lane) {
-                    lane.free(now, milliseconds(wait), Some(owner), Some(reason));
+                    lane.free(
+                        now,
+                        milliseconds(wait),
+                        Some(owner).filter(|_| !reason.is_outage()),
+                        Some(reason),
+                    );
                 }
                 is_parked = true;
             }
@@ -445,6 +450,12 @@ impl Store for MemoryStore {
             let mut due: Vec<(WallTime, String)> = (tables.lanes.iter())
                 .filter(|(name, lane)| lane.owner.is_none() && endpoint(name) == request.endpoint)
                 .filter(|(name, lane)| {
+                    let outage = lane.reason.filter(|reason| reason.is_outage());
+                    match (&request.which, outage) {
+                        (Which::Probe { outage }, reason) => return reason == Some(*outage),
+                        (Which::Due { outages }, Some(reason)) => return outages.contains(&reason),
+                        (Which::Due { .. }, None) => {}
+                    }
                     if lane.parked_by == Some(owner) {
                         return request.due.contains(name);
                     }
@@ -454,6 +465,9 @@ impl Store for MemoryStore {
                 .map(|(name, lane)| (lane.parked_at.saturating_add(lane.wait), name.clone()))
                 .collect();
             due.sort();
+            if let Which::Probe { .. } = request.which {
+                due.truncate(1);
+            }
             let mut claimed = Claimed::default();
             let (mut calls, mut bytes) = (0, 0);
             let max_per_lane = request.max_per_lane(due.len());
@@ -503,6 +517,7 @@ impl Store for MemoryStore {
             }
             let waits = (tables.lanes.iter())
                 .filter(|(name, _)| endpoint(name) == request.endpoint)
+                .filter(|(_, lane)| lane.reason.is_none_or(|reason| !reason.is_outage()))
                 .filter(|(_, lane)| lane.owner.is_none() && lane.parked_by != Some(owner) && !lane.is_due(request.now))
                 .map(|(_, lane)| lane.parked_at.saturating_add(lane.wait).saturating_sub(request.now));
             claimed.next_due = waits
@@ -684,7 +699,7 @@ impl Tables {
             attempts: row.call.history.attempts,
             created_at: time(row.created_at),
             next_attempt_at: lane
-                .filter(|_| state == EntryState::Parked)
+                .filter(|lane| state == EntryState::Parked && lane.reason.is_none_or(|reason| !reason.is_outage()))
                 .map(|lane| time(lane.parked_at.saturating_add(lane.wait))),
             reason: lane
                 .filter(|_| state == EntryState::Parked)
@@ -714,6 +729,12 @@ impl Tables {
             let lane = row.place.as_ref().and_then(|place| self.lanes.get(&place.lane));
             row.call.history.takeovers == 0 || row.sent_under == lane.map(|lane| lane.claim)
         })
+    }
+
+    /// Whether any lane is parked because of an outage.
+    pub(in crate::outbox) fn has_outages(&self) -> bool {
+        let mut free = self.lanes.values().filter(|lane| lane.owner.is_none());
+        free.any(|lane| lane.reason.is_some_and(ParkReason::is_outage))
     }
 
     /// Whether any of the calls may have killed an owner.

@@ -1,5 +1,6 @@
 //! The stores: what a store is, and the one in an SQLite database.
 
+mod calls;
 mod contract;
 mod lane_name;
 mod lane_set;
@@ -14,9 +15,10 @@ use self::contract::MAX_PER_LANE;
 #[cfg(test)]
 pub(super) use self::memory::{MemoryStore, Tables};
 pub(super) use self::{
+    calls::{History, LaneClaim, NewCall, NewMessage, StoredCall, WallTime},
     contract::{
-        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, NewCall, NewMessage,
-        Settled, Settlement, Store, StoreFuture, StoredCall, Then, WallTime, Watched,
+        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, Inserted, Settled, Settlement, Store, StoreFuture,
+        Then, Watched, Which,
     },
     lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
     lane_set::LaneSet,

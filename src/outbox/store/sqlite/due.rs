@@ -7,30 +7,34 @@ use std::{collections::HashSet, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::{ClaimRequest, WallTime};
+use super::super::{ClaimRequest, WallTime, Which};
 use super::rows;
-use crate::call::Endpoint;
+use crate::{call::Endpoint, error::ParkReason};
 
 pub(super) const NEXT_PARKER: &str = "
-    SELECT parked_by FROM lanes WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by > ?3
+    SELECT parked_by FROM lanes WHERE owner IS NULL AND queue = ?1 AND due_by = ?2 AND parked_by > ?3
     ORDER BY parked_by LIMIT 1";
 /// The lanes that an owner, or nobody, has parked and that are due.
 pub(super) const DUE: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at + wait <= ?4
+    WHERE owner IS NULL AND queue = ?1 AND due_by = ?2 AND parked_by IS ?3 AND parked_at + wait <= ?4
     ORDER BY parked_at + wait";
 /// Lanes that were parked ahead of this host's clock are due, lest that clock hides them.
 pub(super) const AHEAD: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at > ?4
+    WHERE owner IS NULL AND queue = ?1 AND due_by = ?2 AND parked_by IS ?3 AND parked_at > ?4
     ORDER BY parked_at";
 pub(super) const NOT_DUE: &str = "
     SELECT parked_at + wait AS due FROM lanes
-    WHERE owner IS NULL AND queue = ?1 AND is_tracker = ?2 AND parked_by IS ?3 AND parked_at + wait > ?4 AND parked_at <= ?4
+    WHERE owner IS NULL AND queue = ?1 AND due_by = ?2 AND parked_by IS ?3 AND parked_at + wait > ?4 AND parked_at <= ?4
     ORDER BY parked_at + wait LIMIT 1";
 pub(super) const PARKED_BY: &str = "
     SELECT id, name, parked_at + wait AS due FROM lanes
     WHERE queue = ?1 AND name = ?2 AND owner IS NULL AND parked_by = ?3";
+/// The lanes that were parked because of an outage. Nobody goes by a clock for them.
+pub(super) const BY_OUTAGE: &str = "
+    SELECT id, name, parked_at + wait AS due FROM lanes
+    WHERE owner IS NULL AND queue = ?1 AND due_by = ?2 AND parked_by IS NULL ORDER BY parked_at LIMIT ?3";
 /// A lane that may be claimed.
 pub(super) struct Candidate {
     pub(super) due: WallTime,
@@ -48,7 +52,7 @@ pub(super) fn parkers(
     let mut next = connection.prepare_cached(NEXT_PARKER)?;
     let mut last = i64::MIN;
     while let Some(parker) = next
-        .query_row(params![queue, is_tracker(endpoint), last], |row| row.get(0))
+        .query_row(params![queue, due_by(endpoint), last], |row| row.get(0))
         .optional()?
     {
         last = parker;
@@ -68,10 +72,17 @@ pub(super) fn candidates(
     request: &ClaimRequest,
 ) -> rusqlite::Result<Vec<Candidate>> {
     let enough = request.max_calls.saturating_add(1);
+    let outages = match &request.which {
+        Which::Due { outages } => outages.as_slice(),
+        Which::Probe { outage } => return by_outage(connection, queue, *outage, 1),
+    };
     let mut candidates = Vec::new();
+    for outage in outages {
+        candidates.extend(by_outage(connection, queue, *outage, enough)?);
+    }
     let mut scan = |sql, parker: Option<i64>, may_be_claimed: &dyn Fn(&str) -> bool| -> rusqlite::Result<()> {
         let mut lanes = connection.prepare_cached(sql)?;
-        let mut lanes = lanes.query(params![queue, is_tracker(request.endpoint), parker, request.now])?;
+        let mut lanes = lanes.query(params![queue, due_by(request.endpoint), parker, request.now])?;
         let mut found = 0;
         while found < enough
             && let Some(row) = lanes.next()?
@@ -110,6 +121,22 @@ pub(super) fn candidates(
     Ok(candidates)
 }
 
+/// The first lanes that were parked because of this outage.
+fn by_outage(
+    connection: &Connection,
+    queue: &str,
+    outage: ParkReason,
+    limit: usize,
+) -> rusqlite::Result<Vec<Candidate>> {
+    let Some(due_by) = due_by_outage(outage) else {
+        return Ok(Vec::new());
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut lanes = connection.prepare_cached(BY_OUTAGE)?;
+    let lanes = lanes.query_map(params![queue, due_by, limit], |row| Ok(Candidate::from(row)))?;
+    lanes.collect()
+}
+
 impl From<&rusqlite::Row<'_>> for Candidate {
     fn from(row: &rusqlite::Row<'_>) -> Self {
         Self {
@@ -120,9 +147,30 @@ impl From<&rusqlite::Row<'_>> for Candidate {
     }
 }
 
-/// The column `is_tracker` of the lanes of an endpoint.
-fn is_tracker(endpoint: Endpoint) -> bool {
-    endpoint == Endpoint::Proxy
+/// The column `due_by` of the lanes of an endpoint that wait for their delay.
+fn due_by(endpoint: Endpoint) -> i64 {
+    match endpoint {
+        Endpoint::Session => 0,
+        Endpoint::Proxy => 1,
+    }
+}
+
+/// The column `due_by` of the lanes that wait for the end of an outage.
+fn due_by_outage(reason: ParkReason) -> Option<i64> {
+    match reason {
+        ParkReason::CompletionOutage => Some(2),
+        ParkReason::StatusOutage => Some(3),
+        ParkReason::TrackerOutage => Some(4),
+        ParkReason::AttemptsFailed
+        | ParkReason::LaneParked
+        | ParkReason::QueueFull
+        | ParkReason::NoCredentials
+        | ParkReason::Unauthorized
+        | ParkReason::TrackerUnauthorized
+        | ParkReason::Shutdown
+        | ParkReason::AlreadyStored
+        | ParkReason::Requeued => None,
+    }
 }
 
 /// When the next lane is due that this owner has not parked.
@@ -136,7 +184,7 @@ pub(super) fn next_due(
     let mut next: Option<WallTime> = None;
     for parker in parkers {
         let due = not_due
-            .query_row(params![queue, is_tracker(endpoint), parker, now], |row| {
+            .query_row(params![queue, due_by(endpoint), parker, now], |row| {
                 Ok(rows::number(row, "due"))
             })
             .optional()?;

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{owner_file::Folder, owners::is_alive, rows, schema::used_bytes};
 use crate::{
     call_id::CallId,
+    error::ParkReason,
     outbox::entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
 };
 
@@ -141,6 +142,8 @@ fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, bool>) -> Outb
             }
         });
     let is_parked = state == EntryState::Parked;
+    let reason = rows::optional_text(row, "reason");
+    let is_outage = (reason.as_deref().and_then(|reason| reason.parse().ok())).is_some_and(ParkReason::is_outage);
     OutboxEntry {
         id: call.id,
         state,
@@ -153,8 +156,8 @@ fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, bool>) -> Outb
         body: String::from_utf8_lossy(&call.body).into_owned(),
         attempts: call.history.attempts,
         created_at: rows::time(row, "created_at"),
-        next_attempt_at: is_parked.then(|| rows::time(row, "due")),
-        reason: rows::optional_text(row, "reason").filter(|_| is_parked),
+        next_attempt_at: (is_parked && !is_outage).then(|| rows::time(row, "due")),
+        reason: reason.filter(|_| is_parked),
         age: call.history.age,
         status_code: rows::optional_number(row, "status_code").and_then(|code| u16::try_from(code).ok()),
         last_error: rows::optional_text(row, "last_error"),

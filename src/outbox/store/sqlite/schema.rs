@@ -33,11 +33,13 @@ const MIGRATIONS: [&str; 1] = ["
         wait INTEGER NOT NULL DEFAULT 0,
         parked_by INTEGER,                -- this owner goes by its own monotonic clock
         reason TEXT,
-        is_tracker INTEGER NOT NULL GENERATED ALWAYS AS (substr(name, 1, 6) = 'issue ') VIRTUAL,
+        -- What the lane waits for: 0 (a session) and 1 (an issue) for its delay, 2 to 4 for the end of an outage.
+        due_by INTEGER NOT NULL GENERATED ALWAYS AS (CASE reason WHEN 'completion_outage' THEN 2 WHEN 'status_outage' THEN 3
+            WHEN 'tracker_outage' THEN 4 ELSE substr(name, 1, 6) = 'issue ' END) VIRTUAL,
         UNIQUE (queue, name)
     ) STRICT;
-    CREATE INDEX lanes_by_due ON lanes (queue, is_tracker, parked_by, parked_at + wait) WHERE owner IS NULL;
-    CREATE INDEX lanes_by_parked_at ON lanes (queue, is_tracker, parked_by, parked_at) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_due ON lanes (queue, due_by, parked_by, parked_at + wait) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_parked_at ON lanes (queue, due_by, parked_by, parked_at) WHERE owner IS NULL;
     CREATE INDEX lanes_by_owner ON lanes (owner, claim) WHERE owner IS NOT NULL;
 
     -- Bodies and headers come last: what follows a long value is slow to read.
@@ -82,7 +84,7 @@ const MIGRATIONS: [&str; 1] = ["
         CASE WHEN calls.state = 'dead' THEN 'dead_letter' WHEN calls.seq <= lanes.taken AND lanes.owner IS NOT NULL
             THEN 'live' ELSE 'parked' END AS state,
         calls.queue, kind, target_id, worker_id, lanes.owner, attempts, reason,
-        CASE WHEN lanes.owner IS NULL THEN strftime('%Y-%m-%dT%H:%M:%fZ', (parked_at + wait) / 1000.0, 'unixepoch') END
+        CASE WHEN lanes.owner IS NULL AND lanes.due_by < 2 THEN strftime('%Y-%m-%dT%H:%M:%fZ', (parked_at + wait) / 1000.0, 'unixepoch') END
             AS next_attempt_at,
         strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
         strftime('%Y-%m-%dT%H:%M:%fZ', dead_at / 1000.0, 'unixepoch') AS dead_at,

@@ -63,7 +63,7 @@ pub(super) fn settle(
             let release = Release {
                 now: *now,
                 wait: milliseconds(*wait),
-                by: Some(owner.id),
+                by: Some(owner.id).filter(|_| !reason.is_outage()),
                 reason: Some(*reason),
             };
             lanes::release(connection, current.id, &release)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{
     Change, ClaimRequest, Claimed, ClaimedMessage, Failure, History, Inserted, LaneClaim, LaneSet, MAX_PER_LANE,
-    NewCall, NewMessage, Settled, Settlement, Store, Then, WallTime,
+    NewCall, NewMessage, Settled, Settlement, Store, Then, WallTime, Which,
 };
 use crate::{
     call::{CallKind, Endpoint},
@@ -79,6 +79,7 @@ pub(super) fn request(now: WallTime) -> ClaimRequest {
     ClaimRequest {
         round: ROUND,
         now,
+        which: Which::Due { outages: Vec::new() },
         endpoint: Endpoint::Session,
         due: Vec::new(),
         delayed: LaneSet::default(),

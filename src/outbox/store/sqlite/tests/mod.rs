@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::super::{
     Change, ClaimRequest, Claimed, Failure, History, Inserted, LaneClaim, LaneSet, NewCall, NewMessage, Settled,
-    Settlement, Store as _, Then,
+    Settlement, Store as _, Then, Which,
 };
 use super::{SqliteStore, prepare};
 use crate::{
@@ -107,6 +107,7 @@ async fn claim(store: &SqliteStore) -> Result<Claimed, OutboxError> {
     let all = ClaimRequest {
         round: 1,
         now: 1_900_000_000_000,
+        which: Which::Due { outages: Vec::new() },
         endpoint: Endpoint::Session,
         due: Vec::new(),
         delayed: LaneSet::default(),

@@ -23,6 +23,7 @@ const STATEMENTS: &[&str] = &[
     due::AHEAD,
     due::NOT_DUE,
     due::PARKED_BY,
+    due::BY_OUTAGE,
     claim::OUTLINE,
     claim::CALLS,
     claim::TAKE,
