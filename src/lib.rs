@@ -145,7 +145,7 @@ pub use self::{
     label::UnknownNameError,
     message::{CreateComment, PlatformReachable, PostResult, Shutdown, TerminalWorkareaLease, UpdateIssueStatus},
     options::{Options, OptionsBuilder, OptionsConfig},
-    poster::ResultPoster,
+    poster::{PosterHandle, ResultPoster},
     receipt::{CallReceipt, PostReceipt, ShutdownReport},
     result::{AgentResult, Cost, ReadResultError, SessionStatus, WorkResult},
     supervisor::{StopHandle, Supervisor},

@@ -7,6 +7,8 @@ mod platform;
 mod reply;
 mod request;
 mod rules;
+mod script;
+mod server;
 
 pub use self::{
     crash::Crash,

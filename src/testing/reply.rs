@@ -5,13 +5,28 @@ use std::{fmt, time::Duration};
 use actix_http::{Response, StatusCode, body::BoxBody};
 
 /// One reply of a script.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Reply {
+    pub(super) answer: Answer,
+    pub(super) delay: Duration,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Response(HttpResponse),
+    /// The connection is reset.
+    Reset,
+    /// Nothing, for as long as the client waits.
+    Nothing,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct HttpResponse {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    pub(super) delay: Duration,
 }
 
 impl Reply {
@@ -22,17 +37,43 @@ impl Reply {
 
     /// A response with this status, 200 to 999, and an empty body. Any other status is sent as 500.
     pub fn status(status: u16) -> Self {
-        Self {
+        Self::new(Answer::Response(HttpResponse {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+        }))
+    }
+
+    /// An HTML page with this status, as a proxy or a load balancer answers in place of the platform.
+    pub fn html(status: u16) -> Self {
+        Self::status(status)
+            .header("content-type", "text/html")
+            .body("<!doctype html><title>Error</title>")
+    }
+
+    /// The connection is reset when the request was received.
+    pub fn reset() -> Self {
+        Self::new(Answer::Reset)
+    }
+
+    /// The request is never answered: the connection stays open until the client gives up.
+    pub fn hang() -> Self {
+        Self::new(Answer::Nothing)
+    }
+
+    fn new(answer: Answer) -> Self {
+        Self {
+            answer,
             delay: Duration::ZERO,
         }
     }
 
-    /// Sets the body. Its `Content-Type` is `application/json` unless [`header`](Self::header) says otherwise.
+    /// Sets the body. Its `Content-Type` is `application/json` unless [`header`](Self::header) says otherwise. A reset and
+    /// a hang have none.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
+        if let Answer::Response(response) = &mut self.answer {
+            response.body = body.into();
+        }
         self
     }
 
@@ -40,21 +81,31 @@ impl Reply {
     ///
     /// `Connection: close` closes the connection after the response. Another `Connection` header is not sent.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        if let Answer::Response(response) = &mut self.answer {
+            response.headers.push((name.into(), value.into()));
+        }
         self
     }
 
-    /// Delays the response by this much real time after the request was received. Default: no delay.
+    /// Delays the response, or the reset, by this much real time after the request was received. Default: no delay.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
+}
 
+impl Answer {
+    /// 0 if there is no response.
     pub(super) fn status_code(&self) -> u16 {
-        self.status
+        match self {
+            Self::Response(response) => response.status,
+            Self::Reset | Self::Nothing => 0,
+        }
     }
+}
 
-    pub(super) fn into_response(self) -> Response<BoxBody> {
+impl HttpResponse {
+    pub(super) fn into_http(self) -> Response<BoxBody> {
         let status = StatusCode::from_u16(self.status)
             .ok()
             .filter(|status| !status.is_informational())
@@ -78,13 +129,17 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
+        f.debug_struct("HttpResponse")
             .field("status", &self.status)
             .field("headers", &self.headers)
             .field("body", &String::from_utf8_lossy(&self.body))
-            .field("delay", &self.delay)
             .finish()
     }
+}
+
+/// The response to a request that can't be read.
+pub(super) fn error_response() -> Response<BoxBody> {
+    Response::build(StatusCode::BAD_REQUEST).finish().map_into_boxed_body()
 }

@@ -18,7 +18,7 @@ pub struct RecordedRequest {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// The status of the response.
+    /// The status of the response; 0 if the connection was reset or nothing was sent.
     pub answered_with: u16,
 }
 

@@ -137,10 +137,10 @@ impl RuledPlatform {
     pub(super) fn reply(&mut self, request: &RecordedRequest) -> Reply {
         let rules = &self.rules;
         if rules.is_away {
-            return page(503, "temporarily unavailable");
+            return Reply::html(503);
         }
         if request.body.len() > rules.max_body_bytes {
-            return page(413, "request entity too large");
+            return Reply::html(413);
         }
         let token = request
             .header("authorization")
@@ -198,10 +198,4 @@ impl RuledPlatform {
 
 fn error(status: u16, message: &str) -> Reply {
     Reply::status(status).body(json!({ "error": message }).to_string())
-}
-
-fn page(status: u16, text: &str) -> Reply {
-    Reply::status(status)
-        .header("content-type", "text/html")
-        .body(format!("<html>{text}</html>"))
 }

@@ -119,3 +119,74 @@ async fn a_dropped_platform_is_down() {
     let error = post(&poster, "s").await.unwrap_err();
     assert_eq!(post_outcome(&Err(error)), "transient:3;transient:3");
 }
+
+#[actix_rt::test]
+async fn a_platform_that_is_down_refuses_connections_until_it_is_up_again() {
+    let (platform, poster) = platform_and_poster();
+    post(&poster, "s").await.unwrap();
+    for _ in 0..2 {
+        platform.down();
+        let error = post(&poster, "s").await.unwrap_err();
+        assert_eq!(post_outcome(&Err(error)), "transient:3;transient:3");
+        platform.up().unwrap();
+        platform.up().unwrap();
+        post(&poster, "s").await.unwrap();
+    }
+    assert_eq!(platform.requests_for("s/status").len(), 3);
+}
+
+#[actix_rt::test]
+async fn going_down_ends_a_request_that_waits_for_its_response() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::hang(), Reply::ok()]);
+    let reply = actix_rt::spawn(async move { post(&poster, "s").await });
+    platform.wait_for_requests(1).await;
+    platform.down();
+    platform.up().unwrap();
+    reply.await.unwrap().unwrap();
+    let answers: Vec<_> = platform
+        .requests_for("completion")
+        .iter()
+        .map(|r| r.answered_with)
+        .collect();
+    assert_eq!(answers, [0, 200]);
+}
+
+#[actix_rt::test]
+async fn a_platform_can_be_started_again_on_its_port() {
+    let (platform, poster) = platform_and_poster();
+    let port = platform.url().rsplit(':').next().unwrap().parse().unwrap();
+    assert!(FakePlatform::start_on(port).is_err(), "the port is taken");
+    drop(platform);
+    let platform = FakePlatform::start_on(port).unwrap();
+    post(&poster, "s").await.unwrap();
+    assert_eq!(platform.requests().len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_reset_is_a_reset() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::reset()]);
+    let error = post(&poster, "s").await.unwrap_err();
+    let last = &error.completion().unwrap().transient().unwrap().last;
+    let causes = std::iter::successors(Some(last as &dyn std::error::Error), |error| error.source());
+    let kinds: Vec<_> = causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind)
+        .collect();
+    assert_eq!(kinds, [std::io::ErrorKind::ConnectionReset], "{last:?}");
+    assert_eq!(platform.requests_for("completion").len(), 3);
+}
+
+#[actix_rt::test]
+async fn a_page_is_transient_in_place_of_an_acknowledgement() {
+    let (platform, poster) = platform_and_poster();
+    platform.script("completion", [Reply::html(200), Reply::html(403), Reply::ok()]);
+    post(&poster, "s").await.unwrap();
+    let answers: Vec<_> = platform
+        .requests_for("completion")
+        .iter()
+        .map(|r| r.answered_with)
+        .collect();
+    assert_eq!(answers, [200, 403, 200]);
+}

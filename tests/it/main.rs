@@ -29,6 +29,7 @@ mod field_coverage;
 // Also a part of `fuzz/`, which requires it to be public.
 #[allow(unreachable_pub)]
 mod fuzz_oracles;
+mod handle;
 mod host;
 mod http2;
 mod idempotency;
