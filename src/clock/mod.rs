@@ -1,18 +1,25 @@
 //! The source of time: the system clock, or a clock that a test moves by hand.
 
+mod deadline;
 #[cfg(feature = "testing")]
 mod manual;
 
+#[cfg(feature = "testing")]
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(feature = "testing")]
+use futures_util::future::{Either, select};
+
+pub(crate) use self::deadline::within;
 #[cfg(feature = "testing")]
 pub use self::manual::ManualClock;
 
 /// The source of time for backoff, `Retry-After`, token expiry, receipts, [`Shutdown`](crate::Shutdown) and the outbox;
 /// set with [`OptionsBuilder::clock`](crate::OptionsBuilder::clock).
 ///
-/// The deadlines of an attempt, of a connection and of a credential fetch always run in real time, and so does the
-/// restart window of a [`Supervisor`](crate::Supervisor).
+/// Where a socket is involved, deadlines always run in real time: those of an attempt's request and of a connection. So does
+/// the restart window of a [`Supervisor`](crate::Supervisor).
 #[derive(Debug, Clone, Default)]
 pub struct Clock(TimeSource);
 
@@ -67,6 +74,18 @@ impl Clock {
             #[cfg(feature = "testing")]
             // Boxed: otherwise every waiting call would reserve room for it.
             TimeSource::Manual(clock) => Box::pin(clock.sleep(duration)).await,
+        }
+    }
+
+    /// The output of `work`, or `None` if it takes longer than `limit`. A [`ManualClock`] does not count it as a sleeper.
+    pub(crate) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        match &self.0 {
+            TimeSource::System => within(limit, work).await,
+            #[cfg(feature = "testing")]
+            TimeSource::Manual(clock) => match select(pin!(work), pin!(clock.idle(limit))).await {
+                Either::Left((output, _)) => Some(output),
+                Either::Right(_) => None,
+            },
         }
     }
 

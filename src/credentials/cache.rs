@@ -25,7 +25,6 @@ use super::{
 use crate::{
     clock::Clock,
     error::CredentialError,
-    transport::within,
     util::{catch_panic, chain, ignore_panic},
 };
 
@@ -215,7 +214,7 @@ impl CredentialCache {
         // The time limit is inside, so that a panic while the provider's future is dropped is caught too; and so is the
         // scrubbing, since the provider's error may panic when it is formatted.
         let asking = async {
-            let fetched = within(limit, source.credentials()).await;
+            let fetched = self.config.clock.within(limit, source.credentials()).await;
             let fetched = fetched.unwrap_or(Err(CredentialError::Timeout(limit)));
             fetched.map_err(|error| self.seen_tokens.borrow().scrub_error(error))
         };

@@ -24,7 +24,6 @@ use url::Host;
 
 use super::{
     addresses::{Addresses, FailedAddresses, connect_to_any},
-    deadline::within,
     descriptors,
     proxy::Proxy,
     resolver,
@@ -32,7 +31,7 @@ use super::{
     tls_fault::TlsFault,
     tunnel::open_tunnel,
 };
-use crate::util::ignore_panic;
+use crate::{clock::within, util::ignore_panic};
 
 /// How long a process without a free file descriptor waits before it tries again.
 const DESCRIPTOR_WAIT: Duration = Duration::from_millis(100);

@@ -5,7 +5,6 @@ mod addresses;
 mod client;
 mod config;
 mod connect;
-mod deadline;
 mod descriptors;
 mod dialer;
 pub mod http1;
@@ -34,12 +33,11 @@ pub(crate) use self::{
     addresses::FailedAddresses,
     config::{CustomizeClient, TransportConfig, can_reach},
     connect::Upstream,
-    deadline::within,
     proxy::{Proxy, ProxyChoice, is_loopback},
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
 };
-use crate::{error::AttemptError, redact::Redactor, util::lossy, verdict::Answer};
+use crate::{clock::within, error::AttemptError, redact::Redactor, util::lossy, verdict::Answer};
 
 /// The default deadline of an attempt.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -121,7 +121,7 @@ async fn concurrent_calls_share_one_fetch() {
 #[actix_rt::test]
 async fn a_provider_failure_without_a_fallback_is_transient() {
     let clock = ManualClock::new();
-    for (failure, message) in failures() {
+    for (failure, message) in failures(&clock) {
         let platform = FakePlatform::start().unwrap();
         let provider = ScriptedProvider::new([failure.clone(), failure.clone(), failure, give("works")]);
         let options = without_fixed(&platform).credential_timeout(Duration::from_millis(50));
@@ -146,7 +146,7 @@ async fn a_provider_failure_without_a_fallback_is_transient() {
 #[actix_rt::test]
 async fn the_fixed_pair_is_used_while_the_provider_fails() {
     let clock = ManualClock::new();
-    for (failure, message) in failures() {
+    for (failure, message) in failures(&clock) {
         let platform = FakePlatform::start().unwrap();
         let provider = ScriptedProvider::new([failure]);
         let options = options(platform.url())
@@ -161,7 +161,7 @@ async fn the_fixed_pair_is_used_while_the_provider_fails() {
 #[actix_rt::test]
 async fn the_last_token_is_used_until_it_expires_while_the_provider_fails() {
     let clock = ManualClock::new();
-    for (failure, message) in failures() {
+    for (failure, message) in failures(&clock) {
         let platform = FakePlatform::start().unwrap();
         let valid = jwt("valid", clock.now() + HOUR);
         let provider = ScriptedProvider::new([give(&valid), failure]);
@@ -458,8 +458,9 @@ async fn refreshes_within_the_margin_are_a_second_apart() {
 #[actix_rt::test]
 async fn a_hanging_provider_delays_only_one_call_if_there_is_a_fixed_pair() {
     let platform = FakePlatform::start().unwrap();
-    let provider = ScriptedProvider::new([ProviderStep::Hang]);
-    let options = options(platform.url()).auth_token("fixed").clock(ManualClock::new());
+    let clock = ManualClock::new();
+    let provider = ScriptedProvider::new([hang_for_50_ms(&clock)]);
+    let options = options(platform.url()).auth_token("fixed").clock(clock);
     let options = options.credential_timeout(Duration::from_millis(50));
     let poster = start(options.credential_provider(provider.clone()));
     for _ in 0..10 {
@@ -574,10 +575,17 @@ fn give(token: impl Into<String>) -> ProviderStep {
 }
 
 /// Every failure of a provider, and its error message.
-fn failures() -> Vec<(ProviderStep, &'static str)> {
+fn hang_for_50_ms(clock: &ManualClock) -> ProviderStep {
+    ProviderStep::HangFor(Duration::from_millis(50), clock.clone())
+}
+
+fn failures(clock: &ManualClock) -> Vec<(ProviderStep, &'static str)> {
     vec![
         (ProviderStep::Fail, "the credential provider failed"),
-        (ProviderStep::Hang, "the credential provider did not answer within 50ms"),
+        (
+            hang_for_50_ms(clock),
+            "the credential provider did not answer within 50ms",
+        ),
         (
             ProviderStep::Panic,
             "the credential provider panicked: the vault is on fire",

@@ -2,16 +2,20 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::LocalBoxFuture;
-use result_poster::credentials::{BoxError, CredentialProvider, RuntimeCredentials};
+use result_poster::{
+    credentials::{BoxError, CredentialProvider, RuntimeCredentials},
+    testing::ManualClock,
+};
 
 /// The outcome of one fetch from a [`ScriptedProvider`].
 #[derive(Clone)]
@@ -21,6 +25,8 @@ pub(crate) enum ProviderStep {
     /// Fails with this message.
     FailWith(&'static str),
     Hang,
+    /// Hangs, while this much time passes by the clock.
+    HangFor(Duration, ManualClock),
     Panic,
     /// Panics with this message.
     PanicWith(&'static str),
@@ -74,7 +80,13 @@ impl CredentialProvider for ScriptedProvider {
                 }
                 ProviderStep::Fail => Err("the vault is sealed".into()),
                 ProviderStep::FailWith(message) => Err(message.into()),
-                ProviderStep::Hang => std::future::pending().await,
+                ProviderStep::Hang => pending().await,
+                ProviderStep::HangFor(duration, clock) => {
+                    // The limit of the fetch begins after its first poll.
+                    actix_rt::task::yield_now().await;
+                    clock.advance(duration);
+                    pending().await
+                }
                 ProviderStep::Panic => panic!("the vault is on fire"),
                 ProviderStep::PanicWith(message) => panic!("{message}"),
             }
