@@ -12,6 +12,14 @@ pub(crate) fn serialize_optional<S: Serializer>(time: &Option<Duration>, seriali
     time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
+#[cfg(feature = "outbox")]
+pub(crate) fn deserialize_optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = Option::<f64>::deserialize(deserializer)?;
+    seconds
+        .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom))
+        .transpose()
+}
+
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
 }

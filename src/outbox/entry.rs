@@ -91,14 +91,22 @@ labels!(EntryState, "state of a call", {
 /// # use result_poster::outbox::EntryQuery;
 /// let first_page = EntryQuery::dead_letters().limit(500);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[must_use]
 pub struct EntryQuery {
     pub(super) state: Option<EntryState>,
+    pub(super) target_id: Option<String>,
+    #[serde(
+        rename = "olderThanSeconds",
+        serialize_with = "crate::seconds::serialize_optional",
+        deserialize_with = "crate::seconds::deserialize_optional"
+    )]
+    pub(super) older_than: Option<Duration>,
     pub(super) after: Option<CallId>,
     #[serde(deserialize_with = "capped_limit")]
     pub(super) limit: u32,
+    pub(super) without_bodies: bool,
 }
 
 impl Default for EntryQuery {
@@ -113,8 +121,11 @@ impl EntryQuery {
     pub fn all() -> Self {
         Self {
             state: None,
+            target_id: None,
+            older_than: None,
             after: None,
             limit: DEFAULT_LIMIT,
+            without_bodies: false,
         }
     }
 
@@ -136,6 +147,24 @@ impl EntryQuery {
         }
     }
 
+    /// Only calls about the session or issue with this id. Default: about all.
+    pub fn target(mut self, target_id: impl Into<String>) -> Self {
+        self.target_id = Some(target_id.into());
+        self
+    }
+
+    /// Only calls that were stored at least this long ago, by the clock of the host. Default: of any age.
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
+    /// Leaves the body of each call empty: for an overview, which is then much faster if bodies are long.
+    pub fn without_bodies(mut self) -> Self {
+        self.without_bodies = true;
+        self
+    }
+
     /// Only calls after this one: the last of the previous page. Default: from the first call on.
     pub fn after(mut self, id: CallId) -> Self {
         self.after = Some(id);
@@ -148,9 +177,18 @@ impl EntryQuery {
         self
     }
 
+    /// The last time at which a call may have been stored. `None`: at any time.
+    pub(super) fn stored_until(&self, now: SystemTime) -> Option<SystemTime> {
+        let age = self.older_than?;
+        Some(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+
     #[cfg(test)]
-    pub(super) fn matches(&self, entry: &OutboxEntry) -> bool {
-        self.state.is_none_or(|state| state == entry.state) && self.after.is_none_or(|after| entry.id > after)
+    pub(super) fn matches(&self, entry: &OutboxEntry, now: SystemTime) -> bool {
+        self.state.is_none_or(|state| state == entry.state)
+            && self.target_id.as_ref().is_none_or(|id| *id == entry.target_id)
+            && self.stored_until(now).is_none_or(|until| entry.created_at <= until)
+            && self.after.is_none_or(|after| entry.id > after)
     }
 }
 

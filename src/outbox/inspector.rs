@@ -5,7 +5,8 @@ use std::{fmt, path::Path};
 use super::{
     entry::{EntryQuery, OutboxEntry, OutboxStats},
     owner::wall_time,
-    store::{Inspector, open_inspector},
+    record::{CallRecord, Imported},
+    store::{Inspector, open_inspector, quick_check},
 };
 use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 
@@ -39,6 +40,16 @@ impl OutboxInspector {
         open_inspector(path.as_ref()).map(Self)
     }
 
+    /// Checks the whole file at `path` for damage, without a change of its content. Other processes can use the file
+    /// meanwhile. This may take long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError::Corrupt`] if the file is damaged; the errors of [`open`](Self::open).
+    pub fn check(path: impl AsRef<Path>) -> Result<(), OutboxError> {
+        quick_check(path.as_ref())
+    }
+
     /// The calls that match the query, of all processes and queues, 500 at most.
     ///
     /// # Errors
@@ -64,7 +75,7 @@ impl OutboxInspector {
     /// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; any other [`OutboxError`] if the file
     /// can't be written.
     pub fn requeue(&self, id: CallId) -> Result<(), OutboxError> {
-        found(self.0.requeue(id, wall_time(&Clock::system()))?)
+        found(self.requeue_each(&[id])?)
     }
 
     /// Deletes a parked call or a dead letter.
@@ -73,16 +84,47 @@ impl OutboxInspector {
     ///
     /// As [`requeue`](Self::requeue).
     pub fn discard(&self, id: CallId) -> Result<(), OutboxError> {
-        found(self.0.discard(id)?)
+        found(self.discard_each(&[id])?)
     }
 
-    /// Checks the whole file for damage. Other processes can use the file meanwhile. This may take long.
+    /// [Requeues](Self::requeue) many calls, 100 in a transaction, so that other processes can commit in between. Returns
+    /// how many of them were parked calls or dead letters; the others are left alone.
     ///
     /// # Errors
     ///
-    /// [`OutboxError::Corrupt`] if the file is damaged; any other [`OutboxError`] if it can't be read.
-    pub fn check(&self) -> Result<(), OutboxError> {
-        self.0.quick_check()
+    /// [`OutboxError`] if the file can't be written. Earlier transactions stay.
+    pub fn requeue_each(&self, ids: &[CallId]) -> Result<usize, OutboxError> {
+        let now = wall_time(&Clock::system());
+        in_batches(ids, |batch| self.0.requeue_each(batch, now))
+    }
+
+    /// [Discards](Self::discard) many calls, as [`requeue_each`](Self::requeue_each) requeues them.
+    ///
+    /// # Errors
+    ///
+    /// As [`requeue_each`](Self::requeue_each).
+    pub fn discard_each(&self, ids: &[CallId]) -> Result<usize, OutboxError> {
+        in_batches(ids, |batch| self.0.discard_each(batch))
+    }
+
+    /// The call with this id for [`import`](Self::import) into another outbox, if there is one. It stays here:
+    /// [discard](Self::discard) it once it is there, or both outboxes deliver it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError`] if the file can't be read.
+    pub fn export(&self, id: CallId) -> Result<Option<CallRecord>, OutboxError> {
+        self.0.export(id)
+    }
+
+    /// Stores calls in one transaction, unless the outbox has them: see [`Imported`]. A dead letter stays one. Any other
+    /// call is put at the end of its lane, due now, as if it had not been tried yet. `max_bytes` does not apply.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError`] if the file can't be written. Then none is stored.
+    pub fn import(&self, records: Vec<CallRecord>) -> Result<Imported, OutboxError> {
+        self.0.import(records, wall_time(&Clock::system()))
     }
 
     /// The content of the outbox in numbers, of all queues.
@@ -95,8 +137,23 @@ impl OutboxInspector {
     }
 }
 
-fn found(is_found: bool) -> Result<(), OutboxError> {
-    if is_found { Ok(()) } else { Err(OutboxError::NoSuchCall) }
+/// How many calls a transaction changes: other processes wait for it.
+const MAX_BATCH: usize = 100;
+
+fn in_batches(ids: &[CallId], work: impl Fn(Vec<CallId>) -> Result<usize, OutboxError>) -> Result<usize, OutboxError> {
+    let mut found: usize = 0;
+    for batch in ids.chunks(MAX_BATCH) {
+        found = found.saturating_add(work(batch.to_vec())?);
+    }
+    Ok(found)
+}
+
+fn found(calls: usize) -> Result<(), OutboxError> {
+    if calls > 0 {
+        Ok(())
+    } else {
+        Err(OutboxError::NoSuchCall)
+    }
 }
 
 impl fmt::Debug for OutboxInspector {

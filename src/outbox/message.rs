@@ -24,7 +24,7 @@ use crate::{call_id::CallId, error::OutboxError};
 /// # Errors
 ///
 /// [`OutboxError::NotConfigured`] without an outbox; any other [`OutboxError`] if the file can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListEntries {
     pub(crate) query: EntryQuery,
 }
@@ -37,8 +37,8 @@ impl ListEntries {
     }
 
     /// Which calls are listed.
-    pub fn query(&self) -> EntryQuery {
-        self.query
+    pub fn query(&self) -> &EntryQuery {
+        &self.query
     }
 }
 
@@ -153,12 +153,12 @@ mod tests {
 
     #[test]
     fn a_query_is_read_from_json_with_its_defaults_and_its_limit() {
-        let read = |json: &str| serde_json::from_str::<ListEntries>(json).unwrap().query();
+        let read = |json: &str| serde_json::from_str::<ListEntries>(json).unwrap().query().clone();
         assert_eq!(read(r#"{"query":{}}"#), EntryQuery::all());
         assert_eq!(read(r#"{"query":{"state":"parked"}}"#), EntryQuery::parked());
         let limited = read(r#"{"query":{"limit":4000000}}"#);
         assert_eq!(limited, EntryQuery::all().limit(MAX_LIMIT));
-        let json = serde_json::to_string(&ListEntries::new(limited)).unwrap();
+        let json = serde_json::to_string(&ListEntries::new(limited.clone())).unwrap();
         assert_eq!(read(&json), limited);
     }
 

@@ -16,6 +16,7 @@ mod message;
 mod options;
 mod overflow;
 mod owner;
+mod record;
 mod replay;
 mod replayed;
 mod route;
@@ -37,5 +38,6 @@ pub use self::{
     inspector::OutboxInspector,
     message::{Discard, GetOutboxStats, ListEntries, Requeue},
     options::{OutboxOptions, OutboxOptionsBuilder},
+    record::{CallRecord, Imported},
 };
 pub use crate::{call_id::CallId, error::OutboxError};

@@ -111,7 +111,7 @@ async fn dead_letters_are_listed_in_pages() {
     let poster = start(fixture.options());
     let dead = two_dead_letters(&fixture, &poster).await;
     let first_page = EntryQuery::dead_letters().limit(1);
-    for (query, target_id) in [(first_page, "a"), (first_page.after(dead[0].id), "b")] {
+    for (query, target_id) in [(first_page.clone(), "a"), (first_page.clone().after(dead[0].id), "b")] {
         let page = poster.send(ListEntries::new(query)).await.unwrap().unwrap();
         assert_eq!(kinds_and_targets(&page), [("updateIssueStatus", target_id)]);
     }

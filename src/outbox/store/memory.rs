@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     call_id::CallId,
+    clock::Clock,
     error::{OutboxError, ParkReason},
     outbox::{
         entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
@@ -612,8 +613,15 @@ impl Store for MemoryStore {
         self.run(move |tables, _| {
             let entries = tables.calls.values().map(|row| tables.entry(row));
             entries
-                .filter(|entry| query.matches(entry))
+                .filter(|entry| query.matches(entry, Clock::system().now()))
                 .take(query.limit as usize)
+                .map(|entry| match query.without_bodies {
+                    true => OutboxEntry {
+                        body: String::new(),
+                        ..entry
+                    },
+                    false => entry,
+                })
                 .collect()
         })
     }

@@ -22,5 +22,5 @@ pub(super) use self::{
     },
     lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
     lane_set::LaneSet,
-    sqlite::{Inspector, SqliteStore, open_inspector, prepare},
+    sqlite::{Inspector, SqliteStore, open_inspector, prepare, quick_check},
 };

@@ -9,9 +9,11 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::super::WallTime;
 use super::{owner_file::Folder, owners::is_alive, rows, schema::used_bytes};
 use crate::{
     call_id::CallId,
+    clock::Clock,
     error::ParkReason,
     outbox::entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
 };
@@ -30,10 +32,10 @@ macro_rules! state {
 pub(super) use state;
 
 macro_rules! entries {
-    ($where:literal) => {
+    ($body:literal, $where:literal) => {
         concat!(
             "SELECT calls.queue, kind, created_at, status_code, last_error, parked_at + wait AS due, reason, owner, file, ",
-            rows::stored_call_columns!(),
+            rows::stored_call_columns!($body),
             ", ",
             state!(),
             " AS entry_state FROM calls LEFT JOIN lanes ON lanes.id = calls.lane \
@@ -46,11 +48,15 @@ macro_rules! entries {
 pub(super) const PAGE_END: &str = "
     SELECT max(id) AS id FROM (SELECT id FROM calls WHERE id > ?1 ORDER BY id LIMIT ?2)";
 pub(super) const LIST: &str = concat!(
-    entries!("calls.id > ?1 AND calls.id <= ?2 AND (?3 IS NULL OR calls.queue = ?3) AND (?4 IS NULL OR ?4 = "),
+    entries!(
+        "CASE WHEN ?8 THEN body END AS body",
+        "calls.id > ?1 AND calls.id <= ?2 AND (?3 IS NULL OR calls.queue = ?3) AND (?6 IS NULL OR target_id = ?6)
+            AND (?7 IS NULL OR created_at <= ?7) AND (?4 IS NULL OR ?4 = "
+    ),
     state!(),
     ") ORDER BY calls.id LIMIT ?5"
 );
-pub(super) const GET: &str = entries!("calls.id = ?1");
+pub(super) const GET: &str = entries!("body", "calls.id = ?1");
 pub(super) const LANES_END: &str = "
     SELECT max(id) AS id FROM (SELECT id FROM lanes WHERE id > ?1 ORDER BY id LIMIT ?2)";
 /// Reads the lanes and an index, but no call: bodies would make it slow.
@@ -82,15 +88,20 @@ pub(super) struct List {
     /// `None`: all queues.
     queue: Option<String>,
     after: Cursor,
+    /// The last time of storing, in milliseconds. `None`: at any time.
+    stored_until: Option<WallTime>,
     entries: Vec<OutboxEntry>,
 }
 
 impl List {
     pub(super) fn new(query: EntryQuery, queue: Option<String>) -> Self {
+        let stored_until = query.stored_until(Clock::system().now());
         Self {
+            after: query.after.map_or_else(Vec::new, |id| id.to_bytes().to_vec()),
+            stored_until: stored_until
+                .map(|until| rows::milliseconds(until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())),
             query,
             queue,
-            after: query.after.map_or_else(Vec::new, |id| id.to_bytes().to_vec()),
             entries: Vec::new(),
         }
     }
@@ -114,7 +125,16 @@ impl List {
         let state = self.query.state.map(EntryState::as_str);
         let mut alive = HashMap::new();
         let mut list = connection.prepare_cached(LIST)?;
-        let mut rows = list.query(params![self.after, end, self.queue, state, limit])?;
+        let mut rows = list.query(params![
+            self.after,
+            end,
+            self.queue,
+            state,
+            limit,
+            self.query.target_id,
+            self.stored_until,
+            !self.query.without_bodies,
+        ])?;
         while let Some(row) = rows.next()? {
             self.entries.push(entry(row, folder, &mut alive));
         }

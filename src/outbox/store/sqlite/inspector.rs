@@ -15,13 +15,16 @@ use super::{
     inspect::{self, Count, List},
     jobs::JobReply,
     owners::{Owner, Owners},
-    repair,
+    repair, transfer,
 };
 use crate::{
     call_id::CallId,
     clock::Clock,
     error::OutboxError,
-    outbox::entry::{EntryQuery, OutboxEntry, OutboxStats},
+    outbox::{
+        entry::{EntryQuery, OutboxEntry, OutboxStats},
+        record::{CallRecord, Imported},
+    },
 };
 
 /// The calls of all queues in the outbox at a path. Shares the connection of this process on that file.
@@ -29,7 +32,6 @@ use crate::{
 /// Its methods wait for the disk, and up to 2 s for other processes: they are not for an arbiter.
 #[derive(Debug)]
 pub(in crate::outbox) struct Inspector {
-    path: PathBuf,
     handle: Handle,
 }
 
@@ -39,12 +41,34 @@ pub(in crate::outbox) struct Inspector {
 ///
 /// [`OutboxError::NotFound`] if there is no such file; all else that is wrong with the file, which then is not changed.
 pub(in crate::outbox) fn open_inspector(path: &Path) -> Result<Inspector, OutboxError> {
-    let path = file::resolve(path)?;
-    path.metadata().map_err(io_error)?;
-    let handle = Handle::join(&path);
-    let inspector = Inspector { path, handle };
+    let handle = Handle::join(&existing(path)?);
+    let inspector = Inspector { handle };
     inspector.read(|_, _| Ok(Some(())))?;
     Ok(inspector)
+}
+
+/// Checks the whole file, over a connection of its own: this may take long.
+pub(in crate::outbox) fn quick_check(path: &Path) -> Result<(), OutboxError> {
+    let database = Database::open(&existing(path)?)?;
+    let check = "PRAGMA quick_check(1)";
+    let health: String = database
+        .connection
+        .query_row(check, (), |row| row.get(0))
+        .map_err(sqlite_error)?;
+    if health == "ok" {
+        Ok(())
+    } else {
+        Err(OutboxError::Corrupt(health.into()))
+    }
+}
+
+/// The resolved path of a file that exists and is not empty: an empty file would become an outbox.
+fn existing(path: &Path) -> Result<PathBuf, OutboxError> {
+    let path = file::resolve(path)?;
+    match path.metadata().map_err(io_error)?.len() {
+        0 => Err(OutboxError::NotAnOutbox),
+        _ => Ok(path),
+    }
 }
 
 impl Inspector {
@@ -57,16 +81,26 @@ impl Inspector {
         self.read(move |connection, owners| inspect::get(connection, &owners.folder, id).map(Some))
     }
 
-    /// Returns whether there is such a parked call or dead letter.
-    pub(in crate::outbox) fn requeue(&self, id: CallId, now: WallTime) -> Result<bool, OutboxError> {
-        let found = self.write(move |connection| repair::requeue(connection, None, id, now));
+    pub(in crate::outbox) fn export(&self, id: CallId) -> Result<Option<CallRecord>, OutboxError> {
+        self.read(move |connection, _| transfer::export(connection, id).map(Some))
+    }
+
+    pub(in crate::outbox) fn import(&self, records: Vec<CallRecord>, now: WallTime) -> Result<Imported, OutboxError> {
+        let imported = self.write(move |connection| transfer::import(connection, &records, now));
+        self.handle.wake_others();
+        imported
+    }
+
+    /// Requeues parked calls and dead letters in one transaction, and returns how many of the calls were one.
+    pub(in crate::outbox) fn requeue_each(&self, ids: Vec<CallId>, now: WallTime) -> Result<usize, OutboxError> {
+        let found = self.write(move |connection| count(&ids, |id| repair::requeue(connection, None, id, now)));
         self.handle.wake_others();
         found
     }
 
-    /// Returns whether there was such a parked call or dead letter.
-    pub(in crate::outbox) fn discard(&self, id: CallId) -> Result<bool, OutboxError> {
-        let found = self.write(move |connection| repair::discard(connection, None, id));
+    /// As [`requeue_each`](Self::requeue_each), but discards them.
+    pub(in crate::outbox) fn discard_each(&self, ids: Vec<CallId>) -> Result<usize, OutboxError> {
+        let found = self.write(move |connection| count(&ids, |id| repair::discard(connection, None, id)));
         self.handle.wake_others();
         found
     }
@@ -74,21 +108,6 @@ impl Inspector {
     pub(in crate::outbox) fn stats(&self) -> Result<OutboxStats, OutboxError> {
         let mut count = Count::new(None);
         self.read(move |connection, _| count.step(connection, Clock::system().now()))
-    }
-
-    /// Checks the whole file, over a connection of its own: this may take long.
-    pub(in crate::outbox) fn quick_check(&self) -> Result<(), OutboxError> {
-        let database = Database::open(&self.path)?;
-        let check = "PRAGMA quick_check(1)";
-        let health: String = database
-            .connection
-            .query_row(check, (), |row| row.get(0))
-            .map_err(sqlite_error)?;
-        if health == "ok" {
-            Ok(())
-        } else {
-            Err(OutboxError::Corrupt(health.into()))
-        }
     }
 
     fn read<T, R>(&self, mut work: R) -> Result<T, OutboxError>
@@ -121,6 +140,15 @@ impl Drop for Inspector {
     fn drop(&mut self) {
         let _ = wait(|reply| self.handle.leave(Some(reply)));
     }
+}
+
+/// For how many of the calls `work` says yes.
+fn count(ids: &[CallId], mut work: impl FnMut(CallId) -> rusqlite::Result<bool>) -> rusqlite::Result<usize> {
+    let mut found: usize = 0;
+    for id in ids {
+        found = found.saturating_add(usize::from(work(*id)?));
+    }
+    Ok(found)
 }
 
 fn wait<T: Send + 'static>(submit: impl FnOnce(JobReply<T>)) -> Result<T, OutboxError> {

@@ -29,6 +29,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod transfer;
 mod watch;
 
 use std::{
@@ -42,7 +43,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
-pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
+pub(in crate::outbox) use self::inspector::{Inspector, open_inspector, quick_check};
 use self::{
     error::sqlite_error,
     file::Database,

@@ -10,8 +10,14 @@ use crate::call_id::CallId;
 /// The columns of a [`StoredCall`].
 macro_rules! stored_call_columns {
     () => {
-        "calls.id, kind, target_id, idempotency_key, worker_id, attempts, parks, faults, rejections, takeovers, age,
-            reduced, headers, body"
+        $crate::outbox::store::sqlite::rows::stored_call_columns!("body")
+    };
+    ($body:literal) => {
+        concat!(
+            "calls.id, kind, target_id, idempotency_key, worker_id, attempts, parks, faults, rejections, takeovers, age,
+            reduced, headers, ",
+            $body
+        )
     };
 }
 pub(super) use stored_call_columns;

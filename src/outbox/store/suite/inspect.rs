@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::{super::Store as _, Fixture, shorthand::*};
 use crate::{
     call::CallKind,
-    outbox::entry::{EntryQuery, EntryState},
+    outbox::entry::{EntryQuery, EntryState, OutboxEntry},
 };
 
 /// How long dead letters are kept.
@@ -93,6 +93,39 @@ pub(super) async fn calls_are_listed_by_state_in_pages(fixture: &impl Fixture) {
         }
         assert_eq!(listed, ids);
     }
+}
+
+pub(super) async fn calls_are_listed_by_target_and_age(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let mut old = message("old", &["a"]);
+    old.now = 0;
+    let ids = (ids(&old), owner.insert_live("new", &["b"]).await.ids);
+    owner.insert(old).await.unwrap();
+    let found = async |query: EntryQuery| -> Vec<_> {
+        let entries = owner.list(query).await.unwrap();
+        entries.into_iter().map(|entry| entry.id).collect()
+    };
+    assert_eq!(found(EntryQuery::all().target("new")).await, ids.1);
+    assert_eq!(found(EntryQuery::all().target("ne")).await, []);
+    // The time of the new call may be in the future of the host.
+    let years = Duration::from_secs(40 * 365 * 24 * 60 * 60);
+    assert_eq!(found(EntryQuery::all().older_than(years)).await, ids.0);
+    assert_eq!(found(EntryQuery::all().older_than(Duration::MAX)).await, ids.0);
+    assert_eq!(found(EntryQuery::all().older_than(years).target("new")).await, []);
+}
+
+pub(super) async fn a_list_without_bodies_has_all_else(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    owner.insert_live("lane", &["a"]).await;
+    let [whole] = owner.entries().await.try_into().unwrap();
+    let listed = owner.list(EntryQuery::all().without_bodies()).await.unwrap();
+    assert_eq!(
+        listed,
+        [OutboxEntry {
+            body: String::new(),
+            ..whole
+        }]
+    );
 }
 
 pub(super) async fn a_call_is_listed_as_it_was_stored(fixture: &impl Fixture) {

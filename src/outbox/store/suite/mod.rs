@@ -252,6 +252,8 @@ macro_rules! contract_suite {
                     a_purge_does_not_date_dead_letters_of_another_queue,
                     a_dead_letter_after_a_requeue_is_kept_for_the_full_time,
                     calls_are_listed_by_state_in_pages,
+                    calls_are_listed_by_target_and_age,
+                    a_list_without_bodies_has_all_else,
                     a_call_is_listed_as_it_was_stored,
                     a_live_call_is_listed_with_its_owner,
                     calls_are_counted_by_state,

@@ -66,13 +66,13 @@ async fn an_inspector_sees_and_repairs_all_queues() {
         ),
         (2, 0)
     );
-    assert_eq!(inspector.requeue(entries[0].id, 0), Ok(false));
+    assert_eq!(inspector.requeue_each(vec![entries[0].id], 0), Ok(0));
     store.release_all(0).await.unwrap();
     assert_eq!(inspector.get(entries[0].id).unwrap().unwrap().state, EntryState::Parked);
-    assert_eq!(inspector.requeue(entries[0].id, 0), Ok(true));
-    assert_eq!(inspector.discard(entries[0].id), Ok(true));
+    assert_eq!(inspector.requeue_each(vec![entries[0].id], 0), Ok(1));
+    assert_eq!(inspector.discard_each(vec![entries[0].id]), Ok(1));
     assert_eq!(inspector.get(entries[0].id), Ok(None));
-    assert_eq!(inspector.quick_check(), Ok(()));
+    assert_eq!(super::super::inspector::quick_check(&outbox.path), Ok(()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use super::super::{claim, due, insert, inspect, lanes, repair, settle, watch};
+use super::super::{claim, due, insert, inspect, lanes, repair, settle, transfer, watch};
 use super::*;
 
 /// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
@@ -53,6 +53,9 @@ const STATEMENTS: &[&str] = &[
     repair::RENEW,
     repair::DISCARD,
     repair::IS_KNOWN,
+    transfer::RECORD,
+    transfer::IS_STORED,
+    transfer::STORE,
 ];
 
 #[test]
