@@ -163,6 +163,12 @@ pub mod events {
     };
 }
 
+pub mod check {
+    //! The steps of a check of options; see [`Options::check`](crate::Options::check).
+
+    pub use crate::options::{CheckOutcome, CheckStep, CheckedStep};
+}
+
 pub mod client {
     //! The HTTP client, as [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client) shows it.
 

@@ -1,6 +1,7 @@
 //! The options of a poster, validated once.
 
 mod builder;
+mod check;
 mod config;
 mod credential_choice;
 mod network;
@@ -10,4 +11,9 @@ mod validate;
 mod validated;
 
 pub(crate) use self::validated::Parts;
-pub use self::{builder::OptionsBuilder, config::OptionsConfig, validated::Options};
+pub use self::{
+    builder::OptionsBuilder,
+    check::{CheckOutcome, CheckStep, CheckedStep},
+    config::OptionsConfig,
+    validated::Options,
+};

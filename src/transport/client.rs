@@ -21,7 +21,7 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     config::TransportConfig,
-    connect::is_alpn_rejection,
+    connect_phase::is_alpn_rejection,
     dialer::{Dialer, Protocol},
     request::{HttpRequest, TrackedBody},
     send_error::{attempt_error, is_stale},

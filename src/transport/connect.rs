@@ -14,16 +14,16 @@ use std::{
 use log::warn;
 
 use rustls::{
-    AlertDescription, ClientConfig,
+    ClientConfig,
     pki_types::{IpAddr, ServerName},
 };
-use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 use url::Host;
 
 use super::{
-    addresses::{Addresses, FailedAddresses, connect_to_any},
+    addresses::{FailedAddresses, connect_to_any},
+    connect_phase::{ConnectPhase, NotConnected, source},
     descriptors,
     proxy::Proxy,
     resolver,
@@ -75,56 +75,6 @@ impl Upstream {
     }
 }
 
-/// The step in which a connection failed.
-#[derive(Debug, Clone, Copy, Error)]
-enum ConnectPhase {
-    #[error("resolving the name")]
-    Dns,
-    #[error("connecting to {0}")]
-    Tcp(Addresses),
-    #[error("resolving the proxy's name")]
-    ProxyDns,
-    #[error("connecting to the proxy at {0}")]
-    ProxyTcp(Addresses),
-    #[error("asking the proxy for a tunnel")]
-    Tunnel,
-    #[error("in the TLS handshake with the proxy")]
-    ProxyTls,
-    #[error("in the TLS handshake")]
-    Tls,
-}
-
-/// A connection failed.
-#[derive(Debug, Error)]
-#[error("{phase}")]
-struct NotConnected {
-    phase: ConnectPhase,
-    source: io::Error,
-}
-
-impl NotConnected {
-    fn error(phase: ConnectPhase, source: io::Error) -> io::Error {
-        io::Error::new(source.kind(), Self { phase, source })
-    }
-}
-
-/// Whether the platform rejected a connection because it speaks none of the offered protocols.
-pub(crate) fn is_alpn_rejection(error: &io::Error) -> bool {
-    let source = error.get_ref();
-    let source = match source.and_then(|error| error.downcast_ref()) {
-        Some(NotConnected {
-            phase: ConnectPhase::Tls,
-            source,
-        }) => source.get_ref(),
-        // An alert from the proxy does not concern the platform.
-        Some(NotConnected { .. }) => None,
-        // awc does TLS for HTTP/2, and returns the error as it is.
-        None => source,
-    };
-    let alert = source.and_then(|error| error.downcast_ref());
-    alert == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
-}
-
 /// Opens a connection to the platform, through the proxy if there is one, with `tls` on top. If the process has no file
 /// descriptor left, this is tried again until the attempt's deadline.
 pub(crate) async fn connect(upstream: &Upstream, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
@@ -150,12 +100,6 @@ pub(crate) async fn connect(upstream: &Upstream, tls: Option<&Arc<ClientConfig>>
         }
         sleep(DESCRIPTOR_WAIT).await;
     }
-}
-
-/// The error of the step that failed.
-fn source(error: &io::Error) -> Option<&io::Error> {
-    let failed: &NotConnected = error.get_ref()?.downcast_ref()?;
-    Some(&failed.source)
 }
 
 async fn connect_with(
@@ -370,19 +314,5 @@ mod tests {
             .unwrap_err();
         assert!(source(&error).is_some_and(descriptors::are_exhausted));
         assert!(chain(&error).starts_with("resolving the name: "));
-    }
-
-    #[test]
-    fn only_the_platforms_own_alert_is_an_alpn_rejection() {
-        for (phase, alert, expected) in [
-            (ConnectPhase::Tls, AlertDescription::NoApplicationProtocol, true),
-            (ConnectPhase::Tls, AlertDescription::HandshakeFailure, false),
-            (ConnectPhase::ProxyTls, AlertDescription::NoApplicationProtocol, false),
-        ] {
-            let alert = io::Error::other(rustls::Error::AlertReceived(alert));
-            let error = NotConnected::error(phase, alert);
-            assert_eq!(is_alpn_rejection(&error), expected, "{phase:?}");
-        }
-        assert!(!is_alpn_rejection(&timed_out()));
     }
 }

@@ -5,6 +5,7 @@ mod addresses;
 mod client;
 mod config;
 mod connect;
+mod connect_phase;
 mod descriptors;
 mod dialer;
 pub mod http1;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     addresses::FailedAddresses,
     config::{CustomizeClient, TransportConfig, can_reach},
     connect::Upstream,
+    connect_phase::ConnectStep,
     proxy::{Proxy, ProxyChoice, is_loopback},
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
