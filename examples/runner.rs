@@ -17,6 +17,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, Context, Handler, MailboxError, Message, ResponseFuture, Supervised};
+use clap::Parser;
 use common::{Failure, chain, say};
 use result_poster::{
     AgentResult, CallError, CreateComment, NextStep, Options, PermanentError, PostError, PostResult, ResultPoster,
@@ -26,13 +27,10 @@ use result_poster::{
     testing::{FakePlatform, Reply},
 };
 
-const HELP: &str = "\
-Works through a few sessions and reports them to a platform that it starts itself.
-
-Usage: runner
-
-Environment:
-  RUST_LOG  The log filter, such as result_poster=debug";
+/// Works through a few sessions and reports them to a platform that it starts itself.
+#[derive(Parser)]
+#[command(after_help = "Environment: RUST_LOG, the log filter, such as result_poster=debug")]
+struct Arguments {}
 
 /// The worker that claims the sessions.
 const WORKER_ID: &str = "wkr_1";
@@ -289,18 +287,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
-    common::exit_code(start())
-}
-
-fn start() -> Result<(), Failure> {
-    match common::arguments()?.next().as_deref() {
-        None => actix_rt::System::new()
-            .block_on(run())
-            .map_err(|error| Failure::new(1, chain(&*error))),
-        Some("-h" | "--help") => {
-            say(HELP);
-            Ok(())
-        }
-        Some(word) => Err(Failure::usage(format!("unexpected argument {word}"))),
-    }
+    let Arguments {} = Arguments::parse();
+    let ended = actix_rt::System::new().block_on(run());
+    common::exit_code(ended.map_err(|error| Failure::new(1, chain(&*error))))
 }

@@ -1,7 +1,10 @@
-//! Guides: architecture, network faults, migration, operations, the outbox and security.
+//! Guides: architecture, the command, network faults, migration, operations, the outbox and security.
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("docs/command.md")]
+pub mod command {}
 
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}

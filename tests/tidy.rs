@@ -116,7 +116,8 @@ fn code(path: &Path) -> String {
 /// A module in a file of its own, by its names from the root on. The root has none.
 type Module = Vec<String>;
 
-/// The product's modules, each with its code. Comments and attributes are left out.
+/// The library's modules, each with its code. Comments and attributes are left out. The command in `src/bin` is a crate of
+/// its own, which uses the library as any other crate does.
 fn modules() -> BTreeMap<Module, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let module = |file: PathBuf| {
@@ -127,7 +128,11 @@ fn modules() -> BTreeMap<Module, String> {
         let lines = code.lines().filter(|line| !line.trim_start().starts_with(['/', '#']));
         (module, lines.collect::<Vec<_>>().join("\n"))
     };
-    product_sources(&src).into_iter().map(module).collect()
+    let files = product_sources(&src).into_iter();
+    files
+        .filter(|file| !file.starts_with(src.join("bin")))
+        .map(module)
+        .collect()
 }
 
 /// The paths within the crate that the code of a module names, in a `use` or elsewhere, each from the root on.

@@ -1,9 +1,7 @@
-//! Helpers that the examples share: the command line, output, and errors in one line.
+//! Helpers that the examples share: output, and errors in one line.
 
 use std::{
-    env,
     error::Error,
-    ffi::OsString,
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
@@ -21,23 +19,6 @@ impl Failure {
             status,
             message: message.to_string(),
         }
-    }
-
-    /// Invalid arguments.
-    pub(crate) fn usage(message: impl Display) -> Self {
-        Self::new(2, format!("{message}; see --help"))
-    }
-}
-
-/// The arguments of the command line, without the name of the program.
-pub(crate) fn arguments() -> Result<impl Iterator<Item = String>, Failure> {
-    let arguments: Result<Vec<_>, _> = env::args_os().skip(1).map(OsString::into_string).collect();
-    match arguments {
-        Ok(arguments) => Ok(arguments.into_iter()),
-        Err(argument) => Err(Failure::usage(format!(
-            "argument {} is not Unicode",
-            argument.display()
-        ))),
     }
 }
 
