@@ -47,20 +47,17 @@ impl Handler<DeliveryEvent> for Printer {
         let Some(kind) = event.call.map(|call| call.kind) else {
             return;
         };
-        match event.event {
-            DeliveryEventKind::AttemptFailed {
-                attempt,
-                reason,
-                retry_in,
-                ..
-            } => {
-                let next = retry_in.map_or("no attempts left".to_owned(), |wait| format!("next in {wait:?}"));
-                say(format!("{kind}: attempt {attempt} failed: {reason}; {next}"));
-            }
-            DeliveryEventKind::Delivered { attempts, elapsed, .. } => {
-                say(format!("{kind}: delivered in {elapsed:.1?}, attempts: {attempts}"));
-            }
-            _ => {}
+        if let DeliveryEventKind::AttemptFailed {
+            attempt,
+            reason,
+            retry_in,
+            ..
+        } = event.event
+        {
+            let next = retry_in.map_or("no attempts left".to_owned(), |wait| format!("next in {wait:?}"));
+            say(format!("{kind}: attempt {attempt} failed: {reason}; {next}"));
+        } else if let DeliveryEventKind::Delivered { attempts, elapsed, .. } = event.event {
+            say(format!("{kind}: delivered in {elapsed:.1?}, attempts: {attempts}"));
         }
     }
 }

@@ -196,7 +196,7 @@ fn a_wrong_worker_is_found() {
 fn an_unreadable_outbox_is_found() {
     let fixture = Fixture::new();
     let path = fixture.outbox(&["sess-1"]);
-    fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(fixture.folder.path(), Permissions::from_mode(0o755)).unwrap();
     let mut command = fixture.command();
     if rustix::process::geteuid().is_root() {

@@ -38,10 +38,10 @@ impl Failure {
 
     /// The output could not be written.
     pub(crate) fn of_output(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
-            _ => Self::Failed(format!("can't write the output: {error}")),
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ClosedPipe;
         }
+        Self::Failed(format!("can't write the output: {error}"))
     }
 
     pub(crate) fn report(self) -> ExitCode {

@@ -1,5 +1,7 @@
 //! `result-poster`, the command: posts results, inspects and repairs an outbox, and checks a configuration.
 
+#![expect(clippy::disallowed_methods, reason = "ages are shown by the clock of the host")]
+
 mod arguments;
 mod check;
 mod configuration;
