@@ -209,6 +209,19 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         queue::Ticket::set_mark,
         queue::Permit::make_exclusive,
     );
+    let gates = |gates: &std::rc::Rc<delivery::Gates>, route: PlatformRoute, now: std::time::Instant| {
+        let probe = delivery::Passage::Probe {
+            _slot: gates.begin_probe(route, now, 0.0),
+        };
+        let _ = [delivery::Passage::EachCall, delivery::Passage::FirstCall, probe];
+        let _ = (gates.due_probes(route.endpoint(), now), gates.next_probe(now));
+    };
+    let _ = (
+        gates,
+        delivery::Gates::changed,
+        delivery::Gates::held_back,
+        delivery::Gates::until_held_back,
+    );
     let _ = CallError::stored_text;
     let _ = (CallId::new, CallId::from_bytes, CallId::to_bytes, CallId::previous);
     let _ = (CallId::created_at, telemetry::Begin::Stored);

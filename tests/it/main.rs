@@ -36,6 +36,7 @@ mod idempotency;
 mod issue_calls;
 mod limits;
 mod options;
+mod outages;
 mod outbox;
 mod outbox_cancellation;
 mod outbox_crash;

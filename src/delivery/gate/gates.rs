@@ -85,15 +85,19 @@ impl Gates {
             outage.leave(round, target, ended, error, now)
         };
         let mut changes: Vec<_> = change.map(|change| (route, change)).into_iter().collect();
-        if let Some(Change::Opened { .. }) = change {
+        let twin = match route {
+            PlatformRoute::Completion => Some(PlatformRoute::Status),
+            PlatformRoute::Status => Some(PlatformRoute::Completion),
+            PlatformRoute::Tracker => None,
+        };
+        match (change, twin) {
             // An answer to one call of a session says that the platform can be reached by the other one, too.
-            let twin = match route {
-                PlatformRoute::Completion => Some(PlatformRoute::Status),
-                PlatformRoute::Status => Some(PlatformRoute::Completion),
-                PlatformRoute::Tracker => None,
-            };
-            let opened = twin.and_then(|twin| Some((twin, self.outage_gate(twin).outage.borrow_mut().open(now)?)));
-            changes.extend(opened);
+            (Some(Change::Opened { .. }), Some(twin)) => {
+                let opened = self.outage_gate(twin).outage.borrow_mut().open(now);
+                changes.extend(opened.map(|change| (twin, change)));
+            }
+            (Some(Change::Closed), Some(twin)) => self.outage_gate(twin).outage.borrow_mut().doubt(),
+            (Some(_), None) | (None, _) => {}
         }
         self.outage_gate(route).wake();
         self.announce(&changes);

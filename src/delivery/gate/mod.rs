@@ -8,6 +8,7 @@ mod gates;
 mod opening;
 mod outage;
 mod outage_gate;
+mod pace;
 mod pass;
 mod passage;
 mod pause;

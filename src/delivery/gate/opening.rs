@@ -33,6 +33,11 @@ impl Opening {
         self.running = self.running.saturating_sub(1);
     }
 
+    /// Notes that a request has failed: one less is allowed at once, so that no other takes its place.
+    pub(super) fn failed(&mut self) {
+        self.allowed = self.allowed.saturating_sub(1).max(1);
+    }
+
     /// Notes that a request has succeeded: one more is allowed at once, and at least so many. Returns whether that is as
     /// good as no gate.
     pub(super) fn succeeded(&mut self, at_least: u32) -> bool {

@@ -142,6 +142,9 @@ impl Outage {
             closed.cause = error.clone();
             return None;
         }
+        if let State::Opening(opening) = &mut self.state {
+            opening.failed();
+        }
         self.row.note(target, is_unconnected);
         self.row.is_outage().then(|| {
             self.state = State::Closed(Closed {
@@ -163,6 +166,14 @@ impl Outage {
             self.state = State::Open;
         }
         self.open(now)
+    }
+
+    /// Lets few requests through at once until they succeed: the platform can't be reached by the other route of its
+    /// sessions.
+    pub(super) fn doubt(&mut self) {
+        if let State::Open = self.state {
+            self.state = State::Opening(Opening::new(FIRST_AT_ONCE));
+        }
     }
 
     /// Opens the gate if it is closed.
@@ -204,4 +215,272 @@ impl Outage {
 
 fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait).unwrap_or(now)
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
+mod tests {
+    use super::*;
+    use crate::{clock::Clock, error::AttemptPhase};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MAX_PROBES: usize = 3;
+
+    /// A gate with its clock.
+    struct Test {
+        outage: Outage,
+        now: Instant,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            Self {
+                outage: Outage::default(),
+                now: Clock::system().instant(),
+            }
+        }
+
+        fn closed() -> Self {
+            let mut test = Self::new();
+            test.fail(5, Ended::Unconnected);
+            test
+        }
+
+        fn leave(&mut self, round: u64, target: &str, ended: Ended) -> Option<Change> {
+            let error = AttemptError::Timeout {
+                limit: SECOND,
+                phase: AttemptPhase::Waiting,
+            };
+            let target = Target::Session(target.into());
+            self.outage.leave(round, &target, ended, Some(&error), self.now)
+        }
+
+        /// One request, with this end.
+        fn end(&mut self, target: &str, ended: Ended) -> Option<Change> {
+            let round = self.outage.enter();
+            self.leave(round, target, ended)
+        }
+
+        /// So many requests of two targets in turn, with this end. Returns the last change.
+        fn fail(&mut self, count: usize, ended: Ended) -> Option<Change> {
+            let targets = ["a", "b"].iter().cycle().take(count);
+            targets.map(|target| self.end(target, ended)).last().flatten()
+        }
+
+        fn is_closed(&self) -> bool {
+            self.outage.cause().is_some()
+        }
+
+        fn is_probe_due(&self) -> bool {
+            self.outage.probe_at(MAX_PROBES).is_some_and(|at| at <= self.now)
+        }
+    }
+
+    #[test]
+    fn five_failures_in_a_row_close_the_gate() {
+        use Ended::{Answered, Busy, Handled, NotTried, RateLimited, Unanswered, Unavailable, Unconnected};
+        let times = |count, target, ended| std::iter::repeat_n((target, ended), count).collect::<Vec<_>>();
+        for (name, ends, expected) in [
+            ("no connection, of one target", times(5, "a", Unconnected), true),
+            ("too few", times(4, "a", Unconnected), false),
+            ("no answer, of one target", times(9, "a", Unanswered), false),
+            ("503, of one target", times(9, "a", Busy(SECOND)), false),
+            (
+                "no answer, of two targets",
+                [times(4, "a", Unanswered), times(1, "b", Unanswered)].concat(),
+                true,
+            ),
+            (
+                "502 and 503, of two targets",
+                [times(4, "a", Unavailable), times(1, "b", Busy(SECOND))].concat(),
+                true,
+            ),
+            (
+                "no connection and no answer, of two targets",
+                [times(4, "a", Unconnected), times(1, "b", Unanswered)].concat(),
+                true,
+            ),
+            (
+                "no connection and no answer in turn, of one target",
+                [
+                    times(4, "a", Unconnected),
+                    times(1, "a", Unanswered),
+                    times(4, "a", Unconnected),
+                ]
+                .concat(),
+                false,
+            ),
+            (
+                "an answer in between",
+                [
+                    times(4, "a", Unconnected),
+                    times(1, "b", Answered),
+                    times(4, "a", Unconnected),
+                ]
+                .concat(),
+                false,
+            ),
+            (
+                "a 429 in between",
+                [
+                    times(4, "a", Unanswered),
+                    times(1, "b", RateLimited(SECOND)),
+                    times(1, "b", Unanswered),
+                ]
+                .concat(),
+                false,
+            ),
+            (
+                "a delivery in between",
+                [
+                    times(4, "a", Unanswered),
+                    times(1, "b", Handled),
+                    times(4, "b", Unanswered),
+                ]
+                .concat(),
+                false,
+            ),
+            (
+                "no credentials in between",
+                [
+                    times(4, "a", Unconnected),
+                    times(9, "b", NotTried),
+                    times(1, "a", Unconnected),
+                ]
+                .concat(),
+                true,
+            ),
+            ("no credentials", times(9, "a", NotTried), false),
+        ] {
+            let mut test = Test::new();
+            for (target, ended) in ends {
+                test.end(target, ended);
+            }
+            assert_eq!(test.is_closed(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_answer_opens_the_gate() {
+        for ended in [Ended::Handled, Ended::Answered, Ended::RateLimited(SECOND)] {
+            let mut test = Test::closed();
+            assert_eq!(test.outage.room(), Some(0));
+            test.now += 7 * SECOND;
+            let closed_for = 7 * SECOND;
+            assert_eq!(test.end("a", ended), Some(Change::Opened { closed_for }), "{ended:?}");
+            assert!(!test.is_closed());
+        }
+    }
+
+    #[test]
+    fn a_failure_in_an_outage_changes_nothing_but_the_cause() {
+        let mut test = Test::closed();
+        for ended in [
+            Ended::Unconnected,
+            Ended::Unanswered,
+            Ended::Unavailable,
+            Ended::NotTried,
+        ] {
+            assert_eq!(test.end("b", ended), None);
+            assert!(test.is_closed());
+        }
+    }
+
+    #[test]
+    fn the_requests_at_once_double_with_success_from_eight_on() {
+        let mut test = Test::closed();
+        test.end("a", Ended::Answered);
+        for expected in [8, 16, 32] {
+            assert_eq!(test.outage.room(), Some(expected));
+            let rounds: Vec<_> = (0..expected).map(|_| test.outage.enter()).collect();
+            assert_eq!(test.outage.room(), Some(0));
+            for round in rounds {
+                test.leave(round, "a", Ended::Handled);
+            }
+        }
+        assert_eq!(test.outage.room(), None);
+    }
+
+    #[test]
+    fn a_failure_while_few_are_allowed_lets_no_other_request_through() {
+        let mut test = Test::new();
+        test.outage.doubt();
+        let rounds: Vec<_> = (0..8).map(|_| test.outage.enter()).collect();
+        for (round, target) in rounds.into_iter().zip(["a", "b"].into_iter().cycle()) {
+            assert_eq!(test.outage.room(), Some(0));
+            test.leave(round, target, Ended::Unanswered);
+        }
+        assert!(test.is_closed());
+        // A gate that is not open is not opened by doubt.
+        test.outage.doubt();
+        assert!(test.is_closed());
+    }
+
+    #[test]
+    fn a_failure_from_before_the_opening_says_nothing() {
+        let mut test = Test::new();
+        let before: Vec<_> = (0..20).map(|_| test.outage.enter()).collect();
+        test.fail(5, Ended::Unconnected);
+        test.end("a", Ended::Answered);
+        for round in before {
+            assert_eq!(test.leave(round, "b", Ended::Unanswered), None);
+        }
+        assert_eq!(test.outage.room(), Some(8));
+        assert_eq!(test.fail(5, Ended::Unanswered), Some(Change::Closed));
+    }
+
+    #[test]
+    fn an_answer_to_a_request_from_before_the_closing_opens_the_gate() {
+        let mut test = Test::new();
+        let before = test.outage.enter();
+        test.fail(5, Ended::Unconnected);
+        assert!(test.leave(before, "a", Ended::Handled).is_some());
+    }
+
+    #[test]
+    fn a_probe_is_due_after_1_s_and_then_every_2_s_with_jitter() {
+        let mut test = Test::closed();
+        assert!(!test.is_probe_due());
+        test.now += SECOND;
+        for (chance, wait) in [(0.0, 1500), (0.5, 2000), (1.0, 2500)] {
+            assert!(test.is_probe_due());
+            let round = test.outage.begin_probe(test.now, chance);
+            test.outage.end_probe(round);
+            test.now += Duration::from_millis(wait - 1);
+            assert!(!test.is_probe_due(), "{chance}");
+            test.now += Duration::from_millis(1);
+        }
+        test.end("a", Ended::Answered);
+        assert_eq!(test.outage.probe_at(MAX_PROBES), None);
+    }
+
+    #[test]
+    fn probes_overlap_up_to_a_limit() {
+        let mut test = Test::closed();
+        let mut rounds = Vec::new();
+        for _ in 0..MAX_PROBES {
+            test.now += 3 * SECOND;
+            assert!(test.is_probe_due());
+            rounds.push(test.outage.begin_probe(test.now, 0.5));
+        }
+        test.now += 3 * SECOND;
+        assert!(!test.is_probe_due());
+        test.outage.end_probe(rounds[0]);
+        assert!(test.is_probe_due());
+        // Probes of an earlier outage do not count in the next one.
+        test.end("a", Ended::Answered);
+        test.fail(5, Ended::Unconnected);
+        test.outage.begin_probe(test.now, 0.5);
+        test.outage.end_probe(rounds[1]);
+        assert_eq!(test.outage.probe_at(1), None);
+    }
+
+    #[test]
+    fn a_gate_that_is_opened_closes_again_after_five_failures() {
+        let mut test = Test::closed();
+        assert!(test.outage.open(test.now).is_some());
+        assert_eq!(test.outage.open(test.now), None);
+        assert_eq!(test.fail(4, Ended::Unconnected), None);
+        assert_eq!(test.fail(1, Ended::Unconnected), Some(Change::Closed));
+    }
 }

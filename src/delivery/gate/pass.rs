@@ -33,6 +33,7 @@ impl Gates {
         let pauses = self.pause_gate(call.kind.endpoint());
         let outages = self.holding(call, admission);
         let mut woken = Rewake(None);
+        let mut turn = None;
         loop {
             if let Some(cause) = outages.and_then(OutageGate::cause) {
                 return Err(cause);
@@ -49,12 +50,24 @@ impl Gates {
                             woken.0 = None;
                             return Ok(Pass::new(self, call, admission, clock, round));
                         }
+                        Entry::InTurn { at } => {
+                            permit.release();
+                            let _waiting = Waiting::begin(&self.waiting);
+                            if turn.is_some() {
+                                let wait = at.saturating_duration_since(clock.instant());
+                                Box::pin(unless_closed(outages, clock.sleep(wait))).await;
+                            } else {
+                                turn = Box::pin(unless_closed(outages, pauses.turn.lock())).await;
+                            }
+                            continue;
+                        }
                         Entry::Later { at } => (&pauses.has_room, Some(at)),
                         Entry::AfterOthers => (&pauses.has_room, None),
                     }
                 }
             };
             permit.release();
+            turn = None;
             woken.0 = None;
             let _waiting = Waiting::begin(&self.waiting);
             // Boxed: most calls never wait here, and every one would reserve room for it.

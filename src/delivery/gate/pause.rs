@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ended::Ended, opening::Opening};
+use super::{ended::Ended, opening::Opening, pace::Pace};
 use crate::call::Target;
 
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(super) struct Pause {
     state: State,
     /// The number of pauses so far. A request belongs to the pauses before it.
     round: u64,
+    pace: Pace,
     /// The target of the last response, if that was a 503 with a hint.
     busy: Option<Target>,
 }
@@ -42,8 +43,10 @@ enum State {
 pub(super) enum Entry {
     /// Now. It belongs to this round.
     Now { round: u64 },
-    /// Not before this time.
+    /// Not before the end of a pause, at this time.
     Later { at: Instant },
+    /// Not before this time, and after the others that wait for the same.
+    InTurn { at: Instant },
     /// Once a request that is being sent has ended.
     AfterOthers,
 }
@@ -59,10 +62,14 @@ impl Pause {
                 then,
             };
         }
+        if self.room() == Some(0) {
+            return Entry::AfterOthers;
+        }
+        if let Some(at) = self.pace.next(now) {
+            return Entry::InTurn { at };
+        }
+        self.pace.begin(now);
         if let State::Opening { opening, .. } = &mut self.state {
-            if opening.room() == 0 {
-                return Entry::AfterOthers;
-            }
             opening.begin();
         }
         Entry::Now { round: self.round }
@@ -84,6 +91,15 @@ impl Pause {
                 None
             }
         };
+        match ended {
+            Ended::Handled | Ended::Answered => self.pace.taken(),
+            Ended::RateLimited(_)
+            | Ended::Busy(_)
+            | Ended::Unavailable
+            | Ended::Unanswered
+            | Ended::Unconnected
+            | Ended::NotTried => {}
+        }
         match ended {
             Ended::Handled if is_of_this_round => {
                 self.succeeded();
@@ -123,6 +139,7 @@ impl Pause {
         };
         self.round = self.round.wrapping_add(1);
         self.state = State::Paused { until: end, then };
+        self.pace.limited(now);
         Some(pause)
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::{ended::Ended, pause::Pause, waiting::wake};
 use crate::call::Target;
@@ -15,6 +15,8 @@ use crate::call::Target;
 pub(super) struct PauseGate {
     pub(super) pause: RefCell<Pause>,
     pub(super) has_room: Notify,
+    /// Held by the call that waits for the pace, so that the others are not woken with it.
+    pub(super) turn: Mutex<()>,
 }
 
 impl PauseGate {
