@@ -69,7 +69,8 @@ fn main() -> ExitCode {
 
 async fn post(arguments: Arguments) -> Result<(), Failure> {
     let invalid = |error: &dyn std::error::Error| Failure::new(2, chain(error));
-    let json = fs::read(&arguments.file).map_err(|error| invalid(&error))?;
+    let unreadable = |error| Failure::new(2, format!("{}: {error}", arguments.file.display()));
+    let json = fs::read(&arguments.file).map_err(unreadable)?;
     let result = AgentResult::from_json(&json).map_err(|error| invalid(&error))?;
 
     let mut config = OptionsConfig::from_env("RESULT_POSTER_").map_err(|error| invalid(&error))?;

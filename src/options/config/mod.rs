@@ -65,7 +65,6 @@ use crate::error::ConfigError;
 /// - **The environment**: [`from_env`](Self::from_env).
 ///
 /// ```
-/// use std::time::Duration;
 /// use result_poster::OptionsConfig;
 ///
 /// let config: OptionsConfig = serde_json::from_str(r#"{
@@ -74,7 +73,6 @@ use crate::error::ConfigError;
 ///     "auth_token": "token",
 ///     "timeout": "10s"
 /// }"#)?;
-/// assert_eq!(config.timeout, Some(Duration::from_secs(10)));
 /// let options = config.into_builder()?.max_attempts(5).build()?;
 ///
 /// let error = serde_json::from_str::<OptionsConfig>(r#"{"timeout": "soon"}"#).unwrap_err();
