@@ -23,12 +23,23 @@ fn a_busy_process_does_not_starve_a_quiet_one_with_flushes_of_10_ms() {
     is_fair(Duration::from_millis(10));
 }
 
+/// How often it is tried: other work on the machine may delay a message now and then; a busy process starves it always.
+const TRIES: usize = 3;
+
 fn is_fair(flush: Duration) {
     let attack = format!("fairness, flushes of {flush:?}");
     if is_missing("cc", &attack) {
         return;
     }
     let _alone = alone();
+    let p90s: Vec<_> = (0..TRIES)
+        .map(|_| p90_beside_a_busy_process(&attack, flush))
+        .take_while(|p90| *p90 >= flush * MAX_FLUSHES)
+        .collect();
+    assert!(p90s.len() < TRIES, "{attack}: p90 is {p90s:?}");
+}
+
+fn p90_beside_a_busy_process(attack: &str, flush: Duration) -> Duration {
     let seconds = setting("ATTACK_FAIRNESS_SECONDS", 2);
     let folder = Folder::new();
     let platform = Platform::start();
@@ -49,7 +60,7 @@ fn is_fair(flush: Duration) {
     let [p50, p90, most] = [0.5, 0.9, 1.0].map(|share| percentile(&latencies[1..], share));
     let count = latencies.len() - 1;
     print(
-        &attack,
+        attack,
         format!("{count} messages beside {sent_by_busy} of the busy process: p50 {p50:?}, p90 {p90:?}, most {most:?}"),
     );
     for process in [&busy, &quiet] {
@@ -57,5 +68,5 @@ fn is_fair(flush: Duration) {
         assert_eq!(process.lines("failed"), Vec::<String>::new());
         assert_eq!(process.logged(), Vec::<String>::new());
     }
-    assert!(p90 < flush * MAX_FLUSHES, "p90 is {p90:?}");
+    p90
 }

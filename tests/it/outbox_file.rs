@@ -257,11 +257,21 @@ async fn shutdown_does_not_wait_for_a_locked_file() {
     post(&poster, "s").await.unwrap();
     let lock = fixture.lock();
     let waiting = actix_rt::spawn(poster.send(status_update("i")));
-    let report = poster.send(Shutdown::within(SHORT_DELAY)).await;
+    let report = poster.send(Shutdown::within(SHORT_DELAY)).await.unwrap();
     // An insert that gave up on the locked file would have been sent.
-    assert_eq!(report.unwrap().cancelled, 1);
+    assert_eq!((report.cancelled, report.outbox_is_open), (1, true));
     assert_eq!(outcome(&waiting.await.unwrap().unwrap()), "cancelled by shutdown");
     drop(lock);
+}
+
+#[actix_rt::test]
+async fn a_shutdown_within_its_time_closes_the_outbox() {
+    let fixture = OutboxFixture::new();
+    let poster = start(fixture.options());
+    post(&poster, "s").await.unwrap();
+    let report = poster.send(Shutdown::within(Duration::from_secs(10))).await.unwrap();
+    assert!(!report.outbox_is_open);
+    assert!(!fixture.companion("-wal").exists());
 }
 
 #[actix_rt::test]
