@@ -46,7 +46,8 @@ fn survives(offset: &str) -> String {
     let cpu = [right.id(), wrong.id()].map(cpu_time);
     let before = platform.count();
     sleep(Duration::from_secs(seconds));
-    // Each call that was parked is tried once in a delay, at most by two owners that count it for themselves.
+    // A call that was parked is tried once in a delay, which may be shortened by a half. Each of two owners with different
+    // clocks goes by its own delays.
     let attempts = platform.arrivals().split_off(before);
     let mut by_call: BTreeMap<&str, u64> = BTreeMap::new();
     for attempt in &attempts {
@@ -60,7 +61,7 @@ fn survives(offset: &str) -> String {
         "{offset}: a call was tried {least} times in {delays} delays"
     );
     assert!(
-        *most <= delays * 2 + 1,
+        *most <= delays * 4 + 2,
         "{offset}: a call was tried {most} times in {delays} delays"
     );
     let used = [right.id(), wrong.id()].map(cpu_time);

@@ -133,7 +133,7 @@ fn survives(name: &str, change: impl FnOnce(&Folder)) {
     drain(&platform, &outbox);
     let mut lost = 0;
     for (process, before) in processes.iter().zip(before) {
-        assert_eq!(process.lines("failed"), Vec::<String>::new());
+        assert_eq!(process.lines("failed"), Vec::<String>::new(), "{:#?}", process.logged());
         let durable = process.durable();
         assert_eq!(durable.len() - before, 8, "{:?}", process.lines("unkept"));
         assert_eq!(platform.missing(&durable[before..]), Default::default());

@@ -60,7 +60,7 @@ fn is_idle(attack: &str, others: usize, max_wakes: f64) {
         process.does("post 4");
     }
     // Something is parked, but not due.
-    platform.set_down(true);
+    platform.fail("idle-0");
     processes[0].does("post 4");
     // Connections that are kept are closed by then, and what they wake up for is over.
     sleep(Duration::from_secs(1));

@@ -57,9 +57,9 @@ pub(crate) struct Platform {
     doubles: Mutex<Vec<Double>>,
     /// When processes were about to be killed.
     killed: Mutex<BTreeMap<String, Instant>>,
-    /// Whether everything is answered with 503.
+    /// Whether everything is answered with 503, as in an outage.
     is_down: AtomicBool,
-    /// Calls that begin so are answered with 503.
+    /// Calls that begin so are answered with 500.
     failing: Mutex<Vec<String>>,
     latency_us: AtomicU64,
 }
@@ -94,7 +94,7 @@ impl Platform {
         self.latency_us.store(latency.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Calls whose session or issue begins so are answered with 503.
+    /// Calls whose session or issue begins so are answered with 500, which is no outage.
     pub(crate) fn fail(&self, prefix: &str) {
         self.failing.lock().unwrap().push(prefix.to_owned());
     }
@@ -210,8 +210,10 @@ impl Platform {
             .unwrap()
             .iter()
             .any(|prefix| call.starts_with(prefix));
-        let status = if is_failing || self.is_down.load(Ordering::Relaxed) {
+        let status = if self.is_down.load(Ordering::Relaxed) {
             503
+        } else if is_failing {
+            500
         } else {
             200
         };
