@@ -25,6 +25,9 @@ use crate::{clock::Clock, error::OutboxError};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_STEP: Duration = Duration::from_millis(2);
 
+/// How long a start waits: many processes may create the file at once, and one that fails to start keeps nothing.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// The files that this process has open.
 static OPEN: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 
@@ -75,16 +78,21 @@ impl Database {
     /// Opens the outbox at `path`, which was resolved, and creates it if there is none. A file that is not an outbox is
     /// not changed.
     pub(super) fn open(path: &Path) -> Result<Self, OutboxError> {
+        Self::open_within(path, BUSY_TIMEOUT)
+    }
+
+    /// As [`open`](Self::open), but waits this long for other processes.
+    pub(super) fn open_within(path: &Path, timeout: Duration) -> Result<Self, OutboxError> {
         let mut database = Self::connect(path)?;
         let connection = &mut database.connection;
-        set_up(connection).map_err(sqlite_error)?;
+        set_up(connection, timeout).map_err(sqlite_error)?;
         // Before anything is read: that would create companions with the permissions of a read-only file.
         if connection.is_readonly(MAIN_DB).map_err(sqlite_error)? {
             return Err(OutboxError::ReadOnly);
         }
         schema::check(connection)?;
         make_private(path).map_err(io_error)?;
-        write_ahead(connection).map_err(sqlite_error)?;
+        write_ahead(connection, timeout).map_err(sqlite_error)?;
         schema::migrate(connection).map_err(sqlite_error)?;
         for suffix in ["-wal", "-shm"] {
             // There may be none.
@@ -142,7 +150,7 @@ fn may_be_database(path: &Path) -> io::Result<bool> {
 }
 
 /// Sets up a connection, without reading the file.
-fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
+fn set_up(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
     let clock = Clock::system();
     let mut since = clock.instant();
     connection.busy_handler(Some(move |times| {
@@ -150,7 +158,7 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
             since = clock.instant();
         }
         thread::sleep(BUSY_STEP);
-        is_within(since, &clock)
+        is_within(timeout, since, &clock)
     }))?;
     connection.set_prepared_statement_cache_capacity(64);
     // Otherwise SQLite plans a statement again for other values of its parameters: for each lane, say.
@@ -161,13 +169,13 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Sets up a file that was checked: this writes to it.
-fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+fn write_ahead(connection: &Connection, timeout: Duration) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let clock = Clock::system();
     let since = clock.instant();
     // The busy handler does not count for this pragma, and many processes may create the file at once.
     while let Err(error) = connection.pragma_update(None, "journal_mode", "WAL") {
-        if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || !is_within(since, &clock) {
+        if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || !is_within(timeout, since, &clock) {
             return Err(error);
         }
         thread::sleep(BUSY_STEP);
@@ -177,8 +185,8 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "fullfsync", true)
 }
 
-fn is_within(since: Instant, clock: &Clock) -> bool {
-    clock.instant().saturating_duration_since(since) < BUSY_TIMEOUT
+fn is_within(timeout: Duration, since: Instant, clock: &Clock) -> bool {
+    clock.instant().saturating_duration_since(since) < timeout
 }
 
 /// Restricts the permissions of a file that may have been created with other ones. Does not open it.

@@ -46,7 +46,7 @@ use tokio::sync::{Notify, oneshot};
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector, quick_check};
 use self::{
     error::sqlite_error,
-    file::Database,
+    file::{Database, START_TIMEOUT},
     handle::Handle,
     inspect::{Count, List, PAGE},
     owners::{Member, Owner, Owners},
@@ -70,7 +70,7 @@ use crate::{
 /// All that is wrong with the path or the file. A file that is not an outbox is not changed.
 pub(in crate::outbox) fn prepare(path: &Path) -> Result<PathBuf, OutboxError> {
     let path = file::resolve(path)?;
-    Database::open(&path)?;
+    Database::open_within(&path, START_TIMEOUT)?;
     Ok(path)
 }
 

@@ -164,6 +164,23 @@ fn one_file_is_created_by_many_threads_at_once() {
 }
 
 #[test]
+fn a_start_waits_longer_for_a_held_file_than_a_message_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    // As another process that creates the file, slowly.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    thread::scope(|scope| {
+        let message = scope.spawn(|| Database::open(&path).map(drop));
+        let start = scope.spawn(|| prepare(&path));
+        assert_eq!(message.join().unwrap(), Err(OutboxError::Locked));
+        assert!(!start.is_finished());
+        other.execute_batch("COMMIT").unwrap();
+        assert!(start.join().unwrap().is_ok());
+    });
+}
+
+#[test]
 fn a_commit_is_on_the_disk_when_it_returns() {
     let outbox = Outbox::new();
     let database = Database::open(&outbox.path).unwrap();
