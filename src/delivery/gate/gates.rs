@@ -162,6 +162,12 @@ impl Gates {
         }
     }
 
+    /// Begins a probe of a route if one is due.
+    pub(super) fn begin_due_probe(self: &Rc<Self>, route: PlatformRoute, now: Instant) -> Option<ProbeSlot> {
+        self.probe_at(route).filter(|at| *at <= now)?;
+        Some(self.begin_probe(route, now, 0.5))
+    }
+
     fn end_probe(&self, route: PlatformRoute, round: u64) {
         self.outage_gate(route).outage.borrow_mut().end_probe(round);
     }

@@ -35,7 +35,11 @@ enum State {
     #[default]
     Open,
     Closed(Closed),
-    Opening(Opening),
+    Opening {
+        opening: Opening,
+        /// When one more request is let through, lest those that get no answer hold up all others.
+        more_at: Option<Instant>,
+    },
 }
 
 #[derive(Debug)]
@@ -46,6 +50,15 @@ struct Closed {
     probe_at: Instant,
     /// The probes that are being sent.
     probes: usize,
+}
+
+impl State {
+    fn opening() -> Self {
+        Self::Opening {
+            opening: Opening::new(FIRST_AT_ONCE),
+            more_at: None,
+        }
+    }
 }
 
 /// The failures since the last answer.
@@ -87,7 +100,7 @@ impl Outage {
     pub(super) fn cause(&self) -> Option<&AttemptError> {
         match &self.state {
             State::Closed(closed) => Some(&closed.cause),
-            State::Open | State::Opening(_) => None,
+            State::Open | State::Opening { .. } => None,
         }
     }
 
@@ -95,7 +108,7 @@ impl Outage {
     pub(super) fn closed_since(&self) -> Option<Instant> {
         match &self.state {
             State::Closed(closed) => Some(closed.since),
-            State::Open | State::Opening(_) => None,
+            State::Open | State::Opening { .. } => None,
         }
     }
 
@@ -104,14 +117,23 @@ impl Outage {
         match &self.state {
             State::Open => None,
             State::Closed(_) => Some(0),
-            State::Opening(opening) => Some(opening.room()),
+            State::Opening { opening, .. } => Some(opening.room()),
+        }
+    }
+
+    /// When a request may be sent that is not let through now, at the latest.
+    pub(super) fn more_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Opening { more_at, .. } => *more_at,
+            State::Open | State::Closed(_) => None,
         }
     }
 
     /// Notes that a request is sent. Returns the round that it belongs to.
-    pub(super) fn enter(&mut self) -> u64 {
-        if let State::Opening(opening) = &mut self.state {
+    pub(super) fn enter(&mut self, now: Instant) -> u64 {
+        if let State::Opening { opening, more_at } = &mut self.state {
             opening.begin();
+            *more_at = Some(after(now, PROBE_INTERVAL));
         }
         self.round
     }
@@ -126,7 +148,7 @@ impl Outage {
         now: Instant,
     ) -> Option<Change> {
         let is_of_this_round = round == self.round;
-        if let State::Opening(opening) = &mut self.state
+        if let State::Opening { opening, .. } = &mut self.state
             && is_of_this_round
         {
             opening.end();
@@ -142,7 +164,7 @@ impl Outage {
             closed.cause = error.clone();
             return None;
         }
-        if let State::Opening(opening) = &mut self.state {
+        if let State::Opening { opening, .. } = &mut self.state {
             opening.failed();
         }
         self.row.note(target, is_unconnected);
@@ -159,7 +181,7 @@ impl Outage {
 
     fn answered(&mut self, is_of_this_round: bool, now: Instant) -> Option<Change> {
         self.row = Row::default();
-        if let State::Opening(opening) = &mut self.state
+        if let State::Opening { opening, .. } = &mut self.state
             && is_of_this_round
             && opening.succeeded(0)
         {
@@ -172,14 +194,14 @@ impl Outage {
     /// sessions.
     pub(super) fn doubt(&mut self) {
         if let State::Open = self.state {
-            self.state = State::Opening(Opening::new(FIRST_AT_ONCE));
+            self.state = State::opening();
         }
     }
 
     /// Opens the gate if it is closed.
     pub(super) fn open(&mut self, now: Instant) -> Option<Change> {
         let since = self.closed_since()?;
-        self.state = State::Opening(Opening::new(FIRST_AT_ONCE));
+        self.state = State::opening();
         self.row = Row::default();
         self.round = self.round.wrapping_add(1);
         let closed_for = now.saturating_duration_since(since);
@@ -190,7 +212,7 @@ impl Outage {
     pub(super) fn probe_at(&self, max_probes: usize) -> Option<Instant> {
         match &self.state {
             State::Closed(closed) if closed.probes < max_probes => Some(closed.probe_at),
-            State::Open | State::Closed(_) | State::Opening(_) => None,
+            State::Open | State::Closed(_) | State::Opening { .. } => None,
         }
     }
 
@@ -257,7 +279,7 @@ mod tests {
 
         /// One request, with this end.
         fn end(&mut self, target: &str, ended: Ended) -> Option<Change> {
-            let round = self.outage.enter();
+            let round = self.outage.enter(self.now);
             self.leave(round, target, ended)
         }
 
@@ -392,7 +414,7 @@ mod tests {
         test.end("a", Ended::Answered);
         for expected in [8, 16, 32] {
             assert_eq!(test.outage.room(), Some(expected));
-            let rounds: Vec<_> = (0..expected).map(|_| test.outage.enter()).collect();
+            let rounds: Vec<_> = (0..expected).map(|_| test.outage.enter(test.now)).collect();
             assert_eq!(test.outage.room(), Some(0));
             for round in rounds {
                 test.leave(round, "a", Ended::Handled);
@@ -405,7 +427,7 @@ mod tests {
     fn a_failure_while_few_are_allowed_lets_no_other_request_through() {
         let mut test = Test::new();
         test.outage.doubt();
-        let rounds: Vec<_> = (0..8).map(|_| test.outage.enter()).collect();
+        let rounds: Vec<_> = (0..8).map(|_| test.outage.enter(test.now)).collect();
         for (round, target) in rounds.into_iter().zip(["a", "b"].into_iter().cycle()) {
             assert_eq!(test.outage.room(), Some(0));
             test.leave(round, target, Ended::Unanswered);
@@ -417,9 +439,26 @@ mod tests {
     }
 
     #[test]
+    fn requests_without_an_answer_hold_up_the_others_for_2_s() {
+        let mut test = Test::closed();
+        test.end("a", Ended::Answered);
+        (0..8).for_each(|_| {
+            test.outage.enter(test.now);
+        });
+        assert_eq!(
+            (test.outage.room(), test.outage.more_at()),
+            (Some(0), Some(test.now + 2 * SECOND))
+        );
+        test.now += 2 * SECOND;
+        let round = test.outage.enter(test.now);
+        test.leave(round, "a", Ended::Handled);
+        assert_eq!(test.outage.room(), Some(1));
+    }
+
+    #[test]
     fn a_failure_from_before_the_opening_says_nothing() {
         let mut test = Test::new();
-        let before: Vec<_> = (0..20).map(|_| test.outage.enter()).collect();
+        let before: Vec<_> = (0..20).map(|_| test.outage.enter(test.now)).collect();
         test.fail(5, Ended::Unconnected);
         test.end("a", Ended::Answered);
         for round in before {
@@ -432,7 +471,7 @@ mod tests {
     #[test]
     fn an_answer_to_a_request_from_before_the_closing_opens_the_gate() {
         let mut test = Test::new();
-        let before = test.outage.enter();
+        let before = test.outage.enter(test.now);
         test.fail(5, Ended::Unconnected);
         assert!(test.leave(before, "a", Ended::Handled).is_some());
     }

@@ -1,6 +1,6 @@
 //! The outage gate of one route, and the calls that wait at it.
 
-use std::{cell::RefCell, pin::pin};
+use std::{cell::RefCell, pin::pin, time::Instant};
 
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
@@ -25,12 +25,17 @@ impl OutageGate {
         self.outage.borrow().cause().cloned()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.outage.borrow().room() != Some(0)
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        let outage = self.outage.borrow();
+        outage.room() != Some(0) || outage.more_at().is_some_and(|at| at <= now)
     }
 
-    pub(super) fn enter(&self) -> u64 {
-        self.outage.borrow_mut().enter()
+    pub(super) fn more_at(&self) -> Option<Instant> {
+        self.outage.borrow().more_at()
+    }
+
+    pub(super) fn enter(&self, now: Instant) -> u64 {
+        self.outage.borrow_mut().enter(now)
     }
 
     /// Wakes the calls for which there is room.

@@ -1,12 +1,12 @@
 //! The right to send the requests of one attempt, and the wait for it.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::select;
 
 use super::{
     ended::Ended,
-    gates::Gates,
+    gates::{Gates, ProbeSlot},
     outage::Change,
     outage_gate::{OutageGate, unless_closed},
     passage::Admission,
@@ -22,33 +22,39 @@ use crate::{
 
 impl Gates {
     /// Waits until a request may be sent, and for the permit, which is not held meanwhile. If the outage gate holds the
-    /// call back, returns the failure that the gate was closed for.
+    /// call back, returns the failure that the gate was closed for. If a probe is due, the call is it.
     pub(in crate::delivery) async fn enter<'a>(
-        &'a self,
+        self: &'a Rc<Self>,
         call: &'a Call,
         admission: Admission,
         permit: &mut Permit,
         clock: &'a Clock,
     ) -> Result<Pass<'a>, AttemptError> {
         let pauses = self.pause_gate(call.kind.endpoint());
-        let outages = self.holding(call, admission);
+        let mut outages = self.holding(call, admission);
+        let mut probe = None;
         let mut woken = Rewake(None);
         let mut turn = None;
         loop {
             if let Some(cause) = outages.and_then(OutageGate::cause) {
-                return Err(cause);
+                // Perhaps no call is parked that could be a probe.
+                probe = self.begin_due_probe(call.kind.route(), clock.instant());
+                if probe.is_none() {
+                    return Err(cause);
+                }
+                outages = None;
             }
             if unless_closed(outages, permit.acquire()).await.is_none() {
                 continue;
             }
             let (has_room, at) = match outages {
-                Some(outages) if !outages.has_room() => (&outages.has_room, None),
+                Some(outages) if !outages.has_room(clock.instant()) => (&outages.has_room, outages.more_at()),
                 Some(_) | None => {
                     let entry = pauses.pause.borrow_mut().enter(clock.instant());
                     match entry {
                         Entry::Now { round } => {
                             woken.0 = None;
-                            return Ok(Pass::new(self, call, admission, clock, round));
+                            return Ok(Pass::new(self, call, admission, clock, round, probe));
                         }
                         Entry::InTurn { at } => {
                             permit.release();
@@ -114,6 +120,7 @@ pub(in crate::delivery) struct Pass<'a> {
     pause_round: u64,
     /// `None` if the outage gate does not note the attempt.
     outage_round: Option<u64>,
+    _probe: Option<ProbeSlot>,
     has_ended: bool,
 }
 
@@ -134,10 +141,11 @@ impl<'a> Pass<'a> {
         admission: Admission,
         clock: &'a Clock,
         pause_round: u64,
+        probe: Option<ProbeSlot>,
     ) -> Self {
         let outage_round = match admission {
             Admission::Free => None,
-            Admission::Held | Admission::Noted => Some(gates.outage_gate(call.kind.route()).enter()),
+            Admission::Held | Admission::Noted => Some(gates.outage_gate(call.kind.route()).enter(clock.instant())),
         };
         Self {
             gates,
@@ -145,6 +153,7 @@ impl<'a> Pass<'a> {
             clock,
             pause_round,
             outage_round,
+            _probe: probe,
             has_ended: false,
         }
     }
