@@ -169,6 +169,17 @@ pub mod check {
     pub use crate::options::{CheckOutcome, CheckStep, CheckedStep};
 }
 
+pub mod health {
+    //! The health of a poster, for probes and alerts.
+
+    #[cfg(feature = "outbox")]
+    pub use crate::outbox::OutboxHealth;
+    pub use crate::{
+        poster::{CredentialsHealth, GetHealth, Health, PlatformHealth, ShutdownProgress},
+        telemetry::{GateState, GateStatus},
+    };
+}
+
 pub mod client {
     //! The HTTP client, as [`OptionsBuilder::customize_client`](crate::OptionsBuilder::customize_client) shows it.
 

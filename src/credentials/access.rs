@@ -117,6 +117,14 @@ impl Credentials {
         last.as_ref()?.worker_id().map(str::to_owned)
     }
 
+    /// Why the last fetch of the poster's own cache failed, if it did.
+    pub(crate) fn last_fetch_error(&self) -> Option<CredentialError> {
+        match &self.access {
+            Access::Own { cache, .. } => cache.last_error(),
+            Access::Shared(_) => None,
+        }
+    }
+
     /// The number of fetches by the poster's own cache, if it has one.
     pub(crate) fn fetches(&self) -> Option<u64> {
         match &self.access {

@@ -159,6 +159,11 @@ impl CredentialCache {
         matches!(self.source, Some(CredentialSource::Endpoint(_)))
     }
 
+    /// Why the last fetch failed, if it did.
+    pub(super) fn last_error(&self) -> Option<CredentialError> {
+        self.state.borrow().last_error().cloned()
+    }
+
     /// The number of fetches so far.
     pub(super) fn fetches(&self) -> u64 {
         self.fetches.get()

@@ -47,7 +47,9 @@ impl Dispatcher {
             self.telemetry.attempt_ended(duration);
             self.note_authorization(&attempt);
             let is_known_outage = self.gates.is_known_outage(call, admission);
-            let changes = pass.ended(self.ended(&attempt, policy, attempts), attempt.error());
+            let ended = self.ended(&attempt, policy, attempts);
+            self.note_answer(ended, attempt.error());
+            let changes = pass.ended(ended, attempt.error());
             if let Some(pause) = changes.pause {
                 self.telemetry.paused(call.as_ref(), pause);
             }
@@ -92,6 +94,19 @@ impl Dispatcher {
                 }
             }
             entered = self.gates.enter(call, admission, permit, &self.clock).await;
+        }
+    }
+
+    /// Notes what the end of an attempt says about the platform.
+    fn note_answer(&self, ended: Ended, error: Option<&AttemptError>) {
+        match ended {
+            Ended::Handled | Ended::RateLimited(_) | Ended::Answered => self.telemetry.platform_answered(),
+            Ended::Busy(_) | Ended::Unavailable | Ended::Unanswered | Ended::Unconnected => {
+                if let Some(error) = error {
+                    self.telemetry.platform_failed(error);
+                }
+            }
+            Ended::NotTried => {}
         }
     }
 

@@ -75,6 +75,12 @@ impl Failures {
         }
     }
 
+    /// Why the first of the operations that fail does so.
+    pub(super) fn cause(&self) -> Option<OutboxError> {
+        let state = self.troubles.borrow();
+        state.failed.first().map(|failed| failed.cause.clone())
+    }
+
     pub(super) fn start(&self, operation: Operation) -> Started<'_> {
         let state = &mut *self.troubles.borrow_mut();
         state.started = state.started.saturating_add(1);

@@ -63,11 +63,15 @@ impl Outbox {
         // The store does not store it then.
         let is_withdrawn = cancellation.is_cancelled_by_token();
         message.withdrawn = cancellation.token();
+        let bytes = message.calls.iter().map(stored_bytes).fold(0, u64::saturating_add);
         let started = self.0.failures.start(Operation::Insert);
         let insert = self.0.writes.track_future(self.0.store.insert(message));
         match select(insert, pin!(cancellation.cancelled())).await {
             Either::Left((inserted, _)) => {
                 started.end(&inserted);
+                if let Ok(Inserted::Live { .. } | Inserted::Parked) = inserted {
+                    self.0.inflow.borrow_mut().add(bytes, self.0.clock.instant());
+                }
                 Ok(inserted)
             }
             Either::Right((_, insert)) => {
@@ -116,6 +120,15 @@ impl Outbox {
             origin: Origin::Live,
         })
     }
+}
+
+/// About how many bytes a call takes in the store.
+fn stored_bytes(call: &NewCall) -> u64 {
+    const OTHERS: usize = 700;
+    let bytes = [call.body.len(), call.target_id.len(), OTHERS]
+        .into_iter()
+        .fold(0, usize::saturating_add);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Inner {

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod config;
+mod counted;
 mod dead_letter;
 mod delays;
 mod disposition;
@@ -10,6 +11,8 @@ mod entry;
 mod failures;
 mod faults;
 mod hold_back;
+mod health;
+mod inflow;
 mod insert;
 mod inspector;
 mod message;
@@ -35,6 +38,7 @@ pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{
     dead_letter::DeadLetter,
     entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
+    health::OutboxHealth,
     inspector::OutboxInspector,
     message::{Discard, GetOutboxStats, ListEntries, Requeue},
     options::{OutboxOptions, OutboxOptionsBuilder},

@@ -13,10 +13,12 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     config::Config,
+    counted::Counted,
     delays::Delays,
     entry::{EntryQuery, OutboxEntry, OutboxStats},
     failures::{Failures, Operation},
     faults::Witnesses,
+    inflow::Inflow,
     options::OutboxOptions,
     overflow::Overflowing,
     store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched, Which},
@@ -53,6 +55,8 @@ pub(super) struct Inner {
     /// Settlements that wait for those before them.
     pub(super) waiting: Waiting,
     pub(super) failures: Failures,
+    pub(super) counted: Counted,
+    pub(super) inflow: RefCell<Inflow>,
     pub(super) is_closed: Cell<bool>,
     /// Inserts and settlements that are being written.
     pub(super) writes: TaskTracker,
@@ -109,6 +113,8 @@ impl Outbox {
             unwritten: Unwritten::default(),
             waiting: Waiting::default(),
             failures: Failures::new(clock.clone()),
+            counted: Counted::default(),
+            inflow: RefCell::default(),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
             overflowing: Rc::default(),

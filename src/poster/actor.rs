@@ -1,6 +1,6 @@
 //! The actor and its lifecycle.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use actix::{Actor, Addr, Context, Supervised};
 use actix_rt::ArbiterHandle;
@@ -35,6 +35,8 @@ use crate::{
 pub struct ResultPoster {
     pub(super) parts: Parts,
     pub(super) stop: StopHandle,
+    /// When the time limit of a shutdown expires, if there is one.
+    pub(super) shutdown_at: Option<Instant>,
 }
 
 impl ResultPoster {
@@ -45,7 +47,11 @@ impl ResultPoster {
     }
 
     pub(crate) fn from_parts(parts: Parts, stop: StopHandle) -> Self {
-        Self { parts, stop }
+        Self {
+            parts,
+            stop,
+            shutdown_at: None,
+        }
     }
 
     /// Starts the actor on the current arbiter under a [`Supervisor`], which restarts it on failure.

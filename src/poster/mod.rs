@@ -3,9 +3,15 @@
 mod actor;
 mod handle;
 mod handlers;
+mod health;
 #[cfg(feature = "outbox")]
 mod outbox;
+mod report;
 mod shutdown;
 mod submit;
 
-pub use self::{actor::ResultPoster, handle::PosterHandle};
+pub use self::{
+    actor::ResultPoster,
+    handle::PosterHandle,
+    health::{CredentialsHealth, GetHealth, Health, PlatformHealth, ShutdownProgress},
+};

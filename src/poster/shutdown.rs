@@ -14,6 +14,8 @@ impl Handler<Shutdown> for ResultPoster {
     fn handle(&mut self, message: Shutdown, context: &mut Context<Self>) -> Self::Result {
         self.parts.queue.close();
         self.parts.route.stop();
+        let limit = self.parts.dispatcher.clock.instant().checked_add(message.within);
+        self.shutdown_at = self.shutdown_at.into_iter().chain(limit).min();
         let before = self.parts.dispatcher.telemetry.stats();
         let (dispatcher, queue) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.queue));
         let (route, poster) = (Rc::clone(&self.parts.route), context.address());

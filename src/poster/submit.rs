@@ -36,7 +36,9 @@ impl ResultPoster {
             .map_err(CallError::from)
             .map(|()| self.parts.queue.admit(target.clone(), Bound::Queue));
         let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
-        let begin = Begin::Arrived(dispatcher.clock.instant());
+        let arrived_at = dispatcher.clock.instant();
+        let begin = Begin::Arrived(arrived_at);
+        let unanswered = dispatcher.telemetry.message_arrived(arrived_at);
         let cancellation = dispatcher.cancellation(options.cancellation);
         let headers = Rc::new(options.headers);
         let reply_when = if options.reply_when_durable {
@@ -45,6 +47,7 @@ impl ResultPoster {
             ReplyWhen::Done
         };
         catch_panic(async move {
+            let _unanswered = unanswered;
             // A message is refused before its calls are built: an overload must not cost their encoding.
             let place = match place {
                 Ok(Ok(place)) => Ok(place),

@@ -159,6 +159,16 @@ impl LaneQueue {
         }
     }
 
+    /// How many more messages are admitted now.
+    pub fn free_places(&self) -> usize {
+        let capacity = self.limits.max_in_flight.saturating_add(self.limits.max_queued);
+        let waiting = self.limits.max_queued.saturating_sub(self.queued());
+        let sent = self.permits.available_permits();
+        waiting
+            .saturating_add(sent)
+            .min(capacity.saturating_sub(self.admitted.len()))
+    }
+
     /// Closes the queue for new messages. Admitted messages are still delivered.
     pub fn close(&self) {
         self.admitted.close();

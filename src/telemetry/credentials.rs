@@ -40,6 +40,13 @@ impl Telemetry {
         }
     }
 
+    /// For how long calls can't be authorized, and why. `None` if they can.
+    pub(crate) fn authorization_outage(&self) -> Option<(Duration, String)> {
+        let authorization = self.authorization.borrow();
+        let (outage, reason) = authorization.failing(self.clock.instant())?;
+        Some((outage, reason.to_owned()))
+    }
+
     fn credentials_failed(&self) {
         let failing = self.authorization.borrow();
         let Some((_, reason)) = failing.failing(self.clock.instant()) else {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use crate::{call::PlatformRoute, error::AttemptError, label::labels};
 
-/// The state of the outage gate of one route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of the outage gate of one route. In JSON, the time is `closedForSeconds`, a number, and the error is a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct GateStatus {
     /// The route.
@@ -13,8 +16,10 @@ pub struct GateStatus {
     /// Whether calls are sent.
     pub state: GateState,
     /// For how long the gate has been closed; `None` unless it is.
+    #[serde(rename = "closedForSeconds", serialize_with = "crate::seconds::serialize_optional")]
     pub closed_for: Option<Duration>,
     /// The last failure; `None` unless the gate is closed.
+    #[serde(serialize_with = "without_body")]
     pub last_error: Option<AttemptError>,
 }
 
@@ -35,3 +40,7 @@ labels!(GateState, "state of a gate", {
     Opening => "opening",
     Closed => "closed",
 });
+
+fn without_body<S: Serializer>(error: &Option<AttemptError>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(AttemptError::without_body).serialize(serializer)
+}

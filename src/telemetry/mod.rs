@@ -5,15 +5,20 @@ mod credentials;
 mod event;
 mod gate;
 mod histogram;
+mod messages;
 mod outages;
+mod reachability;
 mod recorder;
 mod stats;
 mod subscribers;
 
-pub(crate) use self::recorder::{Begin, FailedAttempt, Telemetry};
 pub use self::{
     event::{DeliveryEvent, DeliveryEventKind, EventCall, Subscribe},
     gate::{GateState, GateStatus},
     histogram::Histogram,
     stats::{GetStats, Metric, MetricKind, PosterStats},
+};
+pub(crate) use self::{
+    reachability::Reached,
+    recorder::{Begin, FailedAttempt, Telemetry},
 };

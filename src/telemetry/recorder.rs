@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -11,6 +12,8 @@ use log::{Level, debug, info, log, trace, warn};
 use super::{
     authorization::Authorization,
     event::{DeliveryEvent, DeliveryEventKind, EventCall},
+    messages::{Messages, Unanswered},
+    reachability::{Reachability, Reached},
     stats::PosterStats,
     subscribers::Subscribers,
 };
@@ -29,6 +32,8 @@ pub(crate) struct Telemetry {
     stats: RefCell<PosterStats>,
     subscribers: Subscribers,
     pub(super) authorization: RefCell<Authorization>,
+    reachability: RefCell<Reachability>,
+    messages: Rc<Messages>,
 }
 
 /// An attempt that failed.
@@ -60,6 +65,8 @@ impl Telemetry {
             stats: RefCell::default(),
             subscribers: Subscribers::new(subscribers),
             authorization: RefCell::default(),
+            reachability: RefCell::default(),
+            messages: Rc::default(),
         }
     }
 
@@ -82,6 +89,33 @@ impl Telemetry {
             Begin::Arrived(at) => self.clock.instant().saturating_duration_since(at),
             Begin::Stored(at) => self.clock.now().duration_since(at).unwrap_or_default(),
         }
+    }
+
+    /// A message has arrived at this time. It is answered when the value is dropped.
+    pub(crate) fn message_arrived(&self, at: Instant) -> Unanswered {
+        self.messages.begin(at)
+    }
+
+    /// The age of the oldest message that is not answered.
+    pub(crate) fn oldest_age(&self) -> Option<Duration> {
+        let arrived = self.messages.oldest()?;
+        Some(self.clock.instant().saturating_duration_since(arrived))
+    }
+
+    /// The platform has answered an attempt.
+    pub(crate) fn platform_answered(&self) {
+        self.reachability.borrow_mut().answered(self.clock.instant());
+    }
+
+    /// An attempt got no answer of the platform.
+    pub(crate) fn platform_failed(&self, error: &AttemptError) {
+        let reason = error.without_body();
+        self.reachability.borrow_mut().failed(reason, self.clock.instant());
+    }
+
+    /// Whether the platform can be reached.
+    pub(crate) fn reached(&self) -> Reached {
+        self.reachability.borrow().state(self.clock.instant())
     }
 
     pub(crate) fn call_accepted(&self, call: CallRef<'_>) {

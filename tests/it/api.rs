@@ -26,6 +26,7 @@ use result_poster::{
     events::{
         DeliveryEvent, DeliveryEventKind, EventCall, GetStats, Histogram, Metric, MetricKind, PosterStats, Subscribe,
     },
+    health::{CredentialsHealth, GetHealth, Health, OutboxHealth, PlatformHealth, ShutdownProgress},
     outbox::{
         DeadLetter, Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry,
         OutboxInspector, OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
@@ -84,6 +85,7 @@ fn messages_can_be_sent_stored_and_compared() {
 
     fn check_local<M: Message + Send + Clone + Debug>() {}
     check_local::<GetStats>();
+    check_local::<GetHealth>();
     check_local::<Subscribe>();
     check_local::<DeliveryEvent>();
     check_local::<GetCredentials>();
@@ -119,6 +121,11 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<DeliveryEventKind>();
     check::<EventCall>();
     check::<Histogram>();
+    check::<Health>();
+    check::<PlatformHealth>();
+    check::<CredentialsHealth>();
+    check::<OutboxHealth>();
+    check::<ShutdownProgress>();
     check::<OutboxEntry>();
     check::<DeadLetter>();
     check::<EntryOwner>();
@@ -146,6 +153,11 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     check::<DeliveryEventKind>();
     check::<EventCall>();
     check::<Histogram>();
+    check::<Health>();
+    check::<PlatformHealth>();
+    check::<CredentialsHealth>();
+    check::<OutboxHealth>();
+    check::<ShutdownProgress>();
     check::<PosterStats>();
     check::<Metric>();
     check::<CallReceipt>();

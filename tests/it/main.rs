@@ -30,6 +30,7 @@ mod field_coverage;
 #[allow(unreachable_pub)]
 mod fuzz_oracles;
 mod handle;
+mod health;
 mod host;
 mod http2;
 mod idempotency;

@@ -177,6 +177,12 @@ impl Gates {
         self.waiting.get()
     }
 
+    /// How long the calls of this group still wait for the end of a pause.
+    pub(crate) fn pause(&self, endpoint: Endpoint, now: Instant) -> Option<Duration> {
+        let until = self.pause_gate(endpoint).pause.borrow().until()?;
+        Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
+    }
+
     /// The present state of each outage gate.
     pub(crate) fn statuses(&self, now: Instant) -> [GateStatus; 3] {
         PlatformRoute::ALL.map(|route| {
