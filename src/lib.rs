@@ -82,6 +82,7 @@
 //! # Features
 //!
 //! - `outbox`: the durable outbox on SQLite, which is built in and requires a C compiler.
+//! - `metrics`: the statistics through the `metrics` facade, without an exporter; see [`docs::operations`].
 //! - `testing`: a scripted platform on loopback, a manual clock, and failures on demand, for a runner's own tests.
 
 // On docs.rs, each item of a feature says so.

@@ -40,11 +40,11 @@ impl Dispatcher {
             };
             attempts = attempts.saturating_add(1);
             state.attempts.set(attempts);
-            self.telemetry.attempt_started(attempts);
+            self.telemetry.attempt_started(call.as_ref(), attempts);
             let began = self.clock.instant();
             let attempt = self.attempt(call, state).await?;
             let duration = self.clock.instant().saturating_duration_since(began);
-            self.telemetry.attempt_ended(duration);
+            self.telemetry.attempt_ended(call.as_ref(), duration);
             self.note_authorization(&attempt);
             let is_known_outage = self.gates.is_known_outage(call, admission);
             let ended = self.ended(&attempt, policy, attempts);

@@ -167,7 +167,7 @@ mod tests {
             advance(SECOND).await;
             counted.refresh(|| Box::pin(async { Err(OutboxError::Locked) })).await;
             let (stats, ago) = counted.last().unwrap();
-            assert_eq!((stats.parked, ago), (1, SECOND));
+            assert!(stats.parked == 1 && ago >= SECOND);
             counted.refresh(|| Box::pin(pending())).await;
             assert_eq!(parked(&counted), Some(1));
         })

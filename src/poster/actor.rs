@@ -37,6 +37,9 @@ pub struct ResultPoster {
     pub(super) stop: StopHandle,
     /// When the time limit of a shutdown expires, if there is one.
     pub(super) shutdown_at: Option<Instant>,
+    /// How many credential fetches were reported as metrics.
+    #[cfg(feature = "metrics")]
+    pub(super) reported_fetches: std::cell::Cell<u64>,
 }
 
 impl ResultPoster {
@@ -51,6 +54,8 @@ impl ResultPoster {
             parts,
             stop,
             shutdown_at: None,
+            #[cfg(feature = "metrics")]
+            reported_fetches: std::cell::Cell::default(),
         }
     }
 
@@ -87,12 +92,22 @@ impl Actor for ResultPoster {
         context.run(actor)
     }
 
-    fn started(&mut self, _: &mut Context<Self>) {
+    fn started(&mut self, context: &mut Context<Self>) {
         // The poster's own credential actor must exist before its address is requested.
         self.parts.dispatcher.credentials.actor();
         if !self.parts.queue.is_closed() {
             self.parts.route.start(&self.parts.dispatcher, &self.parts.queue);
         }
+        #[cfg(feature = "metrics")]
+        self.report_gauges(context);
+        #[cfg(not(feature = "metrics"))]
+        let _ = context;
+    }
+
+    #[cfg(feature = "metrics")]
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        // Otherwise the last values would stay.
+        self.set_own_gauges();
     }
 }
 

@@ -110,16 +110,22 @@ impl Handler<GetStats> for ResultPoster {
     type Result = MessageResult<GetStats>;
 
     fn handle(&mut self, _: GetStats, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.stats())
+    }
+}
+
+impl ResultPoster {
+    pub(super) fn stats(&self) -> PosterStats {
         let gauges = self.parts.queue.gauges();
         let gauge = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-        MessageResult(PosterStats {
+        PosterStats {
             credential_fetches: self.parts.dispatcher.credentials.fetches(),
             in_flight: gauge(gauges.in_flight),
             queued: gauge(gauges.queued),
             paused: self.parts.dispatcher.gates.waiting(),
             active_lanes: gauge(gauges.active_lanes),
             ..self.parts.dispatcher.telemetry.stats()
-        })
+        }
     }
 }
 

@@ -380,7 +380,10 @@ mod tests {
             });
             for (outbox, problem) in [
                 (full, "the outbox is full: 100 of 100 bytes"),
-                (failing, "the outbox fails: another process holds the outbox locked"),
+                (
+                    failing,
+                    "the outbox fails: the database was locked by another process for more than 2 s",
+                ),
             ] {
                 let works = Health { outbox, ..healthy() };
                 assert_eq!(verdict(&works), (true, true));

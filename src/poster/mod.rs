@@ -1,6 +1,8 @@
 //! The `ResultPoster` actor.
 
 mod actor;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod handle;
 mod handlers;
 mod health;

@@ -19,11 +19,17 @@ impl Handler<GetHealth> for ResultPoster {
     type Result = ResponseFuture<Health>;
 
     fn handle(&mut self, _: GetHealth, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.health())
+    }
+}
+
+impl ResultPoster {
+    pub(super) fn health(&self) -> impl Future<Output = Health> + use<> {
         let (dispatcher, queue) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.queue));
         let shutdown_at = self.shutdown_at;
         #[cfg(feature = "outbox")]
         let outbox = self.parts.outbox.clone();
-        Box::pin(async move {
+        async move {
             #[cfg(feature = "outbox")]
             let outbox = match outbox {
                 Some(outbox) => Some(outbox.health().await),
@@ -55,7 +61,7 @@ impl Handler<GetHealth> for ResultPoster {
                     remaining: shutdown_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now)),
                 }),
             }
-        })
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod event;
 mod gate;
 mod histogram;
 mod messages;
+pub(crate) mod metrics;
 mod outages;
 mod reachability;
 mod recorder;

@@ -1,10 +1,15 @@
-//! The reports about the outage gates: once for an outage of a route.
+//! The reports about the platform: whether it answers, and its outages, once for each route.
 
 use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{event::DeliveryEventKind, recorder::Telemetry};
+use super::{
+    event::DeliveryEventKind,
+    metrics::{Label, count_in},
+    reachability::Reached,
+    recorder::Telemetry,
+};
 use crate::{call::PlatformRoute, error::AttemptError, util::ignore_panic};
 
 impl Telemetry {
@@ -14,6 +19,7 @@ impl Telemetry {
         ignore_panic(|| {
             warn!(route:%; "the platform can't be reached for {route} calls, which are parked until it answers: {reason}");
         });
+        count_in!(self, outages, Label::Route(route));
         self.emit(None, || DeliveryEventKind::GateClosed { route, reason });
     }
 
@@ -24,5 +30,21 @@ impl Telemetry {
                 "the platform can be reached again for {route} calls, after {closed_for:?}; parked calls are sent");
         });
         self.emit(None, || DeliveryEventKind::GateOpened { route, closed_for });
+    }
+
+    /// The platform has answered an attempt.
+    pub(crate) fn platform_answered(&self) {
+        self.reachability.borrow_mut().answered(self.clock.instant());
+    }
+
+    /// An attempt got no answer of the platform.
+    pub(crate) fn platform_failed(&self, error: &AttemptError) {
+        let reason = error.without_body();
+        self.reachability.borrow_mut().failed(reason, self.clock.instant());
+    }
+
+    /// Whether the platform can be reached.
+    pub(crate) fn reached(&self) -> Reached {
+        self.reachability.borrow().state(self.clock.instant())
     }
 }

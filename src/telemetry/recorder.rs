@@ -13,7 +13,8 @@ use super::{
     authorization::Authorization,
     event::{DeliveryEvent, DeliveryEventKind, EventCall},
     messages::{Messages, Unanswered},
-    reachability::{Reachability, Reached},
+    metrics::{Label, count_in, record_in},
+    reachability::Reachability,
     stats::PosterStats,
     subscribers::Subscribers,
 };
@@ -29,10 +30,10 @@ use crate::{
 /// Keeps the counters, writes the log lines and sends the events.
 pub(crate) struct Telemetry {
     pub(super) clock: Clock,
-    stats: RefCell<PosterStats>,
+    pub(super) stats: RefCell<PosterStats>,
     subscribers: Subscribers,
     pub(super) authorization: RefCell<Authorization>,
-    reachability: RefCell<Reachability>,
+    pub(super) reachability: RefCell<Reachability>,
     messages: Rc<Messages>,
 }
 
@@ -80,7 +81,7 @@ impl Telemetry {
     }
 
     pub(crate) fn restarted(&self) {
-        count(&mut self.stats.borrow_mut().restarts);
+        count_in!(self, restarts, Label::None);
     }
 
     /// The time since the delivery of a message began.
@@ -102,24 +103,8 @@ impl Telemetry {
         Some(self.clock.instant().saturating_duration_since(arrived))
     }
 
-    /// The platform has answered an attempt.
-    pub(crate) fn platform_answered(&self) {
-        self.reachability.borrow_mut().answered(self.clock.instant());
-    }
-
-    /// An attempt got no answer of the platform.
-    pub(crate) fn platform_failed(&self, error: &AttemptError) {
-        let reason = error.without_body();
-        self.reachability.borrow_mut().failed(reason, self.clock.instant());
-    }
-
-    /// Whether the platform can be reached.
-    pub(crate) fn reached(&self) -> Reached {
-        self.reachability.borrow().state(self.clock.instant())
-    }
-
     pub(crate) fn call_accepted(&self, call: CallRef<'_>) {
-        count(&mut self.stats.borrow_mut().accepted);
+        count_in!(self, accepted, Label::Kind(call.kind));
         let CallRef { kind, target_id, .. } = call;
         ignore_panic(|| trace!(kind:%, target_id:?; "{call}: accepted"));
         self.emit(Some(call), || DeliveryEventKind::Accepted);
@@ -131,17 +116,16 @@ impl Telemetry {
         ignore_panic(|| warn!(kind:%, target_id:?; "{call}: {warning}"));
     }
 
-    pub(crate) fn attempt_started(&self, attempt: u32) {
-        let stats = &mut *self.stats.borrow_mut();
-        count(&mut stats.attempts);
+    pub(crate) fn attempt_started(&self, call: CallRef<'_>, attempt: u32) {
+        count_in!(self, attempts, Label::Kind(call.kind));
         if attempt > 1 {
-            count(&mut stats.retries);
+            count_in!(self, retries, Label::Kind(call.kind));
         }
     }
 
     /// Any end of an attempt.
-    pub(crate) fn attempt_ended(&self, duration: Duration) {
-        self.stats.borrow_mut().attempt_time.record(duration);
+    pub(crate) fn attempt_ended(&self, call: CallRef<'_>, duration: Duration) {
+        record_in!(self, attempt_time, Label::Kind(call.kind), duration);
     }
 
     pub(crate) fn attempt_failed(&self, call: CallRef<'_>, failed: FailedAttempt<'_>) {
@@ -188,7 +172,7 @@ impl Telemetry {
     }
 
     pub(crate) fn paused(&self, call: CallRef<'_>, pause: Duration) {
-        count(&mut self.stats.borrow_mut().pauses);
+        count_in!(self, pauses, Label::Kind(call.kind));
         let CallRef { kind, target_id, .. } = call;
         let group = match kind.endpoint() {
             Endpoint::Session => "session",
@@ -213,13 +197,11 @@ impl Telemetry {
             return;
         };
         let total = begin.map_or(elapsed, |begin| self.since(begin));
-        {
-            let stats = &mut *self.stats.borrow_mut();
-            count(&mut stats.delivered);
-            match begin {
-                Some(Begin::Stored(_)) => stats.parked_time.record(total),
-                Some(Begin::Arrived(_)) | None => stats.delivery_time.record(total),
-            }
+        let label = Label::Kind(call.kind);
+        count_in!(self, delivered, label);
+        match begin {
+            Some(Begin::Stored(_)) => record_in!(self, parked_time, label, total),
+            Some(Begin::Arrived(_)) | None => record_in!(self, delivery_time, label, total),
         }
         let CallRef { kind, target_id, .. } = call;
         ignore_panic(|| {
@@ -238,21 +220,18 @@ impl Telemetry {
 
     fn failed(&self, call: CallRef<'_>, error: &CallError, begin: Option<Begin>) {
         let failure = error.kind();
-        let level = {
-            let stats = &mut *self.stats.borrow_mut();
-            let (level, counter) = match failure {
-                FailureKind::Invalid | FailureKind::Overloaded | FailureKind::ShuttingDown => {
-                    (Level::Warn, &mut stats.refused)
-                }
-                FailureKind::NoCredentials | FailureKind::Permanent => (Level::Error, &mut stats.permanent),
-                FailureKind::Parked => (parked_level(error, begin), &mut stats.parked),
-                FailureKind::Transient => (Level::Error, &mut stats.transient),
-                FailureKind::Internal => (Level::Error, &mut stats.internal_errors),
-                FailureKind::Cancelled => (Level::Debug, &mut stats.cancelled),
-            };
-            count(counter);
-            level
-        };
+        let label = Label::Kind(call.kind);
+        match failure {
+            FailureKind::Invalid | FailureKind::Overloaded | FailureKind::ShuttingDown => {
+                count_in!(self, refused, label);
+            }
+            FailureKind::NoCredentials | FailureKind::Permanent => count_in!(self, permanent, label),
+            FailureKind::Parked => count_in!(self, parked, label),
+            FailureKind::Transient => count_in!(self, transient, label),
+            FailureKind::Internal => count_in!(self, internal_errors, label),
+            FailureKind::Cancelled => count_in!(self, cancelled, label),
+        }
+        let level = level(error, begin);
         let CallRef { kind, target_id, .. } = call;
         let reason = error.without_body();
         ignore_panic(|| {
@@ -269,7 +248,11 @@ impl Telemetry {
     /// A call became a dead letter. `None` if its kind can't be read.
     #[cfg(feature = "outbox")]
     pub(crate) fn dead_letter(&self, call: Option<CallRef<'_>>, reason: &str, status_code: Option<u16>) {
-        count(&mut self.stats.borrow_mut().dead_letters);
+        count_in!(
+            self,
+            dead_letters,
+            call.map_or(Label::None, |call| Label::Kind(call.kind))
+        );
         self.emit(call, || DeliveryEventKind::DeadLetter {
             reason: reason.to_owned(),
             status_code,
@@ -286,20 +269,23 @@ impl Telemetry {
             event: event(),
         });
         for _ in 0..dropped {
-            count(&mut self.stats.borrow_mut().events_dropped);
+            count_in!(self, events_dropped, Label::None);
         }
     }
 }
 
-/// The level of the line about a parked call. An outage must not write a line for each call that waits for its end, and a
+/// The level of the final line about a call. An outage must not write a line for each call that waits for its end, and a
 /// call that was parked before has its line already.
-fn parked_level(error: &CallError, begin: Option<Begin>) -> Level {
-    match begin {
-        Some(Begin::Arrived(_)) if error.attempts() > 0 => Level::Warn,
-        Some(Begin::Arrived(_) | Begin::Stored(_)) | None => Level::Debug,
+fn level(error: &CallError, begin: Option<Begin>) -> Level {
+    match error.kind() {
+        FailureKind::Invalid | FailureKind::Overloaded | FailureKind::ShuttingDown => Level::Warn,
+        FailureKind::NoCredentials | FailureKind::Permanent | FailureKind::Transient | FailureKind::Internal => {
+            Level::Error
+        }
+        FailureKind::Cancelled => Level::Debug,
+        FailureKind::Parked => match begin {
+            Some(Begin::Arrived(_)) if error.attempts() > 0 => Level::Warn,
+            Some(Begin::Arrived(_) | Begin::Stored(_)) | None => Level::Debug,
+        },
     }
-}
-
-fn count(counter: &mut u64) {
-    *counter = counter.saturating_add(1);
 }

@@ -115,6 +115,8 @@ poster_stats! {
         /// Pauses of all session calls or of all tracker calls, after a 429, or after 503s with a `Retry-After` to two
         /// sessions or issues in a row.
         pauses: u64 = Counter,
+        /// Outages of the platform: how often the outage gate of a route was closed. With an outbox only.
+        outages: u64 = Counter,
         /// Fetches of credentials by the poster's own cache: one per attempt if the credentials may not be
         /// cached. `None` with [`credential_actor`](crate::OptionsBuilder::credential_actor), whose fetches are not the
         /// poster's.
