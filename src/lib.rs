@@ -207,6 +207,10 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
         call::Call::stored_headers,
         call::Platform::restore,
     );
+    let _ = (
+        delivery::Cancellation::discarded_by,
+        delivery::Cancellation::is_withdrawn,
+    );
     let _ = (CallReceipt::stored, delivery::Worker::of_replay);
     let _ = |worker: &mut delivery::Worker, keep: delivery::KeepWorker| worker.keep_by(keep);
     let _ = |job: &mut delivery::Job, may_send: delivery::MaySend| job.may_send = Some(may_send);

@@ -118,9 +118,9 @@ async fn a_line_is_complete_in_its_text_with_env_logger_and_over_the_bridge_of_t
     for text in texts {
         let lines = text.lines_about("complete");
         let expected = [
-            r#"WARN result_poster::telemetry::recorder"#,
+            "WARN",
             r#"completion of session "complete": attempt 1 of 2 failed: the platform answered 503; retrying at once"#,
-            r#"ERROR result_poster::telemetry::recorder"#,
+            "ERROR",
             r#"status of session "complete": the platform rejected the call with status 404 ("#,
         ];
         assert_eq!(lines.len(), 2, "{lines:#?}");

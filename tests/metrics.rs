@@ -39,9 +39,9 @@ fn documented() -> Vec<(&'static str, &'static str)> {
         .lines()
         .filter_map(|line| line.strip_prefix("| `result_poster_"));
     rows.map(|row| {
-        let mut cells = row.split(" | ");
-        let name = cells.next().unwrap().trim_end_matches('`');
-        (name, cells.next().unwrap().trim_matches(['`', ' ']))
+        let mut cells = row.split('|');
+        let mut cell = || cells.next().unwrap().trim_matches(['`', ' ']);
+        (cell(), cell())
     })
     .collect()
 }
@@ -80,9 +80,8 @@ async fn run(folder: &std::path::Path, handle: &PrometheusHandle) -> String {
     }
     poster.send(CreateComment::new("i", "x")).await.unwrap().unwrap();
     // The gauges are set once a second, and the outbox is counted once a second.
-    let mut text = String::new();
     for _ in 0..1_000 {
-        text = handle.render();
+        let text = handle.render();
         let delivered = poster.send(GetStats).await.unwrap().delivered == 6;
         if delivered && value(&text, "result_poster_outbox_dead_letters") == Some(1.0) {
             break;
@@ -90,7 +89,7 @@ async fn run(folder: &std::path::Path, handle: &PrometheusHandle) -> String {
         actix_rt::time::sleep(Duration::from_millis(20)).await;
     }
     let stats = poster.send(GetStats).await.unwrap();
-    text = handle.render();
+    let text = handle.render();
     // Each number of the statistics is the sum of its series.
     for metric in stats.metrics().filter(|metric| metric.kind == MetricKind::Counter) {
         let name = format!("result_poster_{}_total", metric.name);

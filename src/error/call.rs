@@ -72,12 +72,15 @@ pub enum CallError {
 pub enum CancelledBy {
     /// The cancellation token of the message.
     Token,
+    /// A `DiscardTarget` of the outbox for its session or issue.
+    Discard,
     /// A [`Shutdown`](crate::Shutdown) whose time limit expired.
     Shutdown,
 }
 
 labels!(CancelledBy, "source of a cancellation", {
     Token => "token",
+    Discard => "discard",
     Shutdown => "shutdown",
 });
 
@@ -85,6 +88,7 @@ impl CancelledBy {
     fn phrase(self) -> &'static str {
         match self {
             Self::Token => "its token",
+            Self::Discard => "a discard",
             Self::Shutdown => "a shutdown",
         }
     }
@@ -146,7 +150,7 @@ impl CallError {
             Self::ShuttingDown => NextStep::UseNextPoster,
             Self::Cancelled { by, .. } => match by {
                 CancelledBy::Shutdown => NextStep::UseNextPoster,
-                CancelledBy::Token => NextStep::Nothing,
+                CancelledBy::Token | CancelledBy::Discard => NextStep::Nothing,
             },
             Self::NoCredentials => NextStep::RenewCredentials,
             Self::Permanent(error) if error.is_unauthorized() => NextStep::RenewCredentials,

@@ -38,6 +38,9 @@ pub enum OutboxError {
     /// changed externally.
     #[error("no parked call or dead letter has this id")]
     NoSuchCall,
+    /// 10,000 calls are waited for already; see [`AwaitDelivery`](crate::outbox::AwaitDelivery).
+    #[error("too many calls are waited for")]
+    TooManyWaits,
     /// The thread of the outbox has ended.
     #[error("the outbox has stopped")]
     Stopped,

@@ -4,11 +4,9 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use super::owner::Outbox;
 use crate::{
-    call::{Call, CallKind, CallRef},
+    call::{Call, CallKind},
     call_id::CallId,
-    delivery::Dispatcher,
     util::ignore_panic,
 };
 
@@ -68,6 +66,13 @@ impl OnDeadLetter {
     pub(super) fn new(call: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(call)))
     }
+
+    /// Calls the closure. Its panic costs nothing.
+    pub(super) fn call(&self, letter: &DeadLetter) {
+        if let Some(call) = &self.0 {
+            ignore_panic(|| call(letter));
+        }
+    }
 }
 
 impl fmt::Debug for OnDeadLetter {
@@ -88,21 +93,3 @@ impl PartialEq for OnDeadLetter {
 }
 
 impl Eq for OnDeadLetter {}
-
-impl Outbox {
-    /// Reports a new dead letter: counts it, sends the event, and calls the closure, whose panic costs nothing.
-    pub(super) fn report_dead(&self, dispatcher: &Dispatcher, letter: &DeadLetter) {
-        let call = letter.kind.map(|kind| CallRef {
-            kind,
-            target_id: &letter.target_id,
-            id: Some(letter.id),
-            idempotency_key: Some(&letter.idempotency_key),
-        });
-        dispatcher
-            .telemetry
-            .dead_letter(call, &letter.reason, letter.status_code);
-        if let Some(on_dead_letter) = &self.0.options.on_dead_letter().0 {
-            ignore_panic(|| on_dead_letter(letter));
-        }
-    }
-}

@@ -49,7 +49,8 @@ pub(super) fn disposition(
     let dead = |history, is_expired| Disposition::DeadLetter { history, is_expired };
     match error {
         CallError::Cancelled {
-            by: CancelledBy::Token, ..
+            by: CancelledBy::Token | CancelledBy::Discard,
+            ..
         } => return Disposition::Delete,
         CallError::Cancelled {
             by: CancelledBy::Shutdown,

@@ -8,12 +8,13 @@ use super::{
     disposition::outage_reason,
     hold_back::Outage,
     owner::Outbox,
+    sending::InHand,
     settle::Settling,
-    stored::{Stored, parked, parked_error},
+    stored::{Origin, Stored, parked, parked_error},
 };
 use crate::{
     backoff::RetryPolicy,
-    call::Call,
+    call::{Call, CallKind},
     call_id::CallId,
     delivery::{Cancellation, Dispatcher, Job, KeepWorker, MaySend},
     error::{CallError, CancelledBy, ParkReason},
@@ -29,6 +30,25 @@ impl Outbox {
         stored: Stored,
         policy: &RetryPolicy,
     ) -> Vec<Outcome> {
+        // A live message is in hand since before it was stored.
+        let in_hand = match stored.origin {
+            Origin::Live => None,
+            Origin::Replay { .. } => Some(self.take_in_hand(&mut job)),
+        };
+        let outcomes = self.send(dispatcher, &mut job, stored, policy).await;
+        self.note_withdrawn(&job.calls, &outcomes);
+        drop(in_hand);
+        outcomes
+    }
+
+    /// Notes that this poster has the message in hand, so that it can be discarded.
+    pub(super) fn take_in_hand(&self, job: &mut Job) -> Option<InHand> {
+        let in_hand = self.0.sending.begin(&job.calls.first()?.target);
+        job.cancellation.discarded_by(in_hand.discarded());
+        Some(in_hand)
+    }
+
+    async fn send(&self, dispatcher: &Dispatcher, job: &mut Job, stored: Stored, policy: &RetryPolicy) -> Vec<Outcome> {
         if job.ticket.is_waiting() {
             // Without a permit: the earlier messages of the lane may be parked, and this one with them.
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
@@ -57,16 +77,16 @@ impl Outbox {
         if is_released || !self.is_current(dispatcher, &stored).await {
             let reason = match job.cancellation.by() {
                 Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
-                Some(CancelledBy::Token) | None => ParkReason::LaneParked,
+                Some(CancelledBy::Token | CancelledBy::Discard) | None => ParkReason::LaneParked,
             };
             return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
         }
         if let Some(outage) = Outage::of(dispatcher, &job.calls, &job.passage) {
-            return self.hold_back_for(dispatcher, &job, &stored, outage).await;
+            return self.hold_back_for(dispatcher, job, &stored, outage).await;
         }
         if let Some(rejection) = self.rejection(dispatcher, &stored) {
             self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
-            return self.hold_back(dispatcher, &job, &stored, &rejection.into(), None).await;
+            return self.hold_back(dispatcher, job, &stored, &rejection.into(), None).await;
         }
         self.note_sending(&job.cancellation, &stored).await;
         if let Some(worker_id) = &stored.worker_id {
@@ -75,13 +95,17 @@ impl Outbox {
         job.worker.keep_by(self.keep_worker(stored.ids()));
         job.may_send = Some(self.may_send(&stored, looked_at));
         let mut settling = Settling::new(&stored, self.0.clock.instant());
-        let routes: Vec<_> = job.calls.iter().map(|call| call.kind.route()).collect();
+        let kinds: Vec<CallKind> = job.calls.iter().map(|call| call.kind).collect();
         let outage = |index: usize| {
-            let route = *routes.get(index)?;
+            let route = kinds.get(index)?.route();
             dispatcher.gates.is_closed(route).then(|| outage_reason(route))
         };
-        let settle = async |index, outcome| settling.record(index, outcome, outage(index));
-        let mut outcomes = Box::pin(dispatcher.run_calls(&mut job, policy, settle)).await;
+        let settle = async |index, outcome| {
+            let outcome = settling.record(index, outcome, outage(index));
+            self.note_delivered(&stored, index, kinds.get(index), &outcome);
+            outcome
+        };
+        let mut outcomes = Box::pin(dispatcher.run_calls(job, policy, settle)).await;
         self.note_answers(dispatcher, &stored, &outcomes);
         settling.note_reduced(&job.calls);
         let worker_id = job.worker.id();
@@ -180,7 +204,7 @@ pub(super) async fn end_parked(
     // Otherwise a call that is gone was delivered by another owner meanwhile.
     let may_be_lost = inner.store.replacements() != stored.since.replacements;
     let mut is_withdrawn = false;
-    if cancellation.is_cancelled_by_token() {
+    if cancellation.is_withdrawn() {
         // The calls have left the claim. If they can't be withdrawn, they were claimed again, or are another message's, too.
         let withdrawn = dispatcher
             .shutdown
@@ -190,7 +214,7 @@ pub(super) async fn end_parked(
     let mut outcomes = Vec::with_capacity(calls.len());
     for (call, id) in calls.iter().zip(stored.ids()) {
         let mut error = if is_withdrawn {
-            cancelled(CancelledBy::Token)
+            cancelled(cancellation.by().unwrap_or(CancelledBy::Token))
         } else {
             parked(id, reason)
         };

@@ -41,6 +41,9 @@ pub struct OutboxEntry {
     /// When the call was stored, by the clock of the host.
     #[serde(serialize_with = "crate::timestamp::serialize")]
     pub created_at: SystemTime,
+    /// Since when the lane of a parked call is parked, by the clock of the host. `None` for a live call and a dead letter.
+    #[serde(serialize_with = "crate::timestamp::serialize_optional")]
+    pub parked_at: Option<SystemTime>,
     /// When a parked call is tried again, though not before the calls that are parked before it about the same session
     /// or issue. `None` for a live call and a dead letter.
     #[serde(serialize_with = "crate::timestamp::serialize_optional")]
@@ -237,6 +240,7 @@ mod tests {
             body: "{}".into(),
             attempts: 3,
             created_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+            parked_at: None,
             next_attempt_at: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_060)),
             reason: None,
             age: Duration::from_millis(1_500),

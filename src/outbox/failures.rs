@@ -77,8 +77,12 @@ impl Failures {
 
     /// Why the first of the operations that fail does so.
     pub(super) fn cause(&self) -> Option<OutboxError> {
+        let now = self.clock.instant();
         let state = self.troubles.borrow();
-        state.failed.first().map(|failed| failed.cause.clone())
+        let is_past =
+            |failed: &Failed| failed.cause == OutboxError::Full && now.saturating_duration_since(failed.at) >= FULL_FOR;
+        let present = state.failed.iter().find(|failed| !is_past(failed));
+        present.map(|failed| failed.cause.clone())
     }
 
     pub(super) fn start(&self, operation: Operation) -> Started<'_> {

@@ -80,7 +80,7 @@ impl Outbox {
                 let withdraw = async move {
                     let inserted = insert.await;
                     // A shutdown leaves the message where it is: in the store, if it gets there.
-                    if by == CancelledBy::Token {
+                    if by != CancelledBy::Shutdown {
                         inner.withdraw(inserted, lane, ids).await;
                     }
                 };

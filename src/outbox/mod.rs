@@ -5,13 +5,15 @@ mod config;
 mod counted;
 mod dead_letter;
 mod delays;
+mod deliveries;
+mod discard;
 mod disposition;
 mod drive;
 mod entry;
 mod failures;
 mod faults;
-mod hold_back;
 mod health;
+mod hold_back;
 mod inflow;
 mod insert;
 mod inspector;
@@ -23,6 +25,7 @@ mod record;
 mod replay;
 mod replayed;
 mod route;
+mod sending;
 mod settle;
 #[cfg(all(test, feature = "testing"))]
 mod simulation;
@@ -30,6 +33,8 @@ mod simulation;
 mod stalled;
 mod store;
 mod stored;
+mod track;
+mod tracking;
 mod unauthorized;
 mod unwritten;
 mod write;
@@ -37,11 +42,13 @@ mod write;
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{
     dead_letter::DeadLetter,
+    discard::{DiscardTarget, DiscardedTarget},
     entry::{EntryOwner, EntryQuery, EntryState, OutboxEntry, OutboxStats},
     health::OutboxHealth,
     inspector::OutboxInspector,
     message::{Discard, GetOutboxStats, ListEntries, Requeue},
     options::{OutboxOptions, OutboxOptionsBuilder},
     record::{CallRecord, Imported},
+    track::{AwaitDelivery, Delivery, DeliveryEnd, DeliveryState, GetDelivery, PendingDelivery},
 };
 pub use crate::{call_id::CallId, error::OutboxError};

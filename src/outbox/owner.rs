@@ -15,13 +15,16 @@ use super::{
     config::Config,
     counted::Counted,
     delays::Delays,
+    deliveries::Deliveries,
     entry::{EntryQuery, OutboxEntry, OutboxStats},
     failures::{Failures, Operation},
     faults::Witnesses,
     inflow::Inflow,
     options::OutboxOptions,
     overflow::Overflowing,
+    sending::Sending,
     store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched, Which},
+    track::DeliveryEnd,
     unauthorized::Unauthorized,
     unwritten::Unwritten,
     write::Waiting,
@@ -56,6 +59,8 @@ pub(super) struct Inner {
     pub(super) waiting: Waiting,
     pub(super) failures: Failures,
     pub(super) counted: Counted,
+    pub(super) deliveries: RefCell<Deliveries>,
+    pub(super) sending: Sending,
     pub(super) inflow: RefCell<Inflow>,
     pub(super) is_closed: Cell<bool>,
     /// Inserts and settlements that are being written.
@@ -114,6 +119,8 @@ impl Outbox {
             waiting: Waiting::default(),
             failures: Failures::new(clock.clone()),
             counted: Counted::default(),
+            deliveries: RefCell::default(),
+            sending: Sending::default(),
             inflow: RefCell::default(),
             is_closed: Cell::default(),
             writes: TaskTracker::new(),
@@ -138,6 +145,9 @@ impl Outbox {
 
     pub(crate) async fn discard(self, id: CallId) -> Result<(), OutboxError> {
         let discarded = self.0.store.discard(id).await?;
+        if discarded {
+            self.0.deliveries.borrow_mut().ended(id, &DeliveryEnd::Discarded);
+        }
         self.0.wake_replay.notify_one();
         found(discarded)
     }
@@ -229,6 +239,8 @@ impl Inner {
         self.notice_stop();
         self.last_look.set(self.clock.instant());
         self.retry_unwritten().await;
+        self.look_for_ends().await;
+        self.retry_writing().await;
         let delay = self.options.wait(0, None, 0.0);
         let started = self.failures.start(Operation::Watch);
         let watched = self.store.watch(self.now(), delay).await;

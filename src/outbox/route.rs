@@ -47,6 +47,7 @@ impl Durable {
         mut job: Box<Job>,
         reply_when: ReplyWhen,
     ) -> Vec<Outcome> {
+        let in_hand = self.outbox.take_in_hand(&mut job);
         let outage = Outage::of(&dispatcher, &job.calls, &Passage::EachCall);
         let park = outage.as_ref().map(|outage| outage.reason);
         let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, park);
@@ -73,11 +74,16 @@ impl Durable {
                 if reply_when == ReplyWhen::Durable {
                     // The caller was told that the message is kept.
                     job.cancellation = dispatcher.cancellation(None);
+                    if let Some(in_hand) = &in_hand {
+                        job.cancellation.discarded_by(in_hand.discarded());
+                    }
                 }
                 let outbox = self.outbox.clone();
                 let driven = async move {
                     let policy = dispatcher.retry_policy.clone();
-                    outbox.drive(&dispatcher, job, stored, &policy).await
+                    let outcomes = outbox.drive(&dispatcher, job, stored, &policy).await;
+                    drop(in_hand);
+                    outcomes
                 };
                 match reply_when {
                     ReplyWhen::Durable => {
@@ -257,6 +263,7 @@ impl Route for Durable {
     fn close(&self) -> LocalBoxFuture<'static, ()> {
         let inner = Rc::clone(&self.outbox.0);
         Box::pin(async move {
+            inner.deliveries.borrow_mut().close();
             inner.writes.close();
             inner.writes.wait().await;
             inner.retry_unwritten().await;

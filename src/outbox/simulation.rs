@@ -300,6 +300,10 @@ impl Store for SimulatedStore {
         self.run(self.store.list(query))
     }
 
+    fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>> {
+        self.run(self.store.of_target(lane, target_id))
+    }
+
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
         self.change(self.store.requeue(id, now))
     }

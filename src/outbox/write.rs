@@ -160,6 +160,15 @@ impl Inner {
         Ok(())
     }
 
+    /// Tries whether the store can be written again, if it could not: otherwise nobody would know before the next message.
+    pub(super) async fn retry_writing(&self) {
+        if self.failures.cause().is_some() {
+            let started = self.failures.start(Operation::Settle);
+            let nothing = self.store.set_worker(Vec::new(), None, String::new());
+            started.end(&nothing.await);
+        }
+    }
+
     pub(super) async fn retry_unwritten(&self) {
         // All at once: they share a transaction, and wait together for a locked file.
         let retries = self.unwritten.all().into_iter().map(async |(number, settlement)| {

@@ -6,7 +6,10 @@ use futures_util::FutureExt as _;
 use super::actor::ResultPoster;
 use crate::{
     error::OutboxError,
-    outbox::{Discard, GetOutboxStats, ListEntries, Outbox, OutboxEntry, OutboxStats, Requeue},
+    outbox::{
+        AwaitDelivery, Delivery, Discard, DiscardTarget, DiscardedTarget, GetDelivery, GetOutboxStats, ListEntries,
+        Outbox, OutboxEntry, OutboxStats, PendingDelivery, Requeue,
+    },
 };
 
 impl ResultPoster {
@@ -50,5 +53,29 @@ impl Handler<GetOutboxStats> for ResultPoster {
 
     fn handle(&mut self, _: GetOutboxStats, _: &mut Context<Self>) -> Self::Result {
         self.with_outbox(Outbox::stats)
+    }
+}
+
+impl Handler<GetDelivery> for ResultPoster {
+    type Result = ResponseFuture<Result<Vec<Delivery>, OutboxError>>;
+
+    fn handle(&mut self, message: GetDelivery, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.deliveries(message.which))
+    }
+}
+
+impl Handler<AwaitDelivery> for ResultPoster {
+    type Result = ResponseFuture<Result<PendingDelivery, OutboxError>>;
+
+    fn handle(&mut self, message: AwaitDelivery, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.await_delivery(message.id()))
+    }
+}
+
+impl Handler<DiscardTarget> for ResultPoster {
+    type Result = ResponseFuture<Result<DiscardedTarget, OutboxError>>;
+
+    fn handle(&mut self, message: DiscardTarget, _: &mut Context<Self>) -> Self::Result {
+        self.with_outbox(|outbox| outbox.discard_target(message.which))
     }
 }

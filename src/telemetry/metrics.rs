@@ -22,6 +22,7 @@ macro_rules! counter_name {
     };
 }
 
+#[cfg(feature = "metrics")]
 macro_rules! gauge_name {
     ($name:ident) => {
         concat!("result_poster_", stringify!($name))
@@ -41,7 +42,7 @@ macro_rules! count_in {
             let counter = &mut $telemetry.stats.borrow_mut().$counter;
             *counter = counter.saturating_add(1);
         }
-        crate::telemetry::metrics::count(crate::telemetry::metrics::counter_name!($counter), $label);
+        metrics::count(metrics::counter_name!($counter), $label);
     }};
 }
 
@@ -49,11 +50,7 @@ macro_rules! count_in {
 macro_rules! record_in {
     ($telemetry:expr, $histogram:ident, $label:expr, $duration:expr) => {{
         $telemetry.stats.borrow_mut().$histogram.record($duration);
-        crate::telemetry::metrics::record(
-            crate::telemetry::metrics::histogram_name!($histogram),
-            $label,
-            $duration,
-        );
+        metrics::record(metrics::histogram_name!($histogram), $label, $duration);
     }};
 }
 
@@ -64,6 +61,7 @@ pub(super) use {count_in, histogram_name, record_in};
 
 /// The label of a metric, if it has one.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only metrics have labels"))]
 pub(crate) enum Label {
     None,
     Kind(CallKind),

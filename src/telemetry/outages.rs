@@ -6,7 +6,7 @@ use log::{info, warn};
 
 use super::{
     event::DeliveryEventKind,
-    metrics::{Label, count_in},
+    metrics::{self, Label, count_in},
     reachability::Reached,
     recorder::Telemetry,
 };

@@ -13,7 +13,7 @@ use super::{
     authorization::Authorization,
     event::{DeliveryEvent, DeliveryEventKind, EventCall},
     messages::{Messages, Unanswered},
-    metrics::{Label, count_in, record_in},
+    metrics::{self, Label, count_in, record_in},
     reachability::Reachability,
     stats::PosterStats,
     subscribers::Subscribers,

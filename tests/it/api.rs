@@ -28,8 +28,9 @@ use result_poster::{
     },
     health::{CredentialsHealth, GetHealth, Health, OutboxHealth, PlatformHealth, ShutdownProgress},
     outbox::{
-        DeadLetter, Discard, EntryOwner, EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry,
-        OutboxInspector, OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
+        AwaitDelivery, DeadLetter, Delivery, DeliveryEnd, DeliveryState, Discard, DiscardTarget, DiscardedTarget,
+        EntryOwner, EntryQuery, EntryState, GetDelivery, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector,
+        OutboxOptions, OutboxOptionsBuilder, OutboxStats, Requeue,
     },
     testing::{Crash, FakePlatform, ManualClock, PlatformRules, RecordedRequest, Reply},
 };
@@ -81,6 +82,9 @@ fn messages_can_be_sent_stored_and_compared() {
     check::<ListEntries>();
     check::<Requeue>();
     check::<Discard>();
+    check::<DiscardTarget>();
+    check::<GetDelivery>();
+    check::<AwaitDelivery>();
     check::<GetOutboxStats>();
 
     fn check_local<M: Message + Send + Clone + Debug>() {}
@@ -128,6 +132,10 @@ fn options_replies_and_events_can_be_sent_to_any_thread() {
     check::<ShutdownProgress>();
     check::<OutboxEntry>();
     check::<DeadLetter>();
+    check::<Delivery>();
+    check::<DeliveryState>();
+    check::<DeliveryEnd>();
+    check::<DiscardedTarget>();
     check::<EntryOwner>();
     check::<EntryQuery>();
     check::<CallId>();
@@ -165,6 +173,10 @@ fn events_statistics_receipts_and_entries_can_be_serialized() {
     check::<ShutdownReport>();
     check::<OutboxEntry>();
     check::<DeadLetter>();
+    check::<Delivery>();
+    check::<DeliveryState>();
+    check::<DeliveryEnd>();
+    check::<DiscardedTarget>();
     check::<EntryOwner>();
     check::<OutboxStats>();
     check::<NextStep>();
@@ -291,7 +303,8 @@ async fn a_reply_is_serialized_as_it_is_documented() {
         json!({"state": "stored", "id": stored.call_id()})
     );
     let report = poster.send(Shutdown::within(Duration::from_secs(10))).await.unwrap();
-    let expected = json!({"delivered": report.delivered, "failed": 0, "cancelled": 0, "parked": 0});
+    let expected =
+        json!({"delivered": report.delivered, "failed": 0, "cancelled": 0, "parked": 0, "outbox_is_open": false});
     assert_eq!(serde_json::to_value(report).unwrap(), expected);
 }
 
@@ -321,6 +334,7 @@ async fn an_entry_is_serialized_as_it_is_documented() {
             "body": entry.body,
             "attempts": 1,
             "createdAt": "2026-01-01T00:00:00Z",
+            "parkedAt": "2026-01-01T00:00:00Z",
             "nextAttemptAt": json["nextAttemptAt"],
             "statusCode": null,
             "lastError": "gave up after 1 attempt: the platform answered 503",

@@ -41,6 +41,7 @@ mod outages;
 mod outbox;
 mod outbox_cancellation;
 mod outbox_crash;
+mod outbox_deliveries;
 mod outbox_file;
 mod outbox_order;
 mod outbox_process;

@@ -216,6 +216,9 @@ pub(in crate::outbox) trait Store {
 
     fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>>;
 
+    /// The calls about a target, which has this lane: also dead letters, and messages that were isolated from the lane.
+    fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>>;
+
     /// Makes a parked call or a dead letter due now, at the end of its lane, with a fresh history. Returns whether there is
     /// one.
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool>;

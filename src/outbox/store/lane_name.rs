@@ -10,6 +10,12 @@ pub(in crate::outbox) fn isolated_lane(lane: &str, first: CallId) -> String {
     format!("{lane}{ISOLATED}{first}")
 }
 
+/// The names of the lanes that were isolated from this one: from the first text, and below the second.
+pub(in crate::outbox) fn isolated_lanes(lane: &str) -> (String, String) {
+    const AFTER_ISOLATED: char = '\u{20}';
+    (format!("{lane}{ISOLATED}"), format!("{lane}{AFTER_ISOLATED}"))
+}
+
 /// Whether a lane holds an isolated message.
 pub(in crate::outbox) fn is_isolated(lane: &str) -> bool {
     lane.contains(ISOLATED)

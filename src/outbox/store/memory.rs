@@ -626,6 +626,14 @@ impl Store for MemoryStore {
         })
     }
 
+    fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>> {
+        self.run(move |tables, _| {
+            let is_of_target = |row: &&Row| row.home == lane && row.call.target_id == target_id;
+            let rows = tables.calls.values().filter(is_of_target);
+            rows.map(|row| tables.entry(row)).collect()
+        })
+    }
+
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
         self.run(move |tables, _| tables.requeue(id, now))
     }
@@ -706,6 +714,9 @@ impl Tables {
             body: String::from_utf8_lossy(&row.call.body).into_owned(),
             attempts: row.call.history.attempts,
             created_at: time(row.created_at),
+            parked_at: lane
+                .filter(|_| state == EntryState::Parked)
+                .map(|lane| time(lane.parked_at)),
             next_attempt_at: lane
                 .filter(|lane| state == EntryState::Parked && lane.reason.is_none_or(|reason| !reason.is_outage()))
                 .map(|lane| time(lane.parked_at.saturating_add(lane.wait))),

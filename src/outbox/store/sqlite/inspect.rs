@@ -34,7 +34,7 @@ pub(super) use state;
 macro_rules! entries {
     ($body:literal, $where:literal) => {
         concat!(
-            "SELECT calls.queue, kind, created_at, status_code, last_error, parked_at + wait AS due, reason, owner, file, ",
+            "SELECT calls.queue, kind, created_at, status_code, last_error, parked_at, parked_at + wait AS due, reason, owner, file, ",
             rows::stored_call_columns!($body),
             ", ",
             state!(),
@@ -44,6 +44,8 @@ macro_rules! entries {
         )
     };
 }
+
+pub(super) use entries;
 
 pub(super) const PAGE_END: &str = "
     SELECT max(id) AS id FROM (SELECT id FROM calls WHERE id > ?1 ORDER BY id LIMIT ?2)";
@@ -149,7 +151,7 @@ pub(super) fn get(connection: &Connection, folder: &Folder, id: CallId) -> rusql
         .optional()
 }
 
-fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, bool>) -> OutboxEntry {
+pub(super) fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, bool>) -> OutboxEntry {
     let call = rows::stored_call(row);
     let state = rows::text(row, "entry_state").parse().unwrap_or(EntryState::Parked);
     let owner = rows::optional_number(row, "owner")
@@ -176,6 +178,7 @@ fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, bool>) -> Outb
         body: String::from_utf8_lossy(&call.body).into_owned(),
         attempts: call.history.attempts,
         created_at: rows::time(row, "created_at"),
+        parked_at: is_parked.then(|| rows::time(row, "parked_at")),
         next_attempt_at: (is_parked && !is_outage).then(|| rows::time(row, "due")),
         reason: reason.filter(|_| is_parked),
         age: call.history.age,

@@ -26,6 +26,7 @@ mod repair;
 mod rows;
 mod schema;
 mod settle;
+mod target;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -54,6 +55,7 @@ use self::{
 };
 use super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
+    lane_name::isolated_lanes,
 };
 use crate::{
     call_id::CallId,
@@ -241,6 +243,15 @@ impl Store for SqliteStore {
     fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>> {
         let mut list = List::new(query, Some(self.queue.to_string()));
         self.read(move |connection, owners, _| list.step(connection, &owners.folder).map_err(sqlite_error))
+    }
+
+    fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>> {
+        let (queue, isolated) = (Arc::clone(&self.queue), isolated_lanes(&lane));
+        self.read(move |connection, owners, _| {
+            target::of_target(connection, &owners.folder, (&queue, &lane, &target_id), &isolated)
+                .map(Some)
+                .map_err(sqlite_error)
+        })
     }
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {

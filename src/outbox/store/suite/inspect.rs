@@ -171,3 +171,36 @@ pub(super) async fn calls_are_counted_by_state(fixture: &impl Fixture) {
     let stats = owner.stats().await.unwrap();
     assert_eq!((stats.live, stats.parked, stats.dead_letters), (2, 3, 1));
 }
+
+pub(super) async fn the_calls_of_a_target_are_found_in_each_state(fixture: &impl Fixture) {
+    let (owner, other_queue) = (fixture.owner().await, fixture.owner_of_another_queue().await);
+    let dead = owner.insert_live("target", &["a"]).await;
+    owner.dead_letter(&dead).await;
+    owner.insert_live("target", &["b"]).await;
+    owner.insert_live("other target", &["c"]).await;
+    other_queue.insert_live("target", &["d"]).await;
+    let found = owner.of_target("target".into(), "target".into()).await.unwrap();
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|entry| (entry.idempotency_key, entry.state))
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            ("a".to_owned(), EntryState::DeadLetter),
+            ("b".to_owned(), EntryState::Live)
+        ]
+    );
+    assert_eq!(owner.of_target("none".into(), "none".into()).await.unwrap(), []);
+}
+
+pub(super) async fn an_isolated_message_is_found_by_its_target(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let message = owner.insert_live("target", &["a"]).await;
+    owner.isolate(&message).await;
+    let found = owner.of_target("target".into(), "target".into()).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].state, EntryState::Parked);
+    assert!(found[0].parked_at.is_some());
+}

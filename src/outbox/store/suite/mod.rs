@@ -248,6 +248,8 @@ macro_rules! contract_suite {
                 inspect {
                     a_dead_letter_is_kept_by_the_platforms_clock,
                     a_purge_keeps_live_and_parked_calls,
+                    the_calls_of_a_target_are_found_in_each_state,
+                    an_isolated_message_is_found_by_its_target,
                     a_purge_keeps_dead_letters_of_another_queue,
                     a_purge_does_not_date_dead_letters_of_another_queue,
                     a_dead_letter_after_a_requeue_is_kept_for_the_full_time,

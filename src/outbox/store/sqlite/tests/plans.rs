@@ -1,4 +1,4 @@
-use super::super::{claim, due, insert, inspect, lanes, repair, settle, transfer, watch};
+use super::super::{claim, due, insert, inspect, lanes, repair, settle, target, transfer, watch};
 use super::*;
 
 /// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
@@ -27,6 +27,7 @@ const STATEMENTS: &[&str] = &[
     claim::OUTLINE,
     claim::CALLS,
     claim::TAKE,
+    target::WAITING,
     settle::DELETE,
     settle::WITHDRAW,
     settle::RECORD,
