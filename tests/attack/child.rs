@@ -146,7 +146,15 @@ impl Process {
     /// The lines so far that begin with this word, without it.
     pub(crate) fn lines(&self, word: &str) -> Vec<String> {
         let lines = self.output.lines.lock().unwrap();
-        let begins = |line: &String| line.strip_prefix(word)?.strip_prefix(' ').map(str::to_owned);
+        let begins = |line: &String| {
+            let rest = line.strip_prefix(word)?;
+            if rest.is_empty() {
+                Some("")
+            } else {
+                rest.strip_prefix(' ')
+            }
+            .map(str::to_owned)
+        };
         lines.iter().filter_map(begins).collect()
     }
 
@@ -181,9 +189,11 @@ impl Process {
 
     /// Sends a command, and waits until the process has done it.
     pub(crate) fn does(&mut self, command: &str) {
-        let done = self.lines("done").len();
+        // Another command may be done meanwhile.
+        let word = format!("done {command}");
+        let done = self.lines(&word).len();
         self.command(command);
-        self.wait_for("done", done + 1);
+        self.wait_for(&word, done + 1);
     }
 
     /// The messages that were confirmed as durable.
