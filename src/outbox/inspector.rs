@@ -107,14 +107,15 @@ impl OutboxInspector {
         in_batches(ids, |batch| self.0.discard_each(batch))
     }
 
-    /// The call with this id for [`import`](Self::import) into another outbox, if there is one. It stays here:
-    /// [discard](Self::discard) it once it is there, or both outboxes deliver it.
+    /// Those of the calls that are stored, for [`import`](Self::import) into another outbox. They stay here:
+    /// [discard](Self::discard_each) them once they are there, or both outboxes deliver them. They are read at once: name a
+    /// few at a time, since a body may have 512 KiB.
     ///
     /// # Errors
     ///
     /// [`OutboxError`] if the file can't be read.
-    pub fn export(&self, id: CallId) -> Result<Option<CallRecord>, OutboxError> {
-        self.0.export(id)
+    pub fn export(&self, ids: &[CallId]) -> Result<Vec<CallRecord>, OutboxError> {
+        self.0.export(ids.to_vec())
     }
 
     /// Stores calls in one transaction, unless the outbox has them: see [`Imported`]. A dead letter stays one. Any other

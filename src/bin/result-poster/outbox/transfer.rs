@@ -19,15 +19,18 @@ use crate::{
 const MAX_BATCH: usize = 100;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
+/// How many calls are in memory at once.
+const MAX_EXPORTED: usize = 50;
+
 /// The longest line. A body has at most 512 KiB, and each of its bytes at most 6 in JSON.
 const MAX_LINE: u64 = 8 * 1024 * 1024;
 
 pub(super) fn export(outbox: &OpenOutbox, filter: &Filter, output: &mut Output) -> Result<(), Failure> {
     let bar = progress("exported");
     outbox.pages(filter, |ids| {
-        for id in ids {
-            // It may have been delivered meanwhile.
-            if let Some(record) = outbox.inspector.export(*id).map_err(|error| outbox.failed(&error))? {
+        // Calls that have been delivered meanwhile are left out.
+        for ids in ids.chunks(MAX_EXPORTED) {
+            for record in outbox.inspector.export(ids).map_err(|error| outbox.failed(&error))? {
                 output.json(&record)?;
                 bar.inc(1);
             }

@@ -81,8 +81,8 @@ impl Inspector {
         self.read(move |connection, owners| inspect::get(connection, &owners.folder, id).map(Some))
     }
 
-    pub(in crate::outbox) fn export(&self, id: CallId) -> Result<Option<CallRecord>, OutboxError> {
-        self.read(move |connection, _| transfer::export(connection, id).map(Some))
+    pub(in crate::outbox) fn export(&self, ids: Vec<CallId>) -> Result<Vec<CallRecord>, OutboxError> {
+        self.read(move |connection, _| transfer::export(connection, &ids).map(Some))
     }
 
     pub(in crate::outbox) fn import(&self, records: Vec<CallRecord>, now: WallTime) -> Result<Imported, OutboxError> {

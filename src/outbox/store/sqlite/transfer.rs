@@ -28,10 +28,14 @@ pub(super) const STORE: &str = "
         status_code, last_error, headers, body)
     VALUES (?1, 'dead', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-/// The call with this id, if there still is one.
-pub(super) fn export(connection: &Connection, id: CallId) -> rusqlite::Result<Option<CallRecord>> {
+/// Those of the calls that are still stored.
+pub(super) fn export(connection: &Connection, ids: &[CallId]) -> rusqlite::Result<Vec<CallRecord>> {
     let mut find = connection.prepare_cached(RECORD)?;
-    find.query_row([id.to_bytes()], |row| Ok(record(row))).optional()
+    let mut records = Vec::with_capacity(ids.len());
+    for id in ids {
+        records.extend(find.query_row([id.to_bytes()], |row| Ok(record(row))).optional()?);
+    }
+    Ok(records)
 }
 
 fn record(row: &Row<'_>) -> CallRecord {

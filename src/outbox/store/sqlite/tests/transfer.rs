@@ -42,8 +42,8 @@ fn entries(outbox: &OutboxInspector) -> Vec<OutboxEntry> {
 }
 
 fn records(outbox: &OutboxInspector) -> Vec<CallRecord> {
-    let ids = entries(outbox).into_iter().map(|entry| entry.id);
-    ids.map(|id| outbox.export(id).unwrap().unwrap()).collect()
+    let ids: Vec<_> = entries(outbox).into_iter().map(|entry| entry.id).collect();
+    outbox.export(&ids).unwrap()
 }
 
 /// An empty outbox, as a tool opens it.
