@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, time::Instant};
 
-use futures_util::future::{ready, select};
+use futures_util::future::{Either, ready, select};
 
 use super::{
     disposition::outage_reason,
@@ -74,7 +74,7 @@ impl Outbox {
             .await;
         }
         let looked_at = self.0.clock.instant();
-        if is_released || !self.is_current(dispatcher, &stored).await {
+        if is_released || !self.is_current(&job.cancellation, &stored).await {
             let reason = match job.cancellation.by() {
                 Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
                 Some(CancelledBy::Token | CancelledBy::Discard) | None => ParkReason::LaneParked,
@@ -124,14 +124,15 @@ impl Outbox {
 
     /// Whether the message is still this owner's. Only a process that was stopped has to ask the store. If that can't
     /// answer, the message is sent: better twice than not at all.
-    async fn is_current(&self, dispatcher: &Dispatcher, stored: &Stored) -> bool {
+    async fn is_current(&self, cancellation: &Cancellation, stored: &Stored) -> bool {
         if !self.0.was_stopped_since(stored.since.at) {
             return true;
         }
         let is_current = self.0.store.is_current(stored.lane.clone(), stored.ids());
-        match dispatcher.shutdown.run_until_cancelled(is_current).await {
-            Some(Ok(is_current)) => is_current,
-            Some(Err(_)) | None => true,
+        match select(pin!(cancellation.cancelled()), is_current).await {
+            Either::Right((Ok(is_current), _)) => is_current,
+            // A cancelled message is not sent.
+            Either::Right((Err(_), _)) | Either::Left(_) => true,
         }
     }
 

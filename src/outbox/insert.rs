@@ -7,6 +7,7 @@ use futures_util::future::{Either, select};
 
 use super::{
     failures::Operation,
+    overflow::Waiting,
     owner::{Inner, Outbox, Since, lane},
     store::{Change, History, Inserted, LaneClaim, NewCall, NewMessage, Settlement, Then},
     stored::{Origin, Stored, StoredRow},
@@ -52,13 +53,14 @@ impl Outbox {
     }
 
     /// Inserts a message. If its caller cancels it first, it is withdrawn as soon as the store answers. Until then it may
-    /// be stored, and another owner may send it.
+    /// be stored, and another owner may send it. `waiting` counts it until then.
     pub(super) async fn insert(
         &self,
         lane: &str,
         mut message: NewMessage,
         ids: &[CallId],
         cancellation: &Cancellation,
+        waiting: Option<Waiting>,
     ) -> Result<Result<Inserted, OutboxError>, CallError> {
         // The store does not store it then.
         let is_withdrawn = cancellation.is_cancelled_by_token();
@@ -79,6 +81,7 @@ impl Outbox {
                 let (inner, lane, ids) = (Rc::clone(&self.0), lane.to_owned(), ids.to_vec());
                 let withdraw = async move {
                     let inserted = insert.await;
+                    drop(waiting);
                     // A shutdown leaves the message where it is: in the store, if it gets there.
                     if by != CancelledBy::Shutdown {
                         inner.withdraw(inserted, lane, ids).await;

@@ -1,6 +1,7 @@
 //! The durable outbox: a call is on disk before its first attempt, and is removed once the platform has acknowledged it.
 
 mod authorization;
+mod claims;
 mod config;
 mod counted;
 mod dead_letter;

@@ -2,11 +2,13 @@
 
 use std::{
     cell::{Cell, RefCell},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+use futures_util::future::{Either, select};
 use log::info;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -23,22 +25,22 @@ use super::{
     options::OutboxOptions,
     overflow::Overflowing,
     sending::Sending,
-    store::{ClaimRequest, Claimed, ISSUE_LANE, SqliteStore, Store, WallTime, Watched, Which},
+    store::{ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
     track::DeliveryEnd,
     unauthorized::Unauthorized,
     unwritten::Unwritten,
-    write::Waiting,
+    write::SettlementQueue,
 };
 use crate::{
-    call::{Call, Endpoint, Target},
+    call::{Call, Target},
     call_id::CallId,
     clock::Clock,
     error::OutboxError,
     util::ignore_panic,
 };
 
-/// How many lanes of its own an owner names in one claim.
-const MAX_DUE: usize = 256;
+/// How often a process notes that it runs, while it waits for the store.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The outbox of a poster. Clones are handles to the same one.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ pub(super) struct Inner {
     /// Settlements that could not be written.
     pub(super) unwritten: Unwritten,
     /// Settlements that wait for those before them.
-    pub(super) waiting: Waiting,
+    pub(super) to_settle: SettlementQueue,
     pub(super) failures: Failures,
     pub(super) counted: Counted,
     pub(super) deliveries: RefCell<Deliveries>,
@@ -116,7 +118,7 @@ impl Outbox {
             witnesses: RefCell::default(),
             unauthorized: RefCell::default(),
             unwritten: Unwritten::default(),
-            waiting: Waiting::default(),
+            to_settle: SettlementQueue::default(),
             failures: Failures::new(clock.clone()),
             counted: Counted::default(),
             deliveries: RefCell::default(),
@@ -181,69 +183,18 @@ impl Inner {
         wall_time(&self.clock)
     }
 
-    /// Claims lanes of an endpoint, with about `max_calls` calls and at most about `max_bytes` of bodies. An error claims
-    /// nothing.
-    pub(super) async fn claim(
-        &self,
-        which: Which,
-        endpoint: Endpoint,
-        round: i64,
-        (max_calls, max_bytes): (usize, usize),
-    ) -> Claimed {
-        let now = self.clock.instant();
-        let (due, delayed) = {
-            let delays = self.delays.borrow();
-            let due = match which {
-                Which::Due { .. } => delays.due(endpoint, now, MAX_DUE),
-                Which::Probe { .. } => Vec::new(),
-            };
-            (due, delays.names())
-        };
-        let request = ClaimRequest {
-            round,
-            now: self.now(),
-            which,
-            endpoint,
-            due: due.clone(),
-            delayed,
-            max_calls,
-            max_bytes,
-        };
-        let started = self.failures.start(Operation::Claim);
-        let claimed = self.store.claim(request).await;
-        started.end(&claimed);
-        let Ok(mut claimed) = claimed else {
-            return Claimed::default();
-        };
-        let mut delays = self.delays.borrow_mut();
-        for message in &mut claimed.messages {
-            // The age holds the whole wait of the message that has parked the lane, its first.
-            let rest = delays.rest(&message.lane.lane, now);
-            for call in &mut message.calls {
-                call.history.age = call.history.age.saturating_sub(rest);
-            }
-            delays.remove(&message.lane.lane);
-        }
-        if !claimed.is_limited {
-            // The lanes that were not claimed are not free, or no longer exist.
-            for lane in due {
-                delays.remove(&lane);
-            }
-        }
-        claimed
-    }
-
     /// Frees the lanes of dead owners, and retries what could not be written. Returns whether there may be something to
     /// claim.
     pub(super) async fn look(&self) -> bool {
-        self.notice_stop();
-        self.last_look.set(self.clock.instant());
-        self.retry_unwritten().await;
-        self.look_for_ends().await;
-        self.retry_writing().await;
+        self.while_running(async {
+            self.retry_unwritten().await;
+            self.look_for_ends().await;
+            self.retry_writing().await;
+        })
+        .await;
         let delay = self.options.wait(0, None, 0.0);
         let started = self.failures.start(Operation::Watch);
-        let watched = self.store.watch(self.now(), delay).await;
+        let watched = self.while_running(self.store.watch(self.now(), delay)).await;
         started.end(&watched);
         let Watched { freed, has_changed } = watched.unwrap_or_default();
         if freed > 0 {
@@ -263,6 +214,19 @@ impl Inner {
     pub(super) fn was_stopped_since(&self, since: Instant) -> bool {
         self.notice_stop();
         self.resumed_at.get().is_some_and(|at| since < at)
+    }
+
+    /// The output of work of the store, which may hang: then this process is not stopped.
+    pub(super) async fn while_running<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            self.notice_stop();
+            self.last_look.set(self.clock.instant());
+            match select(work.as_mut(), pin!(self.clock.idle(TICK))).await {
+                Either::Left((output, _)) => return output,
+                Either::Right(_) => {}
+            }
+        }
     }
 
     fn notice_stop(&self) {

@@ -56,7 +56,7 @@ impl Durable {
         let worker_id = message.worker_id.clone();
         let inserted = match self
             .outbox
-            .insert(&message.lane.clone(), message, &ids, &job.cancellation)
+            .insert(&message.lane.clone(), message, &ids, &job.cancellation, None)
             .await
         {
             Ok(inserted) => inserted,
@@ -103,6 +103,8 @@ impl Durable {
             }
             Ok(Inserted::Withdrawn) => end(&dispatcher, &job.calls, |_| cancelled(CancelledBy::Token)),
             Ok(Inserted::Known { ids }) => {
+                // A dead letter among them waits again.
+                self.outbox.0.wake_replay.notify_one();
                 let error = |id| parked(id, ParkReason::AlreadyStored);
                 end_stored(&dispatcher, &mut job.calls, ids, error, reply_when)
             }
@@ -155,7 +157,7 @@ impl Durable {
         let (message, ids) = self.outbox.new_message(&dispatcher, &calls, &worker, Some(reason));
         let inserted = self
             .outbox
-            .insert(&message.lane.clone(), message, &ids, &cancellation)
+            .insert(&message.lane.clone(), message, &ids, &cancellation, waiting)
             .await;
         match inserted {
             Ok(Ok(Inserted::Live { .. } | Inserted::Parked)) => {
@@ -164,6 +166,7 @@ impl Durable {
             }
             Ok(Ok(Inserted::Withdrawn)) => end(&dispatcher, &calls, |_| cancelled(CancelledBy::Token)),
             Ok(Ok(Inserted::Known { ids })) => {
+                self.outbox.0.wake_replay.notify_one();
                 let error = |id| parked(id, ParkReason::AlreadyStored);
                 end_stored(&dispatcher, &mut calls, ids, error, reply_when)
             }
@@ -272,6 +275,7 @@ impl Route for Durable {
             // Messages that came meanwhile are stored, too.
             inner.is_closed.set(true);
             inner.writes.wait().await;
+            inner.retry_unwritten().await;
             let _ = inner.store.close().await;
         })
     }

@@ -24,12 +24,12 @@ type Answer = oneshot::Sender<Result<Settled, OutboxError>>;
 
 /// The settlements that wait for those before them.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct SettlementQueue {
     settlements: RefCell<Vec<(Settlement, Option<Answer>)>>,
     is_writing: Cell<bool>,
 }
 
-impl Waiting {
+impl SettlementQueue {
     fn next(&self) -> Option<(Arc<[Settlement]>, Vec<Option<Answer>>)> {
         let mut waiting = self.settlements.borrow_mut();
         let count = waiting.len().min(MAX_BATCH);
@@ -44,22 +44,17 @@ struct Writer(Rc<Inner>);
 impl Writer {
     async fn write_all(self) {
         let inner = &self.0;
-        while let Some((settlements, answers)) = inner.waiting.next() {
-            let started = inner.failures.start(Operation::Settle);
-            let settled = inner.store.settle(Arc::clone(&settlements)).await;
-            started.end(&settled);
-            let mut settled = settled.map(Vec::into_iter);
-            for (settlement, answer) in settlements.iter().zip(answers) {
-                let written = match &mut settled {
-                    Ok(settled) => match settled.next() {
-                        Some(settled) => inner.follow_up(settlement, settled).await,
-                        None => Err(OutboxError::Stopped),
-                    },
-                    Err(error) => Err(error.clone()),
+        while let Some((settlements, answers)) = inner.to_settle.next() {
+            let settled = inner.write(&settlements).await;
+            // Together: they share a transaction, and wait together for a locked file.
+            let follow_ups = settlements.iter().zip(settled).map(async |(settlement, settled)| {
+                let written = match settled {
+                    Ok(settled) => inner.follow_up(settlement, settled).await,
+                    Err(error) => Err(error),
                 };
-                if written.is_err() {
-                    inner.unwritten.add(settlement.clone());
-                }
+                written.inspect_err(|_| inner.unwritten.add(settlement.clone()))
+            });
+            for ((settlement, written), answer) in settlements.iter().zip(join_all(follow_ups).await).zip(answers) {
                 inner.unwritten.end(settlement);
                 if let Some(answer) = answer {
                     // The caller may have given up.
@@ -72,7 +67,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.waiting.is_writing.set(false);
+        self.0.to_settle.is_writing.set(false);
     }
 }
 
@@ -95,10 +90,35 @@ impl Inner {
 
     fn submit(self: &Rc<Self>, settlement: Settlement, answer: Option<Answer>) {
         self.unwritten.begin(&settlement);
-        self.waiting.settlements.borrow_mut().push((settlement, answer));
-        if !self.waiting.is_writing.replace(true) {
+        self.to_settle.settlements.borrow_mut().push((settlement, answer));
+        if !self.to_settle.is_writing.replace(true) {
             let writer = Writer(Rc::clone(self));
             spawn(self.writes.track_future(writer.write_all()));
+        }
+    }
+
+    /// Writes settlements in one transaction or, if one of them fails, each in its own.
+    async fn write(&self, settlements: &Arc<[Settlement]>) -> Vec<Result<Settled, OutboxError>> {
+        let started = self.failures.start(Operation::Settle);
+        let settled = self.store.settle(Arc::clone(settlements)).await;
+        started.end(&settled);
+        match settled {
+            Ok(settled) => settled.into_iter().map(Ok).collect(),
+            // What has waited for a locked file has waited long enough.
+            Err(error) if settlements.len() == 1 || error == OutboxError::Locked => {
+                settlements.iter().map(|_| Err(error.clone())).collect()
+            }
+            Err(_) => {
+                let alone = settlements
+                    .iter()
+                    .map(|settlement| self.store.settle([settlement.clone()].into()));
+                let first = |settled: Vec<Settled>| settled.into_iter().next().ok_or(OutboxError::Stopped);
+                join_all(alone)
+                    .await
+                    .into_iter()
+                    .map(|settled| settled.and_then(first))
+                    .collect()
+            }
         }
     }
 
@@ -149,17 +169,6 @@ impl Inner {
         }
     }
 
-    async fn write_again(&self, settlement: Settlement) -> Result<(), OutboxError> {
-        let settlements: Arc<[_]> = [settlement].into();
-        let started = self.failures.start(Operation::Settle);
-        let settled = self.store.settle(Arc::clone(&settlements)).await;
-        started.end(&settled);
-        for (settlement, settled) in settlements.iter().zip(settled?) {
-            self.follow_up(settlement, settled).await?;
-        }
-        Ok(())
-    }
-
     /// Tries whether the store can be written again, if it could not: otherwise nobody would know before the next message.
     pub(super) async fn retry_writing(&self) {
         if self.failures.cause().is_some() {
@@ -172,8 +181,13 @@ impl Inner {
     pub(super) async fn retry_unwritten(&self) {
         // All at once: they share a transaction, and wait together for a locked file.
         let retries = self.unwritten.all().into_iter().map(async |(number, settlement)| {
-            if self.write_again(settlement).await.is_ok() {
-                self.unwritten.remove(number);
+            let settlements: Arc<[_]> = [settlement].into();
+            for (settlement, settled) in settlements.iter().zip(self.write(&settlements).await) {
+                if let Ok(settled) = settled
+                    && self.follow_up(settlement, settled).await.is_ok()
+                {
+                    self.unwritten.remove(number);
+                }
             }
         });
         join_all(retries).await;

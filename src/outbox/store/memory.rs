@@ -38,6 +38,8 @@ pub(in crate::outbox) struct Tables {
     calls: BTreeMap<CallId, Row>,
     /// The owners that are alive.
     alive: BTreeSet<u64>,
+    /// The owners that have not noticed a change yet.
+    unseen: BTreeSet<u64>,
     last_owner: u64,
     last_claim: i64,
     /// Fails every operation, as a full disk does.
@@ -95,6 +97,7 @@ impl MemoryStore {
             let tables = &mut *tables.borrow_mut();
             tables.last_owner += 1;
             tables.alive.insert(tables.last_owner);
+            tables.unseen.insert(tables.last_owner);
             tables.last_owner
         };
         Rc::new(Self {
@@ -120,6 +123,16 @@ impl MemoryStore {
                 return Err(OutboxError::Full);
             }
             Ok(work(tables, owner))
+        })
+    }
+
+    /// A change, which the other owners notice at their next look.
+    fn change<T: 'static>(&self, work: impl FnOnce(&mut Tables, u64) -> T + 'static) -> StoreFuture<T> {
+        self.run(move |tables, owner| {
+            let result = work(tables, owner);
+            let changed = tables.alive.iter().filter(|other| **other != owner);
+            tables.unseen.extend(changed);
+            result
         })
     }
 }
@@ -361,7 +374,7 @@ impl Lane {
 
 impl Store for MemoryStore {
     fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
-        self.run(move |tables, owner| {
+        self.change(move |tables, owner| {
             if message.is_withdrawn() {
                 return Inserted::Withdrawn;
             }
@@ -447,7 +460,7 @@ impl Store for MemoryStore {
     }
 
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
-        self.run(move |tables, owner| {
+        self.change(move |tables, owner| {
             let mut due: Vec<(WallTime, String)> = (tables.lanes.iter())
                 .filter(|(name, lane)| lane.owner.is_none() && endpoint(name) == request.endpoint)
                 .filter(|(name, lane)| {
@@ -555,7 +568,7 @@ impl Store for MemoryStore {
     }
 
     fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
-        self.run(move |tables, _| {
+        self.change(move |tables, _| {
             for id in ids {
                 if let Some(row) = tables.calls.get_mut(&id)
                     && row.call.worker_id == former
@@ -570,14 +583,14 @@ impl Store for MemoryStore {
         if self.tables.borrow().stalls_settlements {
             return Box::pin(pending());
         }
-        self.run(move |tables, owner| {
+        self.change(move |tables, owner| {
             let settle = |settlement: &Settlement| tables.settle(owner, settlement.clone());
             settlements.iter().map(settle).collect()
         })
     }
 
     fn release_all(&self, now: WallTime) -> StoreFuture<()> {
-        self.run(move |tables, owner| {
+        self.change(move |tables, owner| {
             for lane in tables.lanes.values_mut().filter(|lane| lane.owner == Some(owner)) {
                 lane.free(now, 0, None, Some(ParkReason::Shutdown));
             }
@@ -585,7 +598,7 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
-        self.run(move |tables, _| {
+        self.run(move |tables, owner| {
             let owners: BTreeSet<u64> = tables.lanes.values().filter_map(|lane| lane.owner).collect();
             let dead: Vec<u64> = owners.difference(&tables.alive).copied().collect();
             let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
@@ -593,9 +606,12 @@ impl Store for MemoryStore {
                 .into_iter()
                 .map(|owner| tables.free_lanes_of(owner, now, delay))
                 .sum();
+            if freed > 0 {
+                tables.unseen.extend(&tables.alive);
+            }
             Watched {
                 freed,
-                has_changed: true,
+                has_changed: tables.unseen.remove(&owner),
             }
         })
     }
@@ -635,11 +651,11 @@ impl Store for MemoryStore {
     }
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
-        self.run(move |tables, _| tables.requeue(id, now))
+        self.change(move |tables, _| tables.requeue(id, now))
     }
 
     fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
-        self.run(move |tables, _| {
+        self.change(move |tables, _| {
             let is_free = |id| {
                 let row = tables.calls.get(id);
                 row.is_some_and(|row| !row.is_known && tables.state(row) != EntryState::Live)
@@ -650,7 +666,7 @@ impl Store for MemoryStore {
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
-        self.run(move |tables, _| tables.discard(id))
+        self.change(move |tables, _| tables.discard(id))
     }
 
     fn replacements(&self) -> u64 {

@@ -59,18 +59,18 @@ pub(super) const LIST: &str = concat!(
     ") ORDER BY calls.id LIMIT ?5"
 );
 pub(super) const GET: &str = entries!("body", "calls.id = ?1");
-pub(super) const LANES_END: &str = "
-    SELECT max(id) AS id FROM (SELECT id FROM lanes WHERE id > ?1 ORDER BY id LIMIT ?2)";
+pub(super) const COUNT_END: &str = "
+    SELECT lane, seq FROM calls WHERE state = 'waiting' AND (lane, seq) > (?1, ?2) ORDER BY lane, seq LIMIT 1 OFFSET ?3";
 /// Reads the lanes and an index, but no call: bodies would make it slow.
 pub(super) const COUNT: &str = "
     SELECT count(*) FILTER (WHERE is_mine AND is_live) AS live,
         count(*) FILTER (WHERE is_mine AND NOT is_live) AS parked,
         count(*) FILTER (WHERE NOT is_mine) AS others,
         min(created_at) FILTER (WHERE is_mine) AS oldest
-    FROM (SELECT ?3 IS NULL OR lanes.queue = ?3 AS is_mine, created_at,
+    FROM (SELECT ?5 IS NULL OR coalesce(lanes.queue = ?5, TRUE) AS is_mine, created_at,
         lanes.owner IS NOT NULL AND calls.seq <= lanes.taken AS is_live
-        FROM lanes CROSS JOIN calls ON calls.lane = lanes.id AND calls.state = 'waiting'
-        WHERE lanes.id > ?1 AND lanes.id <= ?2)";
+        FROM calls LEFT JOIN lanes ON lanes.id = calls.lane
+        WHERE calls.state = 'waiting' AND (calls.lane, calls.seq) > (?1, ?2) AND (calls.lane, calls.seq) <= (?3, ?4))";
 pub(super) const COUNT_DEAD: &str = "
     SELECT count(*) AS dead_letters FROM calls INDEXED BY calls_by_death
     WHERE state = 'dead' AND queue >= coalesce(?1, '') AND (?1 IS NULL OR queue <= ?1)";
@@ -187,12 +187,12 @@ pub(super) fn entry(row: &Row<'_>, folder: &Folder, alive: &mut HashMap<i64, boo
     }
 }
 
-/// Numbers that are added up, some lanes at a time.
+/// Numbers that are added up page by page.
 pub(super) struct Count {
     /// `None`: all queues.
     queue: Option<String>,
-    /// The last lane that was counted.
-    after: i64,
+    /// The lane and the place in it of the last call that was counted.
+    after: (i64, i64),
     stats: OutboxStats,
     oldest: Option<SystemTime>,
 }
@@ -201,30 +201,24 @@ impl Count {
     pub(super) fn new(queue: Option<String>) -> Self {
         Self {
             queue,
-            after: i64::MIN,
+            after: (i64::MIN, i64::MIN),
             stats: OutboxStats::default(),
             oldest: None,
         }
     }
 
-    /// Counts some lanes. `None`: there are more.
+    /// Counts a page. `None`: there is more.
     pub(super) fn step(&mut self, connection: &Connection, now: SystemTime) -> rusqlite::Result<Option<OutboxStats>> {
         let stats = &mut self.stats;
-        let mut end = connection.prepare_cached(LANES_END)?;
-        let end = end.query_row([self.after, i64::from(PAGE)], |row| {
-            Ok(rows::optional_number(row, "id"))
-        })?;
-        let Some(end) = end else {
-            let mut count = connection.prepare_cached(COUNT_DEAD)?;
-            stats.dead_letters = count.query_row([&self.queue], |row| Ok(rows::count(row, "dead_letters")))?;
-            stats.oldest_age = self
-                .oldest
-                .map(|oldest| now.duration_since(oldest).unwrap_or(Duration::ZERO));
-            stats.bytes = used_bytes(connection)?;
-            return Ok(Some(std::mem::take(stats)));
-        };
+        let mut end = connection.prepare_cached(COUNT_END)?;
+        let end = end.query_row(params![self.after.0, self.after.1, PAGE], |row| {
+            Ok((rows::number(row, "lane"), rows::number(row, "seq")))
+        });
+        let end = end.optional()?;
+        let (lane, seq) = end.unwrap_or((i64::MAX, i64::MAX));
         let mut count = connection.prepare_cached(COUNT)?;
-        count.query_row(params![self.after, end, self.queue], |row| {
+        let page = params![self.after.0, self.after.1, lane, seq, self.queue];
+        count.query_row(page, |row| {
             for (total, column) in [
                 (&mut stats.live, "live"),
                 (&mut stats.parked, "parked"),
@@ -236,7 +230,16 @@ impl Count {
             self.oldest = self.oldest.into_iter().chain(oldest).min();
             Ok(())
         })?;
-        self.after = end;
-        Ok(None)
+        if end.is_some() {
+            self.after = (lane, seq);
+            return Ok(None);
+        }
+        let mut count = connection.prepare_cached(COUNT_DEAD)?;
+        stats.dead_letters = count.query_row([&self.queue], |row| Ok(rows::count(row, "dead_letters")))?;
+        stats.oldest_age = self
+            .oldest
+            .map(|oldest| now.duration_since(oldest).unwrap_or(Duration::ZERO));
+        stats.bytes = used_bytes(connection)?;
+        Ok(Some(std::mem::take(stats)))
     }
 }

@@ -121,7 +121,8 @@ impl Owners {
         self.changes = self.changes.saturating_add(1);
         for owner in self.members.values_mut() {
             owner.seen = None;
-            owner.file = owner.file.take().filter(OwnerFile::is_in_place);
+            // If its file is gone, its lanes get a new id at the next look.
+            owner.looked_at = None;
         }
     }
 

@@ -187,6 +187,7 @@ macro_rules! contract_suite {
                     a_lane_is_removed_with_its_last_isolated_message,
                     an_isolation_releases_a_lane_with_untaken_calls,
                     an_isolation_does_not_take_an_owned_lane,
+                    settlements_of_a_batch_are_written_in_their_order,
                     a_dead_letter_does_not_block_its_lane,
                     a_dead_letter_keeps_no_lane,
                     a_dead_letter_releases_a_lane_with_untaken_calls,

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::super::{Change, Settled, Store as _, Then, is_isolated, isolated_lane};
+use super::super::{Change, Settled, Settlement, Store as _, Then, is_isolated, isolated_lane};
 use super::{Fixture, shorthand::*};
 use crate::{error::ParkReason, outbox::entry::EntryState};
 
@@ -160,6 +160,35 @@ pub(super) async fn an_isolation_does_not_take_an_owned_lane(fixture: &impl Fixt
     assert!(second.may_send(&sibling[0]).await);
     second.deliver(&sibling[0]).await;
     assert_eq!(second.claim_at(NOW + DAY).await[0].ids, message.ids[..1]);
+}
+
+pub(super) async fn settlements_of_a_batch_are_written_in_their_order(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let first = owner.insert_live("lane", &["a", "b"]).await;
+    let other = owner.insert_live("other", &["c"]).await;
+    let settlement = |message: &LiveMessage, index: usize, change, then| Settlement {
+        lane: message.lane.clone(),
+        changes: vec![(message.ids[index], change)],
+        then,
+        now: NOW,
+    };
+    let batch = [
+        settlement(&first, 0, Change::Delete, Then::Continue),
+        settlement(&other, 0, Change::Delete, Then::Continue),
+        settlement(&first, 1, Change::Keep(failure()), park_for(MINUTE)),
+        // After the park, the lane is the owner's no longer.
+        settlement(&first, 1, Change::Delete, Then::Continue),
+    ];
+    let done = |is_released| Settled::Done { is_released };
+    assert_eq!(
+        owner.settle(batch.into()).await.unwrap(),
+        [done(false), done(false), done(true), Settled::NotCurrent]
+    );
+    let claimed = owner.claim_due(&["lane"], MINUTE_LATER).await;
+    assert_eq!(
+        claimed.iter().map(|message| &message.ids[..]).collect::<Vec<_>>(),
+        [[first.ids[1]]]
+    );
 }
 
 pub(super) async fn a_dead_letter_does_not_block_its_lane(fixture: &impl Fixture) {

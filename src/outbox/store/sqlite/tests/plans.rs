@@ -46,7 +46,7 @@ const STATEMENTS: &[&str] = &[
     watch::MOVE_LANES,
     inspect::PAGE_END,
     inspect::LIST,
-    inspect::LANES_END,
+    inspect::COUNT_END,
     inspect::COUNT,
     inspect::COUNT_DEAD,
     inspect::GET,
