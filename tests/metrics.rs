@@ -2,7 +2,7 @@
 //!
 //! A test binary of its own: the recorder is the process's.
 
-#![cfg(all(test, feature = "metrics"))]
+#![cfg(test)]
 #![expect(clippy::string_slice, reason = "a panic fails the test")]
 
 use std::{collections::BTreeSet, time::Duration};

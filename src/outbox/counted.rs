@@ -124,7 +124,8 @@ mod tests {
             let counted = Counted::default();
             counted.refresh(|| counting(1, Duration::ZERO)).await;
             assert_eq!(parked(&counted), Some(1));
-            counted.refresh(|| unreachable!()).await;
+            counted.refresh(|| counting(9, Duration::ZERO)).await;
+            assert_eq!(parked(&counted), Some(1));
             advance(SECOND).await;
             counted.refresh(|| counting(2, Duration::ZERO)).await;
             assert_eq!(parked(&counted), Some(2));
@@ -138,8 +139,8 @@ mod tests {
             let (counted, counts) = (Counted::default(), Cell::new(0));
             let ask = async || {
                 let count = || {
-                    counts.set(counts.get() + 1);
-                    counting(counts.get(), 3 * SECOND)
+                    counts.update(|count: u64| count.saturating_add(1));
+                    counting(counts.get(), Duration::from_secs(3))
                 };
                 counted.refresh(count).await;
             };
@@ -147,9 +148,9 @@ mod tests {
                 ask().await;
             }
             assert_eq!((parked(&counted), counts.get()), (None, 1));
-            advance(3 * SECOND).await;
+            advance(Duration::from_secs(3)).await;
             assert_eq!(parked(&counted), Some(1));
-            advance(59 * SECOND).await;
+            advance(Duration::from_secs(59)).await;
             ask().await;
             assert_eq!(counts.get(), 1);
             advance(SECOND).await;

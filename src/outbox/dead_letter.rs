@@ -60,7 +60,9 @@ impl Dead {
 
 /// The closure that is called with each dead letter, if there is one.
 #[derive(Clone, Default)]
-pub(super) struct OnDeadLetter(Option<Arc<dyn Fn(&DeadLetter) + Send + Sync>>);
+pub(super) struct OnDeadLetter(Option<Arc<Closure>>);
+
+type Closure = dyn Fn(&DeadLetter) + Send + Sync;
 
 impl OnDeadLetter {
     pub(super) fn new(call: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {

@@ -63,7 +63,7 @@ async fn a_call_is_found_by_its_id_and_by_its_target_in_each_state() {
     for delivery in &of_session {
         assert_eq!(
             deliveries(&poster, GetDelivery::of_call(delivery.id)).await,
-            [delivery.clone()]
+            std::slice::from_ref(delivery)
         );
     }
     let DeliveryState::Parked {
