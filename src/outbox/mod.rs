@@ -28,6 +28,7 @@ mod replayed;
 mod route;
 mod sending;
 mod settle;
+mod settlement_queue;
 #[cfg(all(test, feature = "testing"))]
 mod simulation;
 #[cfg(test)]

@@ -25,11 +25,11 @@ use super::{
     options::OutboxOptions,
     overflow::Overflowing,
     sending::Sending,
+    settlement_queue::SettlementQueue,
     store::{ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
     track::DeliveryEnd,
     unauthorized::Unauthorized,
     unwritten::Unwritten,
-    write::SettlementQueue,
 };
 use crate::{
     call::{Call, Target},

@@ -1,10 +1,6 @@
 //! Writes settlements: together while others are being written, and again until they are written.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{rc::Rc, sync::Arc};
 
 use actix_rt::spawn;
 use futures_util::future::join_all;
@@ -13,30 +9,10 @@ use tokio::sync::oneshot;
 use super::{
     failures::Operation,
     owner::Inner,
+    settlement_queue::{Answer, Batch},
     store::{Change, LaneClaim, Settled, Settlement, Then, isolated_lane},
 };
 use crate::error::OutboxError;
-
-/// How many settlements may share a job of the store.
-const MAX_BATCH: usize = 1024;
-
-type Answer = oneshot::Sender<Result<Settled, OutboxError>>;
-
-/// The settlements that wait for those before them.
-#[derive(Default)]
-pub(super) struct SettlementQueue {
-    settlements: RefCell<Vec<(Settlement, Option<Answer>)>>,
-    is_writing: Cell<bool>,
-}
-
-impl SettlementQueue {
-    fn next(&self) -> Option<(Arc<[Settlement]>, Vec<Option<Answer>>)> {
-        let mut waiting = self.settlements.borrow_mut();
-        let count = waiting.len().min(MAX_BATCH);
-        let (settlements, answers): (Vec<_>, Vec<_>) = waiting.drain(..count).unzip();
-        (count > 0).then(|| (settlements.into(), answers))
-    }
-}
 
 /// The task that writes the waiting settlements.
 struct Writer(Rc<Inner>);
@@ -44,7 +20,7 @@ struct Writer(Rc<Inner>);
 impl Writer {
     async fn write_all(self) {
         let inner = &self.0;
-        while let Some((settlements, answers)) = inner.to_settle.next() {
+        while let Some(Batch { settlements, answers }) = inner.to_settle.next() {
             let settled = inner.write(&settlements).await;
             // Together: they share a transaction, and wait together for a locked file.
             let follow_ups = settlements.iter().zip(settled).map(async |(settlement, settled)| {
@@ -67,7 +43,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.to_settle.is_writing.set(false);
+        self.0.to_settle.end_writing();
     }
 }
 
@@ -90,8 +66,7 @@ impl Inner {
 
     fn submit(self: &Rc<Self>, settlement: Settlement, answer: Option<Answer>) {
         self.unwritten.begin(&settlement);
-        self.to_settle.settlements.borrow_mut().push((settlement, answer));
-        if !self.to_settle.is_writing.replace(true) {
+        if self.to_settle.add(settlement, answer) {
             let writer = Writer(Rc::clone(self));
             spawn(self.writes.track_future(writer.write_all()));
         }

@@ -240,7 +240,6 @@ fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "the durations are small constants")]
 mod tests {
     use super::*;
     use crate::{clock::Clock, error::AttemptPhase};
