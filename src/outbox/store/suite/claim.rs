@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use super::super::{Change, ClaimRequest, Claimed, Failure, History, MAX_PER_LANE, NewMessage, Store};
+use super::super::{
+    Change, ClaimRequest, Claimed, Failure, History, MAX_PER_LANE, NewMessage, Settlement, Store, Which,
+};
 use super::{Fixture, shorthand::*};
 use crate::{call::Endpoint, call_id::CallId, error::ParkReason};
 
@@ -248,4 +250,45 @@ pub(super) async fn a_worker_is_set_on_calls_that_have_the_former_one(fixture: &
         let workers: Vec<_> = entries.map(|entry| entry.worker_id.unwrap()).collect();
         assert_eq!(workers, expected);
     }
+}
+
+/// Claims the lane for a probe of completions.
+async fn probe(store: &impl Store) -> Vec<CallId> {
+    let probe = ClaimRequest {
+        which: Which::Probe {
+            outage: ParkReason::CompletionOutage,
+        },
+        ..request(NOW)
+    };
+    claimed_ids(&store.claim(probe).await.unwrap())
+}
+
+pub(super) async fn a_probe_takes_the_first_message_of_the_lane_that_was_parked_first(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    let mut first = Vec::new();
+    for (lane, seconds) in [("b", 2), ("c", 1), ("a", 3)] {
+        let message = owner.insert_live(lane, &[lane]).await;
+        owner.insert_live(lane, &[&format!("{lane} behind")]).await;
+        let settlement = Settlement {
+            lane: message.lane,
+            changes: vec![(message.ids[0], Change::Keep(failure()))],
+            then: park_for_outage(ParkReason::CompletionOutage, MINUTE),
+            now: NOW + seconds * SECOND,
+        };
+        owner.settle_one(settlement).await.unwrap();
+        first.push(message.ids);
+    }
+    let [b, c, a] = first.try_into().unwrap();
+    for expected in [c, b, a, Vec::new()] {
+        assert_eq!(probe(&*owner).await, expected);
+    }
+}
+
+pub(super) async fn a_probe_takes_no_lane_that_was_parked_for_another_reason(fixture: &impl Fixture) {
+    let owner = fixture.owner().await;
+    fill(&*owner, "no credentials", 1).await;
+    let message = owner.insert_live("status", &["status"]).await;
+    let park = park_for_outage(ParkReason::StatusOutage, Duration::ZERO);
+    owner.settle_all(&message, Change::Keep(failure()), park).await;
+    assert_eq!(probe(&*owner).await, []);
 }

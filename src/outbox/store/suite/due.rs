@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::{Change, ClaimRequest, Claimed, Settled, Settlement, Store as _};
+use super::super::{Change, ClaimRequest, Claimed, Settled, Settlement, Store as _, WallTime, Which};
 use super::{Fixture, shorthand::*};
+use crate::error::ParkReason::{self, CompletionOutage, StatusOutage, TrackerOutage};
 
 pub(super) async fn a_lane_of_another_owner_is_due_after_its_wait(fixture: &impl Fixture) {
     let (first, second) = (fixture.owner().await, fixture.owner().await);
@@ -143,4 +144,51 @@ pub(super) async fn the_next_due_time_is_that_of_another_owners_lane(fixture: &i
         seconds(10)
     );
     assert_eq!(next_due(first.claim(request(NOW)).await.unwrap()), None);
+}
+
+/// A claim while these outages are over.
+fn after_outages(outages: &[ParkReason], now: WallTime) -> ClaimRequest {
+    ClaimRequest {
+        which: Which::Due {
+            outages: outages.to_vec(),
+        },
+        ..request(now)
+    }
+}
+
+pub(super) async fn a_lane_of_an_outage_is_not_due_during_it(fixture: &impl Fixture) {
+    let (owner, other) = (fixture.owner().await, fixture.owner().await);
+    let message = owner.insert_live("lane", &["a"]).await;
+    let park = park_for_outage(CompletionOutage, Duration::ZERO);
+    owner.settle_all(&message, Change::Keep(failure()), park).await;
+    for now in [NOW, NOW + DAY] {
+        for store in [&owner, &other] {
+            let claimed = store.claim(after_outages(&[StatusOutage, TrackerOutage], now)).await;
+            let claimed = claimed.unwrap();
+            assert_eq!((claimed_ids(&claimed), claimed.next_due), (Vec::new(), None));
+            let by_name = ClaimRequest {
+                due: vec!["lane".to_owned()],
+                ..after_outages(&[], now)
+            };
+            assert_eq!(claimed_ids(&store.claim(by_name).await.unwrap()), []);
+        }
+    }
+}
+
+pub(super) async fn a_lane_of_an_outage_is_due_after_it_whatever_its_wait(fixture: &impl Fixture) {
+    let (owner, other) = (fixture.owner().await, fixture.owner().await);
+    let mut ids = Vec::new();
+    for (lane, reason) in [("a", CompletionOutage), ("b", StatusOutage)] {
+        let message = owner.insert_live(lane, &[lane]).await;
+        let park = park_for_outage(reason, MINUTE);
+        owner.settle_all(&message, Change::Keep(failure()), park).await;
+        ids.push(message.ids);
+    }
+    let claimed = other.claim(after_outages(&[CompletionOutage], NOW)).await.unwrap();
+    assert_eq!(claimed_ids(&claimed), ids[0]);
+    let mine = ClaimRequest {
+        delayed: lanes(&["b"]),
+        ..after_outages(&[CompletionOutage, StatusOutage], NOW)
+    };
+    assert_eq!(claimed_ids(&owner.claim(mine).await.unwrap()), ids[1]);
 }

@@ -145,6 +145,8 @@ macro_rules! contract_suite {
                     a_claimed_call_is_as_it_was_stored,
                     a_claimed_call_has_its_history_and_worker,
                     a_worker_is_set_on_calls_that_have_the_former_one,
+                    a_probe_takes_the_first_message_of_the_lane_that_was_parked_first,
+                    a_probe_takes_no_lane_that_was_parked_for_another_reason,
                 }
                 due {
                     a_lane_of_another_owner_is_due_after_its_wait,
@@ -158,6 +160,8 @@ macro_rules! contract_suite {
                     a_lane_that_another_owner_has_parked_since_is_not_due_by_my_clock,
                     a_lane_that_is_named_as_due_but_owned_is_not_claimed,
                     the_next_due_time_is_that_of_another_owners_lane,
+                    a_lane_of_an_outage_is_not_due_during_it,
+                    a_lane_of_an_outage_is_due_after_it_whatever_its_wait,
                 }
                 current {
                     a_message_is_not_current_for_another_owner,

@@ -113,6 +113,10 @@ pub(super) fn park_for(wait: Duration) -> Then {
     }
 }
 
+pub(super) fn park_for_outage(reason: ParkReason, wait: Duration) -> Then {
+    Then::Park { wait, reason }
+}
+
 pub(super) fn isolate_for(wait: Duration) -> Then {
     Then::Isolate {
         wait,
