@@ -14,6 +14,6 @@ mod worker;
 pub(crate) use self::{
     cancel::Cancellation,
     dispatcher::{Dispatcher, Job, MaySend},
-    gate::{Gates, Passage},
+    gate::{Gates, Passage, max_hanging},
     worker::{KeepWorker, Worker},
 };

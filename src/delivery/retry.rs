@@ -1,6 +1,6 @@
 //! The only retry loop.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use super::{
     attempt::Attempt,
@@ -42,7 +42,9 @@ impl Dispatcher {
             state.attempts.set(attempts);
             self.telemetry.attempt_started(call.as_ref(), attempts);
             let began = self.clock.instant();
-            let attempt = self.attempt(call, state).await?;
+            // Pinned first, since passing a future on copies it.
+            let attempt = pin!(self.attempt(call, state));
+            let attempt = pass.run(permit, &state.phase, attempt).await?;
             let duration = self.clock.instant().saturating_duration_since(began);
             self.telemetry.attempt_ended(call.as_ref(), duration);
             self.note_authorization(&attempt);

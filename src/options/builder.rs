@@ -232,6 +232,10 @@ impl OptionsBuilder {
 
     /// The maximum number of attempts that run at once, 1 to 1,000,000. As many connections may be open, and one more
     /// for credential fetches. Default: 64.
+    ///
+    /// A request that hangs does not count: it has had no answer for at least 5 s, while one that was sent at least 2 s
+    /// later was answered, or while no other was for 2 s. Up to three times as many requests may hang, each on its
+    /// connection and until its own deadline.
     pub fn max_in_flight(mut self, attempts: usize) -> Self {
         self.limits.max_in_flight = attempts;
         self

@@ -13,6 +13,7 @@ use super::{builder::OptionsBuilder, credential_choice::CredentialChoice, outbox
 use crate::{
     call::Platform,
     credentials::{CredentialConfig, RuntimeCredentials},
+    delivery::max_hanging,
     error::OptionsError,
     message::{MAX_ID_BYTES, is_path_segment},
     transport::{FailedAddresses, Proxy, TransportConfig, Upstream, is_loopback, tls_config},
@@ -194,11 +195,14 @@ impl OptionsBuilder {
             failed_addresses: FailedAddresses::default(),
             descriptors_exhausted: AtomicBool::default(),
         };
+        let max_in_flight = self.limits.max_in_flight;
         Ok(TransportConfig {
             upstream: Arc::new(upstream),
             authority,
             timeout: self.timeout,
-            max_connections: self.limits.max_in_flight.saturating_add(1),
+            max_connections: max_in_flight
+                .saturating_add(max_hanging(max_in_flight))
+                .saturating_add(1),
             user_agent,
             keep_alive: self.keep_alive,
             customize_client: self.customize_client.clone(),

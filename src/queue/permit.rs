@@ -9,9 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Permit {
     permits: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
-    /// How many permits are acquired: all, for a message that is tried alone.
-    count: u32,
+    /// The number of all permits, which a message that is tried alone acquires.
     all: u32,
+    is_exclusive: bool,
 }
 
 impl Permit {
@@ -19,15 +19,19 @@ impl Permit {
         Self {
             permits: Arc::clone(permits),
             held: None,
-            count: 1,
             all: u32::try_from(all).unwrap_or(u32::MAX),
+            is_exclusive: false,
         }
     }
 
     /// From the next [`acquire`](Self::acquire) on, no other message holds a permit at the same time.
     pub(crate) fn make_exclusive(&mut self) {
         self.held = None;
-        self.count = self.all;
+        self.is_exclusive = true;
+    }
+
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     pub(super) fn try_acquire(&mut self) {
@@ -41,8 +45,9 @@ impl Permit {
     /// Waits for the permit, unless it is held.
     pub async fn acquire(&mut self) {
         if self.held.is_none() {
+            let count = if self.is_exclusive { self.all } else { 1 };
             // The semaphore is never closed.
-            self.held = Arc::clone(&self.permits).acquire_many_owned(self.count).await.ok();
+            self.held = Arc::clone(&self.permits).acquire_many_owned(count).await.ok();
         }
     }
 

@@ -10,7 +10,8 @@ use result_poster::{
 };
 
 use crate::support::{
-    completed, options, outcome, post, post_outcome, send_update, start, status_update, wait::in_time,
+    completed, options, outcome, post, post_outcome, send_update, start, status_update,
+    wait::{in_time, wait_until},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -146,4 +147,25 @@ async fn the_elapsed_time_excludes_the_wait_for_a_permit() {
             "{outbox}"
         );
     }
+}
+
+#[actix_rt::test]
+async fn a_request_that_hangs_gives_back_its_permit_after_5_s() {
+    let platform = FakePlatform::start().unwrap();
+    platform.script("hangs/completion", [Reply::hang()]);
+    let clock = ManualClock::new();
+    let poster = start(options(platform.url()).max_in_flight(1).clock(clock.clone()));
+    let hung = actix_rt::spawn(poster.send(PostResult::new("hangs", completed())));
+    platform.wait_for_requests(1).await;
+    let next = actix_rt::spawn(poster.send(PostResult::new("next", completed())));
+    let began = clock.now();
+    wait_until(|| {
+        clock.advance(SECOND / 10);
+        platform.requests().len() > 1
+    })
+    .await;
+    assert!(clock.now().duration_since(began).unwrap() >= 5 * SECOND);
+    assert_eq!(post_outcome(&next.await.unwrap().unwrap()), "ok");
+    // It still waits for its answer.
+    assert!(!hung.is_finished());
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{ended::Ended, outage::Change, outage_gate::OutageGate, pause_gate::PauseGate};
+use super::{ended::Ended, hanging::max_hanging, outage::Change, outage_gate::OutageGate, pause_gate::PauseGate};
 use crate::{
     call::{Endpoint, PlatformRoute, Target},
     error::AttemptError,
@@ -27,6 +27,9 @@ pub(crate) struct Gates {
     /// The calls that wait.
     pub(super) waiting: Cell<u64>,
     max_probes: usize,
+    /// The requests that hang, of all routes.
+    hanging: Cell<usize>,
+    max_hanging: usize,
     /// An outage gate was opened or closed.
     changed: Notify,
 }
@@ -41,6 +44,8 @@ impl Gates {
             status: OutageGate::default(),
             tracker: OutageGate::default(),
             waiting: Cell::default(),
+            hanging: Cell::default(),
+            max_hanging: max_hanging(max_in_flight),
             max_probes: (max_in_flight / 4).clamp(1, MAX_PROBES),
             changed: Notify::new(),
         }
@@ -172,6 +177,16 @@ impl Gates {
         self.outage_gate(route).outage.borrow_mut().end_probe(round);
     }
 
+    /// A place for a request of this route that was sent at this time and has no answer, if it hangs.
+    pub(super) fn hangs(&self, route: PlatformRoute, sent: Instant, now: Instant) -> Option<HangingSlot<'_>> {
+        let hanging = self.hanging.get();
+        let has_room = hanging < self.max_hanging;
+        (has_room && self.outage_gate(route).hanging.borrow_mut().gives_back(sent, now)).then(|| {
+            self.hanging.set(hanging.saturating_add(1));
+            HangingSlot(&self.hanging)
+        })
+    }
+
     /// How many calls wait for the end of a pause, or for others.
     pub(crate) fn waiting(&self) -> u64 {
         self.waiting.get()
@@ -211,5 +226,14 @@ pub(crate) struct ProbeSlot {
 impl Drop for ProbeSlot {
     fn drop(&mut self) {
         self.gates.end_probe(self.route, self.round);
+    }
+}
+
+/// The place of a request that hangs. Dropping it frees the place.
+pub(super) struct HangingSlot<'a>(&'a Cell<usize>);
+
+impl Drop for HangingSlot<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }

@@ -5,6 +5,7 @@
 
 mod ended;
 mod gates;
+mod hanging;
 mod opening;
 mod outage;
 mod outage_gate;
@@ -16,4 +17,4 @@ mod pause_gate;
 mod waiting;
 
 pub(super) use self::{ended::Ended, passage::Admission};
-pub(crate) use self::{gates::Gates, outage::Change, passage::Passage};
+pub(crate) use self::{gates::Gates, hanging::max_hanging, outage::Change, passage::Passage};

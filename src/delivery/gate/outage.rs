@@ -138,7 +138,16 @@ impl Outage {
         self.round
     }
 
-    /// Notes the end of a request of this round.
+    /// Notes that a request of this round makes room for another one: it has ended, or it hangs.
+    pub(super) fn make_room(&mut self, round: u64) {
+        if let State::Opening { opening, .. } = &mut self.state
+            && round == self.round
+        {
+            opening.end();
+        }
+    }
+
+    /// Notes the end of a request of this round, which has made room before.
     pub(super) fn leave(
         &mut self,
         round: u64,
@@ -148,11 +157,6 @@ impl Outage {
         now: Instant,
     ) -> Option<Change> {
         let is_of_this_round = round == self.round;
-        if let State::Opening { opening, .. } = &mut self.state
-            && is_of_this_round
-        {
-            opening.end();
-        }
         let is_unconnected = match ended {
             Ended::Handled | Ended::RateLimited(_) | Ended::Answered => return self.answered(is_of_this_round, now),
             Ended::Busy(_) | Ended::Unavailable | Ended::Unanswered => false,
@@ -273,6 +277,7 @@ mod tests {
                 phase: AttemptPhase::Waiting,
             };
             let target = Target::Session(target.into());
+            self.outage.make_room(round);
             self.outage.leave(round, &target, ended, Some(&error), self.now)
         }
 
@@ -435,6 +440,18 @@ mod tests {
         // A gate that is not open is not opened by doubt.
         test.outage.doubt();
         assert!(test.is_closed());
+    }
+
+    #[test]
+    fn requests_that_hang_hold_up_no_other() {
+        let mut test = Test::new();
+        test.outage.doubt();
+        let rounds: Vec<_> = (0..8).map(|_| test.outage.enter(test.now)).collect();
+        assert_eq!(test.outage.room(), Some(0));
+        for round in rounds {
+            test.outage.make_room(round);
+        }
+        assert_eq!(test.outage.room(), Some(8));
     }
 
     #[test]

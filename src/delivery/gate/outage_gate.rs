@@ -5,13 +5,14 @@ use std::{cell::RefCell, pin::pin, time::Instant};
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 
-use super::{outage::Outage, waiting::wake};
+use super::{hanging::Hanging, outage::Outage, waiting::wake};
 use crate::error::AttemptError;
 
-/// The outages of one route.
+/// The outages of one route, and its requests that hang.
 #[derive(Default)]
 pub(super) struct OutageGate {
     pub(super) outage: RefCell<Outage>,
+    pub(super) hanging: RefCell<Hanging>,
     pub(super) has_room: Notify,
     pub(super) was_closed: Notify,
 }

@@ -1,12 +1,20 @@
 //! The right to send the requests of one attempt, and the wait for it.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::pending,
+    pin::pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 
 use super::{
     ended::Ended,
     gates::{Gates, ProbeSlot},
+    hanging::AT_LEAST,
     outage::Change,
     outage_gate::{OutageGate, unless_closed},
     passage::Admission,
@@ -16,7 +24,7 @@ use super::{
 use crate::{
     call::{Call, PlatformRoute},
     clock::Clock,
-    error::AttemptError,
+    error::{AttemptError, AttemptPhase},
     queue::Permit,
 };
 
@@ -112,15 +120,21 @@ impl Gates {
     }
 }
 
+/// How often a request that may hang is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The right to send the requests of one attempt. Dropping it has the effect of a request that was not tried.
 pub(in crate::delivery) struct Pass<'a> {
     gates: &'a Gates,
     call: &'a Call,
     clock: &'a Clock,
+    began: Instant,
     pause_round: u64,
     /// `None` if the outage gate does not note the attempt.
     outage_round: Option<u64>,
     _probe: Option<ProbeSlot>,
+    /// Whether others may be sent in its place.
+    has_made_room: Cell<bool>,
     has_ended: bool,
 }
 
@@ -143,18 +157,60 @@ impl<'a> Pass<'a> {
         pause_round: u64,
         probe: Option<ProbeSlot>,
     ) -> Self {
+        let began = clock.instant();
         let outage_round = match admission {
             Admission::Free => None,
-            Admission::Held | Admission::Noted => Some(gates.outage_gate(call.kind.route()).enter(clock.instant())),
+            Admission::Held | Admission::Noted => Some(gates.outage_gate(call.kind.route()).enter(began)),
         };
         Self {
             gates,
             call,
             clock,
+            began,
             pause_round,
             outage_round,
             _probe: probe,
+            has_made_room: Cell::new(false),
             has_ended: false,
+        }
+    }
+
+    /// Runs the attempt. If it hangs, it gives back its permit.
+    pub(in crate::delivery) async fn run<T>(
+        &self,
+        permit: &mut Permit,
+        phase: &Cell<AttemptPhase>,
+        attempt: impl Future<Output = T>,
+    ) -> T {
+        let hanging = async {
+            self.clock.idle(AT_LEAST).await;
+            let _slot = loop {
+                if phase.get() == AttemptPhase::Waiting
+                    && !permit.is_exclusive()
+                    && let Some(slot) = (self.gates).hangs(self.call.kind.route(), self.began, self.clock.instant())
+                {
+                    break slot;
+                }
+                self.clock.idle(LOOK_INTERVAL).await;
+            };
+            permit.release();
+            self.make_room();
+            self.gates.outage_gate(self.call.kind.route()).wake();
+            pending::<Infallible>().await
+        };
+        match select(pin!(attempt), pin!(hanging)).await {
+            Either::Left((output, _)) => output,
+            Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// Lets another request be sent in the place of this one, while the gate opens.
+    fn make_room(&self) {
+        let gate = self.gates.outage_gate(self.call.kind.route());
+        if let Some(round) = self.outage_round
+            && !self.has_made_room.replace(true)
+        {
+            gate.outage.borrow_mut().make_room(round);
         }
     }
 
@@ -166,7 +222,12 @@ impl<'a> Pass<'a> {
     fn leave(&mut self, ended: Ended, error: Option<&AttemptError>) -> Changes {
         self.has_ended = true;
         let (gates, call, now) = (self.gates, self.call, self.clock.instant());
+        self.make_room();
         let pauses = gates.pause_gate(call.kind.endpoint());
+        if let Ended::Handled | Ended::RateLimited(_) | Ended::Answered = ended {
+            let mut hanging = gates.outage_gate(call.kind.route()).hanging.borrow_mut();
+            hanging.answered(self.began, now);
+        }
         let note = |round| gates.note(call.kind.route(), &call.target, round, (ended, error), now);
         Changes {
             pause: pauses.leave(self.pause_round, &call.target, ended, now),
