@@ -79,8 +79,8 @@ async fn run(folder: &std::path::Path, handle: &PrometheusHandle) -> String {
         let _ = poster.send(PostResult::new(session, result())).await.unwrap();
     }
     poster.send(CreateComment::new("i", "x")).await.unwrap().unwrap();
-    // The gauges are set once a second, and the outbox is counted once a second.
-    for _ in 0..1_000 {
+    // The gauges are set every five seconds, and show the count of the outbox from before.
+    for _ in 0..2_000 {
         let text = handle.render();
         let delivered = poster.send(GetStats).await.unwrap().delivered == 6;
         if delivered && value(&text, "result_poster_outbox_dead_letters") == Some(1.0) {

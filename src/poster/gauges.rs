@@ -1,4 +1,4 @@
-//! The gauges of the feature `metrics`, which are set once a second.
+//! The gauges of the feature `metrics`, which are set every five seconds.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::telemetry::{
     metrics::{Label, count_more, counter_name, gauge, gauge_name},
 };
 
-/// How often the gauges are set, in real time.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the gauges are set, in real time. Exporters are asked less often, and each time an idle process wakes up.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 impl ResultPoster {
-    /// Sets the gauges once a second, as long as the context lives.
+    /// Sets the gauges every five seconds, as long as the context lives.
     pub(super) fn report_gauges(&self, context: &mut Context<Self>) {
         self.set_gauges();
         context.run_interval(INTERVAL, |poster, _| poster.set_gauges());
