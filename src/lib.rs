@@ -44,8 +44,9 @@
 //! # }
 //! ```
 //!
-//! A clone sends both calls of a result, with the same `Idempotency-Key`s as before: the platform recognises a call
-//! that it has carried out, or that is also [`parked`](PostError::parked) in the outbox.
+//! A clone has both calls of a result, with the same `Idempotency-Key`s as before. The platform recognises a call that it
+//! has carried out. The outbox recognises one that it holds ([`parked`](PostError::parked)), and does not send it twice.
+//! `{error}` is the error's own layer: the reason is in its `source()`, so print the chain.
 //!
 //! # Promises
 //!
@@ -84,6 +85,7 @@
 //! - `outbox`: the durable outbox on SQLite, which is built in and requires a C compiler.
 //! - `metrics`: the statistics through the `metrics` facade, without an exporter; see [`docs::operations`].
 //! - `testing`: a scripted platform on loopback, a manual clock, and failures on demand, for a runner's own tests.
+//! - `cli`: the command `result-poster` for operators, with `outbox`; see [`docs::command`].
 
 // On docs.rs, each item of a feature says so.
 #![cfg_attr(docsrs, feature(doc_cfg))]

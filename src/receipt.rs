@@ -157,7 +157,8 @@ pub struct ShutdownReport {
     pub failed: u64,
     /// Calls that were cancelled, by their token or because the shutdown's time limit expired.
     pub cancelled: u64,
-    /// Calls that are parked in the outbox. The next poster with this outbox delivers them.
+    /// Calls that were parked in the outbox by the time of the report. Those that were parked before the `Shutdown` arrived
+    /// are not counted. The next poster with this outbox delivers all of them.
     pub parked: u64,
     /// Whether the outbox was still open when the time limit expired, for example because the disk hangs. It is closed later,
     /// by a thread that is left behind; a process that ends before loses nothing.

@@ -50,7 +50,8 @@ impl PostError {
         }
     }
 
-    /// Why the status failed, if it did.
+    /// Why the status call failed, if it did. The HTTP status of a rejection is `status_code` of
+    /// [`permanent`](Self::permanent).
     #[must_use]
     pub fn status(&self) -> Option<&CallError> {
         match self {

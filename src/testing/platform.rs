@@ -25,7 +25,8 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// sends valid HTTP, unless a reply is a [`reset`](Reply::reset) or a [`hang`](Reply::hang), or the platform is
 /// [`down`](Self::down).
 ///
-/// A poster sends these requests, all by `POST`. A field in brackets is left out when it is empty, zero or absent:
+/// A poster sends these requests, all by `POST`. A field in brackets is left out when it is empty, zero or absent. These are
+/// the fields of [`WireFormat::Baseline`](crate::WireFormat::Baseline); the default adds those that the README marks "ext.":
 ///
 /// | path ends with | body |
 /// |---|---|
@@ -154,7 +155,8 @@ impl FakePlatform {
         for_path.cloned().collect()
     }
 
-    /// Waits for at least `count` requests, ten seconds at most, and returns all requests so far.
+    /// Waits for at least `count` requests, ten seconds at most, and returns all requests so far, fewer than `count` if the
+    /// time is over. Those that were answered before the call count, too.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<RecordedRequest> {
         let mut changes = self.shared.requests();
         let _ = timeout(WAIT_LIMIT, changes.wait_for(|requests| requests.len() >= count)).await;

@@ -100,7 +100,8 @@ impl PlatformRules {
         self
     }
 
-    /// Whether every request is answered with 503. Default: `false`.
+    /// Whether every request is answered with 503, by a proxy in place of the platform. To refuse connections, use
+    /// [`FakePlatform::down`](super::FakePlatform::down). Default: `false`.
     pub fn away(mut self, is_away: bool) -> Self {
         self.is_away = is_away;
         self
