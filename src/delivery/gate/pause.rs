@@ -343,4 +343,47 @@ mod tests {
             assert_eq!(pauses.last(), Some(&expected), "{name}");
         }
     }
+
+    #[test]
+    fn after_its_first_burst_a_limit_of_10_a_second_rejects_few_requests() {
+        let (mut gate, start) = (Pause::default(), Clock::system().instant());
+        let millisecond = Duration::from_millis(1);
+        let (mut requests, mut taken, mut limited) = (0_u32, 0_u32, 0_u32);
+        let mut in_this_second = 0;
+        let mut running = std::collections::VecDeque::new();
+        for elapsed in 0..60_000 {
+            let now = start + elapsed * millisecond;
+            if elapsed % 1000 == 0 {
+                in_this_second = 0;
+            }
+            if elapsed == 1000 {
+                // The limit is known only from here on.
+                assert_eq!((taken, limited), (10, 54));
+                (requests, taken, limited) = (0, 0, 0);
+            }
+            while let Some((end, round, ended)) = running.pop_front() {
+                if end > now {
+                    running.push_front((end, round, ended));
+                    break;
+                }
+                gate.leave(round, &Target::Session("a".into()), ended, now);
+            }
+            while running.len() < 64
+                && let Entry::Now { round } = gate.enter(now)
+            {
+                requests += 1;
+                in_this_second += 1;
+                let ended = if in_this_second > 10 {
+                    limited += 1;
+                    Ended::RateLimited(SECOND)
+                } else {
+                    taken += 1;
+                    Ended::Handled
+                };
+                running.push_back((now + 5 * millisecond, round, ended));
+            }
+        }
+        assert!(limited * 40 <= requests, "{limited} of {requests} got a 429");
+        assert!(taken >= 400, "{taken} in a minute");
+    }
 }
