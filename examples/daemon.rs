@@ -17,12 +17,15 @@
 //!
 //! | request | response |
 //! |---|---|
-//! | `POST /sessions/{id}/result`, the runner's JSON | 202 when the outbox holds the result |
+//! | `POST /sessions/{id}/result?worker=…&run=…`, the runner's JSON | 202 when the outbox holds the result |
 //! | `POST /registration`, `{"workerId", "authToken"}` | 204: the new credentials are in use |
 //! | `GET /healthz` | 200 while the poster answers |
-//! | `GET /readyz` | 200, or 503 with the reasons: give this daemon no new session |
+//! | `GET /readyz` | 200, or 503 with the reasons: results can't be taken |
+//! | `GET /may-take-work` | 200, or 503 with the reasons: give this daemon no new session |
 //! | `GET /metrics` | for Prometheus |
-//! | `GET /outbox` | the calls that are not delivered, as JSON |
+//! | `GET /outbox` | the first thousand calls that are not delivered, as JSON |
+//!
+//! Whoever reaches the port can change the credentials: listen on loopback, or add what authenticates your callers.
 
 use std::{
     env,
@@ -46,7 +49,7 @@ use result_poster::{
     AgentResult, NextStep, OptionsConfig, PostResult, ResultPoster, Shutdown,
     credentials::{RefreshCredentials, RuntimeCredentials, provider_fn},
     events::Histogram,
-    health::GetHealth,
+    health::{GetHealth, Health},
     outbox::{EntryQuery, ListEntries},
 };
 use serde::Deserialize;
@@ -60,10 +63,13 @@ struct Config {
     poster: OptionsConfig,
 }
 
+/// The longest JSON of a result. actix-web's own limit is 256 KiB, and would lose longer results.
+const MAX_RESULT_BYTES: usize = 16 << 20;
+
 /// What the handlers share.
 struct Daemon {
     poster: Addr<ResultPoster>,
-    /// The last registration. Before the first one, the poster uses the fixed pair of the file.
+    /// The last registration of this process. Empty before the first one: then the poster uses the fixed pair of the file.
     registration: Arc<Mutex<RuntimeCredentials>>,
     is_stopping: AtomicBool,
     metrics: PrometheusHandle,
@@ -71,6 +77,9 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: OptionsConfig) -> Result<Self, Box<dyn Error>> {
+        if config.outbox_path().is_none() {
+            return Err("the configuration has no [poster.outbox]".into());
+        }
         let registration = Arc::new(Mutex::new(RuntimeCredentials::new("", "")));
         let provider = {
             let registration = Arc::clone(&registration);
@@ -90,27 +99,54 @@ impl Daemon {
     }
 }
 
+/// An error and its causes in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Who ran the session.
+#[derive(Deserialize)]
+struct Run {
+    /// The worker that claimed the session: the platform refuses the result of another one.
+    worker: String,
+    /// Two runs of one session that end alike are different results.
+    #[serde(default)]
+    run: u64,
+}
+
 /// A session has ended. The result is the poster's as soon as it is in the outbox.
-async fn post_result(daemon: web::Data<Daemon>, session: web::Path<String>, json: web::Bytes) -> HttpResponse {
+async fn post_result(
+    daemon: web::Data<Daemon>,
+    session: web::Path<String>,
+    run: web::Query<Run>,
+    json: web::Bytes,
+) -> HttpResponse {
     if daemon.is_stopping.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().body("the daemon is stopping");
     }
     let result = match AgentResult::from_json(&json) {
         Ok(result) => result,
-        Err(error) => return HttpResponse::BadRequest().body(error.to_string()),
+        Err(error) => return HttpResponse::BadRequest().body(chain(&error)),
     };
-    let message = PostResult::new(session.into_inner(), result).reply_when_durable();
+    let message = PostResult::new(session.into_inner(), result)
+        .with_worker_id(&run.worker)
+        .with_run(run.run)
+        .reply_when_durable();
     match daemon.poster.send(message).await {
         Ok(Ok(receipt)) => HttpResponse::Accepted().json(receipt),
         Ok(Err(error)) => match error.next_step() {
-            // It is in the outbox already.
-            NextStep::Nothing => HttpResponse::Accepted().body(error.to_string()),
-            NextStep::GiveUp => HttpResponse::UnprocessableEntity().body(error.to_string()),
-            NextStep::RetryLater { .. } | NextStep::RenewCredentials | NextStep::UseNextPoster => {
-                HttpResponse::ServiceUnavailable().body(error.to_string())
+            // It is in the outbox already: the session is done.
+            NextStep::Nothing => HttpResponse::Accepted().body(chain(&error)),
+            NextStep::GiveUp => HttpResponse::UnprocessableEntity().body(chain(&error)),
+            NextStep::RetryLater { after } => HttpResponse::ServiceUnavailable()
+                .insert_header(("retry-after", after.as_secs().max(1)))
+                .body(chain(&error)),
+            NextStep::RenewCredentials | NextStep::UseNextPoster => {
+                HttpResponse::ServiceUnavailable().body(chain(&error))
             }
         },
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+        Err(error) => HttpResponse::ServiceUnavailable().body(chain(&error)),
     }
 }
 
@@ -124,12 +160,22 @@ struct Registration {
 /// The worker was registered again: the next call uses its new credentials, and parked ones that were rejected go at once.
 async fn register(daemon: web::Data<Daemon>, new: web::Json<Registration>) -> HttpResponse {
     let Registration { worker_id, auth_token } = new.into_inner();
+    if worker_id.is_empty() || auth_token.is_empty() {
+        return HttpResponse::BadRequest().body("the worker id or the token is empty");
+    }
     let credentials = RuntimeCredentials::new(worker_id, auth_token);
-    *daemon.registration.lock().unwrap_or_else(PoisonError::into_inner) = credentials;
+    let replace = |credentials| {
+        let mut registration = daemon.registration.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *registration, credentials)
+    };
+    let former = replace(credentials);
     match daemon.poster.send(RefreshCredentials).await {
         Ok(Ok(_)) => HttpResponse::NoContent().finish(),
-        Ok(Err(error)) => HttpResponse::BadRequest().body(error.to_string()),
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+        Ok(Err(error)) => {
+            replace(former);
+            HttpResponse::BadRequest().body(chain(&error))
+        }
+        Err(error) => HttpResponse::ServiceUnavailable().body(chain(&error)),
     }
 }
 
@@ -137,16 +183,25 @@ async fn register(daemon: web::Data<Daemon>, new: web::Json<Registration>) -> Ht
 async fn is_alive(daemon: web::Data<Daemon>) -> HttpResponse {
     match daemon.poster.send(GetHealth).await {
         Ok(health) => HttpResponse::Ok().json(health),
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+        Err(error) => HttpResponse::ServiceUnavailable().body(chain(&error)),
     }
 }
 
-/// Whether to give this process a new session.
+/// Whether results are taken.
 async fn is_ready(daemon: web::Data<Daemon>) -> HttpResponse {
+    answer(&daemon, Health::is_ready).await
+}
+
+/// Whether to give this process a new session.
+async fn may_take_work(daemon: web::Data<Daemon>) -> HttpResponse {
+    answer(&daemon, Health::may_take_work).await
+}
+
+async fn answer(daemon: &Daemon, is_good: fn(&Health) -> bool) -> HttpResponse {
     match daemon.poster.send(GetHealth).await {
-        Ok(health) if health.may_take_work() => HttpResponse::Ok().json(health.problems()),
+        Ok(health) if is_good(&health) => HttpResponse::Ok().json(health.problems()),
         Ok(health) => HttpResponse::ServiceUnavailable().json(health.problems()),
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+        Err(error) => HttpResponse::ServiceUnavailable().body(chain(&error)),
     }
 }
 
@@ -157,12 +212,12 @@ async fn metrics(daemon: web::Data<Daemon>) -> impl Responder {
 async fn outbox(daemon: web::Data<Daemon>) -> HttpResponse {
     match daemon
         .poster
-        .send(ListEntries::new(EntryQuery::all().without_bodies()))
+        .send(ListEntries::new(EntryQuery::all().limit(1_000).without_bodies()))
         .await
     {
         Ok(Ok(entries)) => HttpResponse::Ok().json(entries),
-        Ok(Err(error)) => HttpResponse::ServiceUnavailable().body(error.to_string()),
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+        Ok(Err(error)) => HttpResponse::ServiceUnavailable().body(chain(&error)),
+        Err(error) => HttpResponse::ServiceUnavailable().body(chain(&error)),
     }
 }
 
@@ -173,36 +228,52 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         move || {
             App::new()
                 .app_data(daemon.clone())
+                .app_data(web::PayloadConfig::new(MAX_RESULT_BYTES))
                 .route("/sessions/{id}/result", web::post().to(post_result))
                 .route("/registration", web::post().to(register))
                 .route("/healthz", web::get().to(is_alive))
                 .route("/readyz", web::get().to(is_ready))
+                .route("/may-take-work", web::get().to(may_take_work))
                 .route("/metrics", web::get().to(metrics))
                 .route("/outbox", web::get().to(outbox))
         }
     })
-    .workers(1)
     // Otherwise the server would stop at a signal, and the system with it, before the poster has drained.
     .disable_signals()
     .bind(config.listen)?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut stop = async || {
+        select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
+    };
     log::info!("listening on {:?}", server.addrs());
     let server = server.run();
     let handle = server.handle();
-    actix_rt::spawn(server);
+    let mut server = actix_rt::spawn(server);
+    let upkeep = daemon.metrics.clone();
+    actix_rt::spawn(async move {
+        loop {
+            actix_rt::time::sleep(Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    match select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await {
-        Either::Left(_) | Either::Right(_) => log::info!("stopping"),
-    }
+    // A server that ends by itself has failed: the results that were accepted are delivered or parked nevertheless.
+    select(Box::pin(stop()), &mut server).await;
+    log::info!("stopping");
     // The order matters: no new results, then the poster, which waits for the platform and parks what is left, and last the
     // server: until then it answers the sessions that wait, and the probes.
     daemon.is_stopping.store(true, Ordering::Relaxed);
-    let report = daemon
-        .poster
-        .send(Shutdown::within(Duration::from_secs(config.drain_seconds)))
-        .await?;
+    let drain = Shutdown::within(Duration::from_secs(config.drain_seconds));
+    let report = match select(Box::pin(daemon.poster.send(drain)), Box::pin(stop())).await {
+        Either::Left((report, _)) => report?,
+        // A second signal: what is left stays in the outbox.
+        Either::Right((_, drain)) => {
+            daemon.poster.do_send(Shutdown::within(Duration::ZERO));
+            drain.await?
+        }
+    };
     log::info!(
-        "stopped: {} calls delivered, {} left in the outbox",
+        "stopped: {} calls were delivered, {} were parked",
         report.delivered,
         report.parked
     );

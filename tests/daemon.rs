@@ -116,7 +116,7 @@ impl Fixture {
 
     /// Posts a result. Returns whether the daemon has confirmed it.
     async fn post(&self, session: &str) -> bool {
-        let url = format!("http://{}/sessions/{session}/result", self.address);
+        let url = format!("http://{}/sessions/{session}/result?worker=wkr_1", self.address);
         let posted = awc::Client::default()
             .post(url)
             .send_body(r#"{"status": "completed", "summary": "Done."}"#);
@@ -248,10 +248,28 @@ async fn a_registration_renews_the_credentials_of_parked_calls() {
 }
 
 #[actix_rt::test]
+async fn a_registration_leaves_the_worker_of_a_session_alone() {
+    let mut fixture = Fixture::new();
+    fixture.start().await;
+    let rules = PlatformRules::new().with_token("token").with_token("new");
+    fixture.platform.set_rules(rules.with_owner("s", "wkr_1"));
+    let url = format!("http://{}/registration", fixture.address);
+    for (worker_id, token, expected) in [("wkr_2", "new", 204), ("wkr_2", "line\nbreak", 400), ("", "", 400)] {
+        let body = serde_json::json!({"workerId": worker_id, "authToken": token});
+        let registered = awc::Client::default().post(&url).send_json(&body).await.unwrap();
+        assert_eq!(registered.status().as_u16(), expected, "{worker_id}");
+    }
+    assert!(fixture.post("s").await);
+    eventually("the result is delivered", async || fixture.delivered().contains("s")).await;
+    let request = fixture.platform.requests_for("s/status").remove(0);
+    assert_eq!(request.header("authorization"), Some("Bearer new"));
+}
+
+#[actix_rt::test]
 async fn a_result_that_cannot_be_sent_is_refused() {
     let mut fixture = Fixture::new();
     fixture.start().await;
-    let url = format!("http://{}/sessions/s/result", fixture.address);
+    let url = format!("http://{}/sessions/s/result?worker=wkr_1", fixture.address);
     let refused = awc::Client::default().post(url).send_body("{}").await.unwrap();
     assert_eq!(refused.status().as_u16(), 400);
     assert!(!fixture.post(".").await);
