@@ -46,7 +46,7 @@ pub(super) struct Failures {
 struct Troubles {
     /// How many operations have started.
     started: u64,
-    /// Each operation that has succeeded, and how many had started by then.
+    /// Each operation that has succeeded, with the number of its last success.
     succeeded: Vec<(Operation, u64)>,
     /// The operations whose last use has failed.
     failed: Vec<Failed>,
@@ -110,7 +110,9 @@ impl Started<'_> {
         let mut state = self.failures.troubles.borrow_mut();
         // It waited while the store failed, and others have succeeded since.
         let is_past = |(operation, started): &(Operation, u64)| {
-            (*operation == self.operation || *error != OutboxError::Full) && self.number <= *started
+            // A look at the others only reads, and a full file may have room for another operation.
+            let says_nothing = *operation == Operation::Watch || *error == OutboxError::Full;
+            (*operation == self.operation || !says_nothing) && self.number < *started
         };
         if state.succeeded.iter().any(is_past) {
             return;
@@ -134,9 +136,9 @@ impl Started<'_> {
     fn succeed(self) {
         let now = self.failures.clock.instant();
         let mut state = self.failures.troubles.borrow_mut();
-        let started = state.started;
+        // By its own number: when it is noted, others may have started that the store has not seen yet.
         state.succeeded.retain(|(operation, _)| *operation != self.operation);
-        state.succeeded.push((self.operation, started));
+        state.succeeded.push((self.operation, self.number));
         let only_reads = self.operation == Operation::Watch;
         let before = state.failed.len();
         state.failed.retain(|failed| {
@@ -189,6 +191,25 @@ mod tests {
         waiting.end::<()>(&Err(OutboxError::Locked));
         assert_eq!(failed(&failures), []);
         fails(&failures, Operation::Insert, OutboxError::Locked);
+        assert_eq!(failed(&failures), [Operation::Insert]);
+    }
+
+    #[test]
+    fn the_success_of_an_earlier_operation_does_not_hide_a_failure() {
+        let failures = Failures::new(Clock::system());
+        let earlier = failures.start(Operation::Settle);
+        let waiting = failures.start(Operation::Insert);
+        earlier.end(&Ok(()));
+        waiting.end::<()>(&Err(OutboxError::Locked));
+        assert_eq!(failed(&failures), [Operation::Insert]);
+    }
+
+    #[test]
+    fn a_look_meanwhile_does_not_hide_a_failure() {
+        let failures = Failures::new(Clock::system());
+        let waiting = failures.start(Operation::Insert);
+        failures.start(Operation::Watch).end(&Ok(()));
+        waiting.end::<()>(&Err(OutboxError::Locked));
         assert_eq!(failed(&failures), [Operation::Insert]);
     }
 
