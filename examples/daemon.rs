@@ -135,8 +135,9 @@ async fn post_result(
         .reply_when_durable();
     match daemon.poster.send(message).await {
         Ok(Ok(receipt)) => HttpResponse::Accepted().json(receipt),
+        // It is in the outbox already: the session is done, also if somebody has to renew the credentials.
+        Ok(Err(error)) if error.parked().is_some() => HttpResponse::Accepted().body(chain(&error)),
         Ok(Err(error)) => match error.next_step() {
-            // It is in the outbox already: the session is done.
             NextStep::Nothing => HttpResponse::Accepted().body(chain(&error)),
             NextStep::GiveUp => HttpResponse::UnprocessableEntity().body(chain(&error)),
             NextStep::RetryLater { after } => HttpResponse::ServiceUnavailable()

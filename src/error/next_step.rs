@@ -20,7 +20,8 @@ pub enum NextStep {
     /// Give the message to the next poster: this one has been shut down.
     UseNextPoster,
     /// Renew the worker's credentials. Then send the message again, unless its call is parked in the outbox, which sends it
-    /// itself ([`PostError::parked`](crate::PostError::parked)).
+    /// itself ([`PostError::parked`](crate::PostError::parked)): then the session is done, and only whoever renews the
+    /// credentials has to know.
     RenewCredentials,
     /// Send the message again after this time.
     RetryLater {

@@ -52,7 +52,8 @@ macro_rules! delivery_accessors {
             /// Replies as soon as the outbox has stored the message, with a [`CallId`](crate::CallId) per call
             /// ([`CallReceipt::Stored`](crate::CallReceipt::Stored)). The delivery continues in this process or, if
             /// this process ends, in another process with the same outbox: for a runner that must exit now. If the
-            /// message can't be stored, the reply is the outcome of its delivery. Default: off.
+            /// message can't be stored, the reply is the outcome of its delivery. The calls of a message are stored
+            /// together, or none of them. Default: off.
             ///
             /// Without an outbox the message is refused as invalid.
             pub fn reply_when_durable(mut self) -> Self {
