@@ -9,10 +9,10 @@ pub(super) use self::facade::{count, record};
 #[cfg(feature = "metrics")]
 pub(crate) use self::facade::{count_more, gauge};
 
-/// The kind of a call, as [`CallKind`](crate::CallKind) writes it.
+/// The kind of a call, as [`CallKind`] writes it.
 #[cfg(feature = "metrics")]
 const KIND: &str = "kind";
-/// A route of the platform, as [`PlatformRoute`](crate::call::PlatformRoute) writes it.
+/// A route of the platform, as [`PlatformRoute`] writes it.
 #[cfg(feature = "metrics")]
 const ROUTE: &str = "route";
 

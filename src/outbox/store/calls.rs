@@ -79,7 +79,7 @@ pub(in crate::outbox) struct History {
     /// Whether the platform has refused the whole body as too large.
     pub(in crate::outbox) is_reduced: bool,
     /// How often an owner died while it was sending the call. The first time counts for the first message of each of its
-    /// lanes: only calls that may have killed an owner are noted before they are sent ([`Store::note_sending`]).
+    /// lanes: only calls that may have killed an owner are noted before they are sent (`note_sending`).
     pub(in crate::outbox) takeovers: u32,
     /// How long the call was tried, by the monotonic clocks of its owners and the waits that they set.
     pub(in crate::outbox) age: Duration,
