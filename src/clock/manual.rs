@@ -90,8 +90,8 @@ impl ManualClock {
     /// Waits until there are at least `count` sleepers and returns the remaining time of each, ascending.
     ///
     /// Sleepers that are due do not count, so a test may wait for the next round of sleepers right after
-    /// [`advance`](Self::advance). The background work of a poster's outbox does not count either. After ten seconds of
-    /// real time the method returns the sleepers that there are.
+    /// [`advance`](Self::advance). The background work of a poster's outbox does not count either, nor do parked calls; the
+    /// wait between two attempts does, with an outbox too, and so does a pause after a 429. After ten seconds of real time the method returns the sleepers that there are.
     pub async fn wait_for_sleepers(&self, count: usize) -> Vec<Duration> {
         let mut changes = self.state.subscribe();
         let enough = changes.wait_for(|state| state.remaining().len() >= count);
