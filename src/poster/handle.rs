@@ -19,16 +19,16 @@ use crate::{message::Shutdown, options::Options, receipt::ShutdownReport};
 /// When the last clone is dropped, the thread ends without waiting for accepted messages: those that are in an outbox stay
 /// there for the next poster, all others are lost. [`shutdown`](Self::shutdown) waits for them.
 ///
-/// ```
+/// ```no_run
 /// use std::time::Duration;
 /// use result_poster::{AgentResult, Options, PostResult, PosterHandle, SessionStatus};
-/// # use result_poster::testing::FakePlatform;
 ///
 /// #[tokio::main]
 /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     # let platform = FakePlatform::start()?;
-///     # let url = platform.url();
-///     let poster = PosterHandle::spawn(Options::builder(url).build()?)?;
+///     let options = Options::builder("https://app.example.com")
+///         .worker_id("wkr_1")
+///         .auth_token(std::env::var("WORKER_TOKEN")?);
+///     let poster = PosterHandle::spawn(options.build()?)?;
 ///
 ///     let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
 ///     let receipt = poster.send(PostResult::new("sess-1", result)).await??;
