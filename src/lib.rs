@@ -56,7 +56,8 @@
 //! - **Order**: the completion finishes before the status is sent, and messages about one session or issue are
 //!   delivered in the order in which they arrived. (A request that was cancelled or timed out in flight may still reach
 //!   the platform after a later one, and a completion that is parked in the outbox arrives after its status.)
-//! - **Bounds**: at most `max_in_flight` attempts at once, at most `max_queued` waiting messages, a deadline on each
+//! - **Bounds**: at most `max_in_flight` attempts at once (requests that hang have a bound of their own), at most
+//!   `max_queued` waiting messages, a deadline on each
 //!   attempt, a limit on each wait and on the part of a response that is read.
 //! - **Restart**: a failed actor keeps its address, its mail and its running calls; see [`Supervisor`].
 //! - **Fresh credentials**: a rejected call is sent once more, at once, with fresh credentials, and each later attempt
