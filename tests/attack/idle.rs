@@ -37,7 +37,7 @@ fn an_idle_process_writes_nothing_and_hardly_wakes_up() {
 
 #[test]
 fn an_idle_process_beside_others_writes_nothing_and_hardly_wakes_up() {
-    is_idle("idle, beside two others", 2, 6.0);
+    is_idle("idle, beside two others", 2, 5.0);
 }
 
 fn is_idle(attack: &str, others: usize, max_wakes: f64) {
