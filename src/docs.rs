@@ -1,10 +1,16 @@
-//! Guides: architecture, the command, network faults, migration, operations, the outbox and security.
+//! Guides: for those who build a platform or a runner, for operators, reviewers and contributors.
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
 
 #[doc = include_str!("docs/command.md")]
 pub mod command {}
+
+#[doc = include_str!("docs/credentials.md")]
+pub mod credentials {}
+
+#[doc = include_str!("docs/errors.md")]
+pub mod errors {}
 
 #[doc = include_str!("docs/faults.md")]
 pub mod faults {}
@@ -18,5 +24,14 @@ pub mod operations {}
 #[doc = include_str!("docs/outbox.md")]
 pub mod outbox {}
 
+#[doc = include_str!("docs/performance.md")]
+pub mod performance {}
+
+#[doc = include_str!("docs/responses.md")]
+pub mod responses {}
+
 #[doc = include_str!("docs/security.md")]
 pub mod security {}
+
+#[doc = include_str!("docs/wire.md")]
+pub mod wire {}

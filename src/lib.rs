@@ -30,7 +30,7 @@
 //! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
 //! // The worker that claimed the session.
 //! let message = PostResult::new("sess-1", result).with_worker_id("wkr_1");
-//! match poster.send(message).await? {
+//! match poster.send(message.clone()).await? {
 //!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
 //!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
@@ -44,33 +44,61 @@
 //! # }
 //! ```
 //!
-//! A clone has both calls of a result, with the same `Idempotency-Key`s as before. The platform recognises a call that it
-//! has carried out. The outbox recognises one that it holds ([`parked`](PostError::parked)), and does not send it twice.
-//! `{error}` is the error's own layer: the reason is in its `source()`, so print the chain.
+//! # Messages
 //!
-//! # Promises
+//! A [`ResultPoster`] takes these messages. All are sent with [`Addr::send`](actix::Addr::send), or with
+//! [`PosterHandle::send`] from a program that does not run on actix.
 //!
-//! - **One reply per accepted message**: a receipt, or an error whose [`next_step`](PostError::next_step) says what to
-//!   do. A panic in a call's work costs that call alone, as [`CallError::Internal`]. (An arbiter or a system that is
-//!   stopped drops its tasks: send [`Shutdown`] first.)
-//! - **Order**: the completion finishes before the status is sent, and messages about one session or issue are
-//!   delivered in the order in which they arrived. (A request that was cancelled or timed out in flight may still reach
-//!   the platform after a later one, and a completion that is parked in the outbox arrives after its status.)
-//! - **Bounds**: at most `max_in_flight` attempts at once (requests that hang have a bound of their own), at most
-//!   `max_queued` waiting messages, a deadline on each
-//!   attempt, a limit on each wait and on the part of a response that is read.
-//! - **Restart**: a failed actor keeps its address, its mail and its running calls; see [`Supervisor`].
-//! - **Fresh credentials**: a rejected call is sent once more, at once, with fresh credentials, and each later attempt
-//!   asks for them again; concurrent rejections share one fetch; see [`CredentialActor`](credentials::CredentialActor).
-//! - **Rate limits**: after a 429, the calls of its group wait together, without a permit and without an attempt.
-//! - **At least once**, with the feature `outbox` and `OptionsBuilder::outbox`: a call is on disk before it is sent, if
-//!   it can be stored, and is then delivered even if the platform is down for days or the process is killed.
-//! - **Secrets stay secret**: a token is in no log line, no error and no `Debug` output, it follows no redirect, and it
-//!   travels in plaintext to another machine only if you allow it.
+//! | message | reply | does | feature |
+//! |---|---|---|---|
+//! | [`PostResult`] | [`PostReceipt`] or [`PostError`] | delivers a session's result: the completion, then the status | |
+//! | [`UpdateIssueStatus`] | [`CallReceipt`] or [`CallError`] | moves an issue to another status | |
+//! | [`CreateComment`] | [`CallReceipt`] or [`CallError`] | comments on an issue | |
+//! | [`Shutdown`] | [`ShutdownReport`] | delivers or parks what was accepted, then stops the actor | |
+//! | [`RefreshCredentials`](credentials::RefreshCredentials) | [`IssuedCredentials`](credentials::IssuedCredentials) or [`CredentialError`] | makes new credentials current at once | |
+//! | [`GetCredentialActor`](credentials::GetCredentialActor) | the address of its [`CredentialActor`](credentials::CredentialActor) | shares its credentials | |
+//! | [`GetHealth`](health::GetHealth) | [`Health`](health::Health) | says whether all is well, for probes and alerts | |
+//! | [`GetStats`](events::GetStats) | [`PosterStats`](events::PosterStats) | returns counters and histograms | |
+//! | [`Subscribe`](events::Subscribe) | `()` | sends each [`DeliveryEvent`](events::DeliveryEvent) to an actor of yours | |
+//! | [`PlatformReachable`] | `()` | ends the wait for a platform that is down | useful with `outbox` |
+#![cfg_attr(
+    feature = "outbox",
+    doc = "| [`ListEntries`](outbox::ListEntries) | a list of [`OutboxEntry`](outbox::OutboxEntry) | lists stored calls | `outbox` |
+| [`GetOutboxStats`](outbox::GetOutboxStats) | [`OutboxStats`](outbox::OutboxStats) | counts stored calls | `outbox` |
+| [`GetDelivery`](outbox::GetDelivery) | a list of [`Delivery`](outbox::Delivery) | says what became of a call, session or issue | `outbox` |
+| [`AwaitDelivery`](outbox::AwaitDelivery) | a future of [`DeliveryEnd`](outbox::DeliveryEnd) | waits for the end of a stored call | `outbox` |
+| [`Requeue`](outbox::Requeue) | `()` | sends a parked call or a dead letter now | `outbox` |
+| [`Discard`](outbox::Discard) | `()` | removes a parked call or a dead letter | `outbox` |
+| [`DiscardTarget`](outbox::DiscardTarget) | [`DiscardedTarget`](outbox::DiscardedTarget) | removes all calls about a session or issue | `outbox` |"
+)]
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`Crash`](testing::Crash) | `()` | makes the actor fail | `testing` |"
+)]
 //!
-//! Network failures and their outcomes are listed in [`docs::faults`], operation in [`docs::operations`], the outbox in
-//! [`docs::outbox`], the protection of secrets in [`docs::security`], the design in [`docs::architecture`]. If you are
-//! migrating from the Go package, see [`docs::migration`].
+//! The messages about an outbox reply with an [`OutboxError`] if they fail. A
+//! [`CredentialActor`](credentials::CredentialActor) takes [`GetCredentials`](credentials::GetCredentials),
+//! [`InvalidateCredentials`](credentials::InvalidateCredentials) and
+//! [`RefreshCredentials`](credentials::RefreshCredentials).
+//!
+#![doc = include_str!("docs/promises.md")]
+//!
+//! # Guides
+//!
+//! | guide | content |
+//! |---|---|
+//! | [`docs::wire`] | the HTTP interface of the platform, each field, the reading of the runner's JSON |
+//! | [`docs::responses`] | the meaning of each response, retries, pauses |
+//! | [`docs::errors`] | each error, its next step, the repetition of a message |
+//! | [`docs::credentials`] | sources of tokens, their cache, the worker id |
+//! | [`docs::outbox`] | the outbox: its promise, its files, several processes, damage and repair |
+//! | [`docs::operations`] | log lines, statistics, metrics, health, sizes |
+//! | [`docs::command`] | the command for operators, and a configuration |
+//! | [`docs::faults`] | each failure of the network, and its outcome |
+//! | [`docs::security`] | secrets, TLS, proxies, limits |
+//! | [`docs::performance`] | speed and cost |
+//! | [`docs::migration`] | from the Go package to this crate |
+//! | [`docs::architecture`] | the design, for contributors |
 //!
 //! # Boundaries
 //!
