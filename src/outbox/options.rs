@@ -124,6 +124,25 @@ impl OutboxOptions {
 }
 
 /// Builds [`OutboxOptions`]. Nothing is checked before [`build`](Self::build), and nothing is opened.
+///
+/// | option | default |
+/// |---|---|
+/// | `expires_after` | 7 days |
+/// | `base_delay`, `max_delay` | 5 s, 5 min |
+/// | `keep_dead_letters` | 30 days |
+/// | `max_bytes` | 1 GiB |
+/// | `queue` | the platform's URL and the organization id |
+/// | `on_dead_letter` | none |
+///
+/// ```
+/// use result_poster::outbox::OutboxOptions;
+///
+/// let outbox = OutboxOptions::builder("/var/lib/runner/outbox.db")
+///     .queue("production") // stays the same if the platform's URL changes
+///     .on_dead_letter(|letter| eprintln!("{}: {}", letter.target_id, letter.reason))
+///     .build()?;
+/// # Ok::<_, result_poster::OptionsError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct OutboxOptionsBuilder(OutboxOptions);

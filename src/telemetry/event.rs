@@ -14,6 +14,19 @@ use crate::{
 /// An event of a poster, for metrics and logs; see [`Subscribe`]. In JSON, it is one object with the fields of its
 /// [`call`](Self::call), in camel case; `time` is a text as in RFC 3339, and a duration is a number of seconds, such as
 /// `elapsedSeconds`.
+///
+/// ```
+/// use result_poster::events::{DeliveryEvent, DeliveryEventKind};
+///
+/// /// A line for each call that ended without a delivery.
+/// fn line(event: &DeliveryEvent) -> Option<String> {
+///     let call = event.call.as_ref()?;
+///     match &event.event {
+///         DeliveryEventKind::Failed { reason, .. } => Some(format!("{} of {}: {reason}", call.kind, call.target_id)),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

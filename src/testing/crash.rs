@@ -5,6 +5,20 @@ use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Messa
 use crate::{credentials::CredentialActor, poster::ResultPoster};
 
 /// Makes a [`ResultPoster`] or a [`CredentialActor`] fail, to test the code that uses it.
+///
+/// ```
+/// use result_poster::{Options, ResultPoster, UpdateIssueStatus, events::GetStats, testing::{Crash, FakePlatform}};
+///
+/// # actix_rt::System::new().block_on(async {
+/// let platform = FakePlatform::start()?;
+/// let poster = ResultPoster::start_supervised(Options::builder(platform.url()).build()?);
+///
+/// poster.do_send(Crash::Panic);
+/// poster.send(UpdateIssueStatus::new("issue-1", "Finished")).await??; // the poster was restarted
+/// assert_eq!(poster.send(GetStats).await?.restarts, 1);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Crash {

@@ -26,7 +26,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// [`down`](Self::down).
 ///
 /// A poster sends these requests, all by `POST`. A field in brackets is left out when it is empty, zero or absent. These are
-/// the fields of [`WireFormat::Baseline`](crate::WireFormat::Baseline); the default adds those that the README marks "ext.":
+/// the fields of [`WireFormat::Baseline`](crate::WireFormat::Baseline); the default adds those that [`docs::wire`](crate::docs::wire) marks "ext.":
 ///
 /// | path ends with | body |
 /// |---|---|
