@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     file::FileId,
-    jobs::{JobReply, ReadJob, WriteJob},
+    jobs::{Home, JobReply, ReadJob, WriteJob},
     open_file::FileState,
     owners::{Member, Owner, Owners},
     thread::{Leave, Message, StoreThread},
@@ -131,14 +131,19 @@ impl Handle {
         }
     }
 
-    /// Submits a change. The answer means that it is on the disk.
-    pub(super) fn write<T, W>(&self, work: W, reply: JobReply<T>)
+    /// Submits a change. The answer means that it is on the disk. Without a home it comes from the thread.
+    pub(super) fn write<T, W>(&self, home: Option<&Home>, work: W, reply: JobReply<T>)
     where
         T: Send + 'static,
         W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
     {
         if !self.has_left.load(Ordering::Relaxed) {
-            self.send(Message::Write(Box::new(WriteJob::new(self.member, work, reply))));
+            self.send(Message::Write(Box::new(WriteJob::new(
+                self.member,
+                home.cloned(),
+                work,
+                reply,
+            ))));
         }
     }
 

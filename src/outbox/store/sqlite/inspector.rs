@@ -130,7 +130,7 @@ impl Inspector {
     {
         wait(|reply| {
             let work = move |connection: &Connection, _: &mut Owner| work(connection).map_err(sqlite_error);
-            self.handle.write(work, reply);
+            self.handle.write(None, work, reply);
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The jobs of the thread: changes that share a transaction, and reads between two transactions.
 
 use rusqlite::Connection;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     error::catch,
@@ -14,6 +15,8 @@ pub(super) type JobReply<T> = Box<dyn FnOnce(Result<T, OutboxError>) + Send>;
 /// A change. Changes that are submitted while the thread commits share the next transaction and its flush.
 pub(super) trait Write: Send {
     fn member(&self) -> Member;
+    /// Where it is answered, if not by the thread.
+    fn home(&self) -> Option<&Home>;
     /// Makes the change. May be called again after its transaction was rolled back.
     fn run(&mut self, connection: &Connection, owner: &mut Owner) -> Result<(), OutboxError>;
     /// Answers, after the end of the transaction.
@@ -27,17 +30,56 @@ pub(super) trait Read: Send {
     fn fail(&mut self, error: OutboxError);
 }
 
+/// Takes changes that have ended to the arbiter that submitted them. One wake-up answers all of a transaction, and their
+/// memory is freed by the thread that allocated it.
+pub(super) type Home = UnboundedSender<Vec<Ended>>;
+
+/// A change, and the end of its transaction.
+pub(super) struct Ended {
+    job: Box<dyn Write>,
+    committed: Result<(), OutboxError>,
+}
+
+impl Ended {
+    pub(super) fn answer(self) {
+        self.job.end(self.committed);
+    }
+}
+
+/// Answers changes, each at its home.
+pub(super) fn answer_all(ended: impl IntoIterator<Item = (Box<dyn Write>, Result<(), OutboxError>)>) {
+    let mut homes: Vec<(Member, Home, Vec<Ended>)> = Vec::new();
+    for (job, committed) in ended {
+        let (member, home) = (job.member(), job.home().cloned());
+        let ended = Ended { job, committed };
+        let Some(home) = home else {
+            ended.answer();
+            continue;
+        };
+        match homes.iter_mut().find(|(other, ..)| *other == member) {
+            Some((.., jobs)) => jobs.push(ended),
+            None => homes.push((member, home, vec![ended])),
+        }
+    }
+    for (_, home, jobs) in homes {
+        // If the arbiter has ended, nobody waits for the answers.
+        let _ = home.send(jobs);
+    }
+}
+
 pub(super) struct WriteJob<T, W> {
     member: Member,
+    home: Option<Home>,
     work: W,
     outcome: Option<Result<T, OutboxError>>,
     reply: JobReply<T>,
 }
 
 impl<T, W> WriteJob<T, W> {
-    pub(super) fn new(member: Member, work: W, reply: JobReply<T>) -> Self {
+    pub(super) fn new(member: Member, home: Option<Home>, work: W, reply: JobReply<T>) -> Self {
         Self {
             member,
+            home,
             work,
             outcome: None,
             reply,
@@ -52,6 +94,10 @@ where
 {
     fn member(&self) -> Member {
         self.member
+    }
+
+    fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     fn run(&mut self, connection: &Connection, owner: &mut Owner) -> Result<(), OutboxError> {

@@ -41,8 +41,9 @@ use std::{
     time::Duration,
 };
 
+use actix_rt::spawn;
 use rusqlite::Connection;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc::unbounded_channel, oneshot};
 
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector, quick_check};
 use self::{
@@ -50,6 +51,7 @@ use self::{
     file::{Database, START_TIMEOUT},
     handle::Handle,
     inspect::{Count, List, PAGE},
+    jobs::{Ended, Home},
     owners::{Member, Owner, Owners},
     rows::milliseconds,
 };
@@ -79,6 +81,7 @@ pub(in crate::outbox) fn prepare(path: &Path) -> Result<PathBuf, OutboxError> {
 /// An owner's handle on the store. Dropping it without [`close`](Store::close) counts as the death of the owner.
 pub(in crate::outbox) struct SqliteStore {
     handle: Rc<Handle>,
+    home: Home,
     queue: Arc<str>,
     max_bytes: u64,
 }
@@ -91,8 +94,15 @@ impl SqliteStore {
     }
 
     fn with_handle(handle: Handle, queue: String, max_bytes: u64) -> Rc<Self> {
+        let (home, mut answers) = unbounded_channel::<Vec<Ended>>();
+        spawn(async move {
+            while let Some(ended) = answers.recv().await {
+                ended.into_iter().for_each(Ended::answer);
+            }
+        });
         Rc::new(Self {
             handle: Rc::new(handle),
+            home,
             queue: queue.into(),
             max_bytes,
         })
@@ -124,10 +134,15 @@ impl SqliteStore {
         W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
         let (handle, queue, mut work) = (Rc::clone(&self.handle), Arc::clone(&self.queue), work);
+        let home = self.home.clone();
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(|result| drop(sender.send(result)));
-            handle.write(move |connection, owner| work(connection, owner, &queue), reply);
+            handle.write(
+                Some(&home),
+                move |connection, owner| work(connection, owner, &queue),
+                reply,
+            );
             answer.await.unwrap_or(Err(OutboxError::Stopped))
         })
     }
@@ -231,6 +246,7 @@ impl Store for SqliteStore {
         };
         let store = Self {
             handle: Rc::clone(&self.handle),
+            home: self.home.clone(),
             queue: Arc::clone(&self.queue),
             max_bytes: self.max_bytes,
         };

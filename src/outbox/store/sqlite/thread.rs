@@ -12,7 +12,7 @@ use rusqlite::TransactionBehavior;
 
 use super::{
     error::sqlite_error,
-    jobs::{JobReply, Read, Write},
+    jobs::{JobReply, Read, Write, answer_all},
     open_file::{FileState, OpenFile},
     owners::{Member, Owners},
 };
@@ -65,9 +65,8 @@ impl Inbox<'_> {
 
     /// Answers the writes that came while a job waited for the file: they have waited for it, too.
     fn end_writes(&mut self, error: &OutboxError) {
-        for job in self.sort(self.messages.try_iter()) {
-            job.end(Err(error.clone()));
-        }
+        let jobs = self.sort(self.messages.try_iter());
+        answer_all(jobs.into_iter().map(|job| (job, Err(error.clone()))));
     }
 
     fn sort(&mut self, messages: impl Iterator<Item = Message>) -> Vec<Box<dyn Write>> {
@@ -138,9 +137,7 @@ impl StoreThread {
         }
         let mut outcome = self.attempt(|this| this.transact(&mut jobs));
         if outcome.is_ok() || jobs.len() == 1 || self.is_of_all(&outcome) {
-            for job in jobs {
-                job.end(outcome.clone());
-            }
+            answer_all(jobs.into_iter().map(|job| (job, outcome.clone())));
             return if self.is_of_all(&outcome) { outcome } else { Ok(()) };
         }
         // The transaction may have failed because of one job. A locked file is waited for once.
@@ -148,7 +145,7 @@ impl StoreThread {
             if !self.is_of_all(&outcome) {
                 outcome = self.attempt(|this| this.transact(std::slice::from_mut(&mut job)));
             }
-            job.end(outcome.clone());
+            answer_all([(job, outcome.clone())]);
         }
         if self.is_of_all(&outcome) { outcome } else { Ok(()) }
     }
