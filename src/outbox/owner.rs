@@ -184,14 +184,17 @@ impl Inner {
     }
 
     /// Frees the lanes of dead owners, and retries what could not be written. Returns whether there may be something to
-    /// claim.
-    pub(super) async fn look(&self) -> bool {
+    /// claim. `saw_nothing`: the store has just looked itself, in vain.
+    pub(super) async fn look(&self, saw_nothing: bool) -> bool {
         self.while_running(async {
             self.retry_unwritten().await;
             self.look_for_ends().await;
             self.retry_writing().await;
         })
         .await;
+        if saw_nothing {
+            return false;
+        }
         let delay = self.options.wait(0, None, 0.0);
         let started = self.failures.start(Operation::Watch);
         let watched = self.while_running(self.store.watch(self.now(), delay)).await;

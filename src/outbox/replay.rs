@@ -2,6 +2,7 @@
 
 use std::{
     iter::{once, repeat_with},
+    mem,
     pin::pin,
     rc::Rc,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use super::{
     disposition::outage_reason,
     owner::{Inner, Outbox},
     replayed::Replayed,
-    store::Which,
+    store::{LOOK_INTERVAL, Which},
 };
 use crate::{
     call::{Endpoint, PlatformRoute},
@@ -29,8 +30,8 @@ use crate::{
     queue::LaneQueue,
 };
 
-/// How often the store is looked at for changes of others.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// When to look although the store has not ticked: its thread may hang.
+const WITHOUT_TICK: Duration = Duration::from_secs(3);
 
 /// How many bytes of bodies the replay holds in memory for each endpoint.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -95,11 +96,14 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
     let mut looked_at = None;
     let mut purged_at = None;
     let mut has_changed = true;
+    let ticks = inner.store.tick();
+    let mut saw_nothing = false;
+    let longest_wait = ticks.as_ref().map_or(LOOK_INTERVAL, |_| WITHOUT_TICK);
     while !stop.is_cancelled() {
         let now = inner.clock.instant();
         if looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_INTERVAL) {
             looked_at = Some(now);
-            has_changed |= inner.look().await;
+            has_changed |= inner.look(mem::take(&mut saw_nothing)).await;
         }
         if let Some(platform_now) = dispatcher.platform_time.get()
             && purged_at.is_none_or(|at| now.saturating_duration_since(at) >= PURGE_INTERVAL)
@@ -164,12 +168,20 @@ pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc
         let probe = dispatcher.gates.next_probe(now);
         let waits = due.chain([inner.unauthorized.borrow().next(now), probe]).flatten();
         // A lane that is due already has no room, and waits for a message to end.
-        let wait = waits.filter(|wait| !wait.is_zero()).chain([LOOK_INTERVAL]).min();
-        let wait = wait.unwrap_or(LOOK_INTERVAL).max(SHORTEST_WAIT);
+        let wait = waits.filter(|wait| !wait.is_zero()).chain([longest_wait]).min();
+        let wait = wait.unwrap_or(longest_wait).max(SHORTEST_WAIT);
+        let tick = async {
+            let Some(ticks) = &ticks else {
+                return inner.clock.idle(wait).await;
+            };
+            if let Either::Left((in_vain, _)) = select(pin!(ticks.ticked()), pin!(inner.clock.idle(wait))).await {
+                (looked_at, saw_nothing) = (None, in_vain);
+            }
+        };
         let woken = async {
             let (woken, gates) = (pin!(inner.wake_replay.notified()), pin!(dispatcher.gates.changed()));
-            let (woken, idle) = (select(woken, gates), pin!(inner.clock.idle(wait)));
-            matches!(select(woken, idle).await, Either::Left(_))
+            let (woken, tick) = (select(woken, gates), pin!(tick));
+            matches!(select(woken, tick).await, Either::Left(_))
         };
         let waited = pin!(stop.run_until_cancelled(woken));
         let ended = async {

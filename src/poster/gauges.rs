@@ -1,4 +1,4 @@
-//! The gauges of the feature `metrics`, which are set every five seconds.
+//! The gauges of the feature `metrics`, which are set every 15 seconds.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::telemetry::{
 };
 
 /// How often the gauges are set, in real time. Exporters are asked less often, and each time an idle process wakes up.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(15);
 
 impl ResultPoster {
-    /// Sets the gauges every five seconds, as long as the context lives.
+    /// Sets the gauges every 15 seconds, as long as the context lives.
     pub(super) fn report_gauges(&self, context: &mut Context<Self>) {
         self.set_gauges();
         context.run_interval(INTERVAL, |poster, _| poster.set_gauges());

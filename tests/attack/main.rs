@@ -15,7 +15,7 @@
 //! | `ATTACK_CROWD` | processes that create a file together, in rounds of 16 | 16 |
 //! | `ATTACK_CLOCK_SECONDS` | how long two processes with different clocks share a file | 3 |
 //! | `ATTACK_FAIRNESS_SECONDS` | how long a busy process and a quiet one share a file | 4 |
-//! | `ATTACK_IDLE_SECONDS` | how long an idle process is traced | 4 |
+//! | `ATTACK_IDLE_SECONDS` | how long an idle process is traced | 30 |
 //! | `ATTACK_SIZE` | the rows of large outboxes, in percent of those that are documented | 1 |
 //!
 //! `cargo test --release --all-features --test attack -- --nocapture --test-threads=1` prints the figures.

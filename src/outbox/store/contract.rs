@@ -16,6 +16,7 @@ use super::{
     super::entry::{EntryQuery, OutboxEntry, OutboxStats},
     calls::{History, LaneClaim, NewMessage, StoredCall, WallTime},
     lane_set::LaneSet,
+    tick::Tick,
 };
 use crate::{
     call::Endpoint,
@@ -25,6 +26,9 @@ use crate::{
 
 /// How many calls of a lane are claimed at once if many lanes are due.
 pub(in crate::outbox) const MAX_PER_LANE: usize = 16;
+
+/// How often an owner looks at the store for changes of others.
+pub(in crate::outbox) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The answer of a store.
 pub(in crate::outbox) type StoreFuture<T> = LocalBoxFuture<'static, Result<T, OutboxError>>;
@@ -206,6 +210,11 @@ pub(in crate::outbox) trait Store {
 
     /// Releases all lanes of this owner, due at once.
     fn release_all(&self, now: WallTime) -> StoreFuture<()>;
+
+    /// Ticks every [`LOOK_INTERVAL`] if the store itself wakes its owner for the next [`watch`](Self::watch).
+    fn tick(&self) -> Option<Arc<Tick>> {
+        None
+    }
 
     /// Frees the lanes of dead owners, and makes sure that this owner counts as alive. `delay` is the wait of a lane whose
     /// first call may have killed its owner.

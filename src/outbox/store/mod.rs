@@ -9,6 +9,7 @@ mod memory;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod tick;
 
 #[cfg(test)]
 use self::contract::MAX_PER_LANE;
@@ -17,10 +18,11 @@ pub(super) use self::memory::{MemoryStore, Tables};
 pub(super) use self::{
     calls::{History, LaneClaim, NewCall, NewMessage, StoredCall, WallTime},
     contract::{
-        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, Inserted, Settled, Settlement, Store, StoreFuture,
-        Then, Watched, Which,
+        Change, ClaimRequest, Claimed, ClaimedMessage, Failure, Inserted, LOOK_INTERVAL, Settled, Settlement, Store,
+        StoreFuture, Then, Watched, Which,
     },
     lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
     lane_set::LaneSet,
     sqlite::{Inspector, SqliteStore, open_inspector, prepare, quick_check},
+    tick::Tick,
 };

@@ -13,6 +13,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use super::super::Tick;
 use super::{
     file::FileId,
     jobs::{Home, JobReply, ReadJob, WriteJob},
@@ -105,6 +106,11 @@ impl Handle {
     #[cfg(test)]
     pub(super) fn start_apart(path: &Path) -> Self {
         Self::start(path)
+    }
+
+    /// Has the thread wake the holder every [`LOOK_INTERVAL`].
+    pub(super) fn tick(&self, tick: Arc<Tick>) {
+        self.send(Message::Tick(self.member, tick));
     }
 
     /// Wakes the holder when others of this process have made calls due.

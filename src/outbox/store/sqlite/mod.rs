@@ -30,6 +30,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod tick;
 mod transfer;
 mod watch;
 
@@ -56,8 +57,8 @@ use self::{
     rows::milliseconds,
 };
 use super::{
-    ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
-    lane_name::isolated_lanes,
+    ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, Tick, WallTime,
+    Watched, lane_name::isolated_lanes,
 };
 use crate::{
     call_id::CallId,
@@ -82,6 +83,7 @@ pub(in crate::outbox) fn prepare(path: &Path) -> Result<PathBuf, OutboxError> {
 pub(in crate::outbox) struct SqliteStore {
     handle: Rc<Handle>,
     home: Home,
+    tick: Arc<Tick>,
     queue: Arc<str>,
     max_bytes: u64,
 }
@@ -100,9 +102,12 @@ impl SqliteStore {
                 ended.into_iter().for_each(Ended::answer);
             }
         });
+        let tick = Arc::<Tick>::default();
+        handle.tick(Arc::clone(&tick));
         Rc::new(Self {
             handle: Rc::new(handle),
             home,
+            tick,
             queue: queue.into(),
             max_bytes,
         })
@@ -232,6 +237,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn tick(&self) -> Option<Arc<Tick>> {
+        Some(Arc::clone(&self.tick))
+    }
+
     fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
         self.read(move |connection, owners, member| {
             let now = (now, Clock::system().instant());
@@ -247,6 +256,7 @@ impl Store for SqliteStore {
         let store = Self {
             handle: Rc::clone(&self.handle),
             home: self.home.clone(),
+            tick: Arc::clone(&self.tick),
             queue: Arc::clone(&self.queue),
             max_bytes: self.max_bytes,
         };

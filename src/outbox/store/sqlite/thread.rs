@@ -3,18 +3,23 @@
 use std::{
     collections::VecDeque,
     path::PathBuf,
-    sync::{Arc, mpsc::Receiver},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use rusqlite::TransactionBehavior;
 
+use super::super::Tick;
 use super::{
     error::sqlite_error,
     jobs::{JobReply, Read, Write, answer_all},
     open_file::{FileState, OpenFile},
     owners::{Member, Owners},
+    tick::Ticks,
 };
 use crate::{clock::Clock, error::OutboxError};
 
@@ -34,6 +39,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Message {
     Write(Box<dyn Write>),
     Read(Box<dyn Read>),
+    Tick(Member, Arc<Tick>),
     Leave(Leave),
 }
 
@@ -49,16 +55,21 @@ pub(super) struct Leave {
 struct Inbox<'a> {
     messages: &'a Receiver<Message>,
     reads: VecDeque<Box<dyn Read>>,
+    ticks: Ticks,
     leaves: Vec<Leave>,
 }
 
 impl Inbox<'_> {
-    /// The next writes. Waits for a message if there is no read to go on with. `None` if there are no handles.
-    fn next_writes(&mut self) -> Option<Vec<Box<dyn Write>>> {
-        let first = if self.reads.is_empty() {
-            Some(self.messages.recv().ok()?)
-        } else {
-            None
+    /// The next writes. Waits for a message or a tick if there is no read to go on with. `None` if there are no handles.
+    fn next_writes(&mut self, now: Instant) -> Option<Vec<Box<dyn Write>>> {
+        let first = match self.ticks.next(now) {
+            _ if !self.reads.is_empty() => None,
+            None => Some(self.messages.recv().ok()?),
+            Some(at) => match self.messages.recv_timeout(at.saturating_duration_since(now)) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
         };
         Some(self.sort(first.into_iter().chain(self.messages.try_iter().take(MAX_BATCH))))
     }
@@ -75,6 +86,7 @@ impl Inbox<'_> {
             match message {
                 Message::Write(job) => writes.push(job),
                 Message::Read(job) => self.reads.push_back(job),
+                Message::Tick(member, tick) => self.ticks.add(member, tick),
                 Message::Leave(leave) => self.leaves.push(leave),
             }
         }
@@ -110,15 +122,22 @@ impl StoreThread {
         let mut inbox = Inbox {
             messages,
             reads: VecDeque::new(),
+            ticks: Ticks::default(),
             leaves: Vec::new(),
         };
         let last = loop {
-            let Some(writes) = inbox.next_writes() else { break None };
+            let Some(writes) = inbox.next_writes(self.clock.instant()) else {
+                break None;
+            };
             if let Err(error) = self.commit(writes) {
                 inbox.end_writes(&error);
             }
             if let Err(error) = self.read(&mut inbox.reads) {
                 inbox.end_writes(&error);
+            }
+            inbox.ticks.tick(self.clock.instant(), |members| self.look(members));
+            for leave in &inbox.leaves {
+                inbox.ticks.remove(leave.member);
             }
             if let Some(last) = self.leave(std::mem::take(&mut inbox.leaves)) {
                 break Some(last);
@@ -202,6 +221,18 @@ impl StoreThread {
             }
         }
         Ok(())
+    }
+
+    /// Those of these owners that would see nothing at a look.
+    fn look(&mut self, members: &[Member]) -> Vec<Member> {
+        let nothing = self.attempt(|this| {
+            let connection = this.file.ready(&mut this.owners)?;
+            let now = this.clock.instant();
+            let nothing = this.owners.with_nothing_to_see(connection, members, now);
+            nothing.map_err(sqlite_error)
+        });
+        // After an error, each looks itself, and says what is wrong.
+        nothing.unwrap_or_default()
     }
 
     /// Does work, unless the last work failed slowly.

@@ -10,7 +10,7 @@ use super::{
     error::{io_error, sqlite_error},
     lanes::{self, Release},
     owner_file::{FreeFile, Probe},
-    owners::{Member, Owners, random_id},
+    owners::{Member, Owner, Owners, random_id},
     rows,
 };
 use crate::{error::OutboxError, outbox::faults::MAX_TAKEOVERS, util::ignore_panic};
@@ -72,12 +72,26 @@ impl Owners {
 
     /// Whether another process, or another handle of this one, has changed the database since the last look.
     fn has_changed(&mut self, connection: &Connection, member: Member) -> rusqlite::Result<bool> {
-        let mut version = connection.prepare_cached("PRAGMA data_version")?;
-        let version: i64 = version.query_row((), |row| row.get(0))?;
+        let version = Self::version(connection)?;
         let changes = self.changes;
         let owner = self.member(member);
         let seen = Some((version, changes.saturating_sub(owner.changes)));
         Ok(std::mem::replace(&mut owner.seen, seen) != seen)
+    }
+
+    /// Whether something has changed since the last look of an owner.
+    pub(super) fn has_news(&self, owner: &Owner, version: i64) -> bool {
+        owner.seen != Some((version, self.changes.saturating_sub(owner.changes)))
+    }
+
+    /// Moves with each change of another connection.
+    pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+        let mut version = connection.prepare_cached("PRAGMA data_version")?;
+        version.query_row((), |row| row.get(0))
+    }
+
+    pub(super) fn must_clean(&self, now: Instant) -> bool {
+        is_over(self.cleaned_at, CLEAN_EVERY, now)
     }
 
     /// Moves the lanes of an owner whose file was deleted to a new owner with a new file: the old one counts as dead soon.
@@ -138,7 +152,7 @@ impl Owners {
 
     /// Removes owners that have died without lanes, and files that belong to no owner.
     pub(super) fn clean(&mut self, connection: &Connection, now: Instant) -> rusqlite::Result<()> {
-        if !is_over(self.cleaned_at, CLEAN_EVERY, now) {
+        if !self.must_clean(now) {
             return Ok(());
         }
         self.cleaned_at = Some(now);

@@ -1,4 +1,4 @@
-use super::super::{claim, due, insert, inspect, lanes, repair, settle, target, transfer, watch};
+use super::super::{claim, due, insert, inspect, lanes, repair, settle, target, tick, transfer, watch};
 use super::*;
 
 /// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
@@ -38,6 +38,7 @@ const STATEMENTS: &[&str] = &[
     settle::RELEASE_ALL,
     settle::STAMP,
     settle::PURGE,
+    tick::OWNED,
     watch::NEXT_OWNER,
     watch::LANES_OF,
     watch::COUNT,
