@@ -77,7 +77,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: OptionsConfig) -> Result<Self, Box<dyn Error>> {
-        if config.outbox_path().is_none() {
+        if config.outbox()?.is_none() {
             return Err("the configuration has no [poster.outbox]".into());
         }
         let registration = Arc::new(Mutex::new(RuntimeCredentials::new("", "")));

@@ -30,6 +30,9 @@ pub mod performance {}
 #[doc = include_str!("docs/responses.md")]
 pub mod responses {}
 
+#[doc = include_str!("docs/postgres.md")]
+pub mod postgres {}
+
 #[doc = include_str!("docs/security.md")]
 pub mod security {}
 

@@ -112,6 +112,7 @@
 //! # Features
 //!
 //! - `outbox`: the durable outbox on SQLite, which is built in and requires a C compiler.
+//! - `outbox-postgres`: the outbox on a PostgreSQL server, with `outbox`; see [`docs::postgres`].
 //! - `metrics`: the statistics through the `metrics` facade, without an exporter; see [`docs::operations`].
 //! - `testing`: a scripted platform on loopback, a manual clock, and failures on demand, for a runner's own tests.
 //! - `cli`: the command `result-poster` for operators, with `outbox`; see [`docs::command`].

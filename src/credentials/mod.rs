@@ -18,6 +18,7 @@ mod parse;
 mod provider;
 mod refresh_endpoint;
 mod runtime_credentials;
+pub(crate) mod secret_file;
 mod seen_tokens;
 mod source;
 mod state;

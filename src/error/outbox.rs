@@ -11,8 +11,8 @@ pub enum OutboxError {
     /// The poster has no outbox: set `OptionsBuilder::outbox`.
     #[error("no outbox is configured")]
     NotConfigured,
-    /// The file, or its folder, does not exist.
-    #[error("the file or its folder does not exist")]
+    /// The file, or its folder, does not exist; on a server, the schema.
+    #[error("the file, its folder or the schema does not exist")]
     NotFound,
     /// The disk is full, or `max_bytes` is reached.
     #[error("no space left: the disk is full or `max_bytes` is reached")]
@@ -23,16 +23,28 @@ pub enum OutboxError {
     /// The file, or its folder, is not writable: check the permissions of both.
     #[error("the file or its folder is not writable")]
     ReadOnly,
-    /// The file is damaged. It was not changed. Move it away with its `-wal` and `-shm`, and recover its content with
+    /// There is no connection to a server that writes: it is down, starting or a replica, its name has no address, its
+    /// certificate is not trusted, or it has no free connection. The poster tries again, and sends messages without storing
+    /// them meanwhile.
+    #[error("the server can't be reached")]
+    Unreachable(#[source] SharedError),
+    /// The server did not answer within `statement_timeout`: it is overloaded, or its disk is slow.
+    #[error("the server did not answer in time")]
+    TimedOut,
+    /// The server refuses the role or its password, has no such database, or the role lacks a permission: see `docs::outbox` for
+    /// those that it needs.
+    #[error("the server denies access")]
+    Denied(#[source] SharedError),
+    /// The database is damaged. It was not changed. Move a file away with its `-wal` and `-shm`, and recover its content with
     /// `sqlite3 … .recover`.
-    #[error("the file is damaged")]
+    #[error("the database is damaged")]
     Corrupt(#[source] SharedError),
-    /// The file is not an outbox. It was not changed.
-    #[error("the file is not an outbox")]
+    /// The file, or the schema, is not an outbox. It was not changed.
+    #[error("the file or schema is not an outbox")]
     NotAnOutbox,
-    /// Another version of this crate made the file. It was not changed. A former version can deliver or discard the calls
+    /// Another version of this crate made the file or the schema. It was not changed. A former version can deliver or discard the calls
     /// in an older file, which then can be removed.
-    #[error("the file was made by another version of this crate, and has another format")]
+    #[error("the file or schema was made by another version of this crate, and has another format")]
     UnsupportedVersion,
     /// No parked call or dead letter has this id: the call was delivered or discarded, is being sent, or the file was
     /// changed externally.
@@ -41,10 +53,10 @@ pub enum OutboxError {
     /// 10,000 calls are waited for already; see [`AwaitDelivery`](crate::outbox::AwaitDelivery).
     #[error("too many calls are waited for")]
     TooManyWaits,
-    /// The thread of the outbox has ended.
+    /// The thread of the outbox, or its connection, was closed.
     #[error("the outbox has stopped")]
     Stopped,
-    /// Any other failure of the operating system or of SQLite.
+    /// Any other failure of the operating system or of the database.
     #[error("the outbox failed")]
     Other(#[source] SharedError),
 }

@@ -1,11 +1,11 @@
 //! The outbox among the options. Without the feature there is none.
 
 pub(crate) use self::feature::{ChosenOutbox, OpenOutbox, OptionalOutbox};
-pub(super) use self::feature::{open, route, store};
+pub(super) use self::feature::{longest_timeout, open, route, store};
 
 #[cfg(feature = "outbox")]
 mod feature {
-    use std::rc::Rc;
+    use std::{rc::Rc, time::Duration};
 
     use crate::{
         call::Platform,
@@ -22,6 +22,11 @@ mod feature {
     pub(crate) type OpenOutbox = Option<Config>;
     /// The outbox of a poster.
     pub(crate) type OptionalOutbox = Option<Outbox>;
+
+    /// The longest time limit of a request that the outbox allows.
+    pub(crate) fn longest_timeout(outbox: &ChosenOutbox) -> Option<Duration> {
+        outbox.as_ref()?.longest_timeout()
+    }
 
     pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
         outbox.map(Config::open).transpose()
@@ -48,7 +53,7 @@ mod feature {
 
 #[cfg(not(feature = "outbox"))]
 mod feature {
-    use std::rc::Rc;
+    use std::{rc::Rc, time::Duration};
 
     use crate::{
         call::Platform,
@@ -64,6 +69,10 @@ mod feature {
     pub(crate) type ChosenOutbox = NoOutbox;
     pub(crate) type OpenOutbox = NoOutbox;
     pub(crate) type OptionalOutbox = NoOutbox;
+
+    pub(crate) fn longest_timeout(_: &ChosenOutbox) -> Option<Duration> {
+        None
+    }
 
     pub(crate) fn open(outbox: ChosenOutbox) -> Result<OpenOutbox, OptionsError> {
         Ok(outbox)

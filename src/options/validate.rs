@@ -40,7 +40,7 @@ impl OptionsBuilder {
     ///   longer than 4096 bytes;
     /// - `organization_id`: blank, though not empty; longer than 4096 bytes;
     /// - `refresh_endpoint`: an empty registration token, or one that is not a valid header value;
-    /// - `timeout`, `connect_timeout`, `credential_timeout`: zero;
+    /// - `timeout`, `connect_timeout`, `credential_timeout`: zero; `timeout`: longer than 30 s with an outbox on PostgreSQL;
     /// - `max_delay`: shorter than `base_delay`;
     /// - `max_in_flight`: 0 or more than 1,000,000; `jitter`: not from 0 to 1; `max_text_bytes`: below 64 or
     ///   above 196,608;
@@ -48,7 +48,8 @@ impl OptionsBuilder {
     /// - `proxy`: not a usable URL, in the option or in the environment;
     /// - `add_root_certificates_pem`, `client_certificate_pem`: a bad certificate or key, or no root certificates at
     ///   all;
-    /// - `outbox`: the file can't be opened; the source is an [`OutboxError`](crate::OutboxError).
+    /// - `outbox`: the file can't be opened, or the server refuses; the source is an [`OutboxError`](crate::OutboxError). A
+    ///   server that can't be reached is no error: the poster tries again.
     pub fn build(self) -> Result<Options, OptionsError> {
         let url = platform_url::parse(&self.platform_url)?;
         let is_on_loopback = url.host().is_some_and(|host| is_loopback(&host));
@@ -138,6 +139,12 @@ impl OptionsBuilder {
         }
         check("credential_timeout", !self.credential_timeout.is_zero(), "is zero")?;
         check("timeout", !self.timeout.is_zero(), "is zero")?;
+        if let Some(longest) = outbox::longest_timeout(&self.outbox)
+            && self.timeout > longest
+        {
+            let reason = format!("is longer than {longest:?}, a third of the lease of an outbox on PostgreSQL");
+            return Err(OptionsError::new("timeout", reason));
+        }
         check("connect_timeout", !self.connect_timeout.is_zero(), "is zero")?;
         check("max_in_flight", limits.max_in_flight > 0, "is zero")?;
         check(

@@ -117,7 +117,7 @@ impl Started<'_> {
         if state.succeeded.iter().any(is_past) {
             return;
         }
-        let is_known = state.failed.iter().any(|known| known.cause == *error);
+        let is_known = state.failed.iter().any(|known| is_same_trouble(&known.cause, error));
         state.failed.retain(|known| known.operation != self.operation);
         state.failed.push(Failed {
             operation: self.operation,
@@ -157,6 +157,12 @@ impl Started<'_> {
     }
 }
 
+/// Whether two failures have one cause. A server that stops, is gone and starts again fails with different texts.
+fn is_same_trouble(one: &OutboxError, other: &OutboxError) -> bool {
+    let is_gone = |error: &OutboxError| matches!(error, OutboxError::Unreachable(_) | OutboxError::TimedOut);
+    one == other || (is_gone(one) && is_gone(other))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +187,19 @@ mod tests {
         assert_eq!(failed(&failures), [Operation::Insert, Operation::Claim]);
         failures.start(Operation::Settle).end(&Ok(()));
         assert_eq!(failed(&failures), []);
+    }
+
+    #[test]
+    fn a_server_that_stops_and_starts_again_is_one_trouble() {
+        let unreachable = |text: &str| OutboxError::Unreachable(text.into());
+        for (one, other, is_same) in [
+            (unreachable("refused"), unreachable("starting up"), true),
+            (unreachable("refused"), OutboxError::TimedOut, true),
+            (unreachable("refused"), OutboxError::Full, false),
+            (OutboxError::Denied("a".into()), OutboxError::Denied("b".into()), false),
+        ] {
+            assert_eq!(is_same_trouble(&one, &other), is_same, "{one:?}, {other:?}");
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::{fmt, path::Path};
 
 use super::{
     entry::{EntryQuery, OutboxEntry, OutboxStats},
+    options::OutboxOptions,
     owner::wall_time,
     record::{CallRecord, Imported},
-    store::{Inspector, open_inspector, quick_check},
+    store::{Inspector, check, open_inspector},
 };
 use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 
@@ -37,17 +38,28 @@ impl OutboxInspector {
     /// [`UnsupportedVersion`](OutboxError::UnsupportedVersion) or [`Corrupt`](OutboxError::Corrupt), and then the file is
     /// not changed; any other error of the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
-        open_inspector(path.as_ref()).map(Self)
+        Self::of(&OutboxOptions::new(path.as_ref()))
     }
 
-    /// Checks the whole file at `path` for damage, without a change of its content. Other processes can use the file
-    /// meanwhile. This may take long.
+    /// Opens the outbox of a poster with these options, in a file or on a server. The connection to a server is opened
+    /// again when it is lost.
     ///
     /// # Errors
     ///
-    /// [`OutboxError::Corrupt`] if the file is damaged; the errors of [`open`](Self::open).
-    pub fn check(path: impl AsRef<Path>) -> Result<(), OutboxError> {
-        quick_check(path.as_ref())
+    /// As [`open`](Self::open). On a server: [`OutboxError::NotFound`] if it has no such schema;
+    /// [`Unreachable`](OutboxError::Unreachable), [`Denied`](OutboxError::Denied) or [`TimedOut`](OutboxError::TimedOut).
+    pub fn of(options: &OutboxOptions) -> Result<Self, OutboxError> {
+        open_inspector(options.location()).map(Self)
+    }
+
+    /// Checks the outbox of a poster with these options, without a change: the whole file for damage, which may take
+    /// long, or whether a server has the outbox and the role may use it. Other processes can use the outbox meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError::Corrupt`] if the file is damaged; the errors of [`of`](Self::of).
+    pub fn check(options: &OutboxOptions) -> Result<(), OutboxError> {
+        check(options.location())
     }
 
     /// The calls that match the query, of all processes and queues, 500 at most.

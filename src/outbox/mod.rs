@@ -18,6 +18,7 @@ mod hold_back;
 mod inflow;
 mod insert;
 mod inspector;
+mod location;
 mod message;
 mod options;
 mod overflow;
@@ -41,6 +42,8 @@ mod unauthorized;
 mod unwritten;
 mod write;
 
+#[cfg(feature = "outbox-postgres")]
+pub use self::location::PostgresOptions;
 pub(crate) use self::{config::Config, owner::Outbox, route::Durable};
 pub use self::{
     dead_letter::DeadLetter,

@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::dead_letter::{DeadLetter, OnDeadLetter};
+#[cfg(feature = "outbox-postgres")]
+use super::location::PostgresOptions;
+use super::{
+    dead_letter::{DeadLetter, OnDeadLetter},
+    location::Location,
+};
 use crate::{backoff::RetryPolicy, error::OptionsError};
 
 /// The default of [`OutboxOptionsBuilder::expires_after`].
@@ -44,7 +49,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct OutboxOptions {
-    path: PathBuf,
+    location: Location,
     expires_after: Duration,
     base_delay: Duration,
     max_delay: Duration,
@@ -58,8 +63,12 @@ impl OutboxOptions {
     /// An SQLite database at this path, with the defaults of [`OutboxOptionsBuilder`]. It is created with mode 0600 if
     /// it does not exist. Several processes of one host may share it. It must not be on a network file system.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::at(Location::File(path.into()))
+    }
+
+    fn at(location: Location) -> Self {
         Self {
-            path: path.into(),
+            location,
             expires_after: EXPIRES_AFTER,
             base_delay: Duration::from_secs(5),
             max_delay: Duration::from_secs(5 * 60),
@@ -75,6 +84,36 @@ impl OutboxOptions {
         OutboxOptionsBuilder(Self::new(path))
     }
 
+    /// A schema of a PostgreSQL database, which the posters of many hosts may share. Starts with the defaults of
+    /// [`PostgresOptions`] and [`OutboxOptionsBuilder`]; a URL may stand for the former.
+    ///
+    /// ```
+    /// use result_poster::outbox::OutboxOptions;
+    ///
+    /// let outbox = OutboxOptions::postgres("postgres://runner@localhost/runner").build()?;
+    /// # Ok::<_, result_poster::OptionsError>(())
+    /// ```
+    #[cfg(feature = "outbox-postgres")]
+    pub fn postgres(server: impl Into<PostgresOptions>) -> OutboxOptionsBuilder {
+        OutboxOptionsBuilder(Self::at(Location::Postgres(server.into())))
+    }
+
+    /// The path of the file. `None` if the outbox is on a server.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.location {
+            Location::File(path) => Some(path),
+            #[cfg(feature = "outbox-postgres")]
+            Location::Postgres(_) => None,
+        }
+    }
+
+    /// The location for a log line or an error: the path, or the URL without its password.
+    #[must_use]
+    pub fn location_text(&self) -> String {
+        self.location.to_string()
+    }
+
     /// How long a call waits that was parked `times_parked` times before. `random` lies in 0 to 1.
     pub(super) fn wait(&self, times_parked: u32, retry_after: Option<Duration>, random: f64) -> Duration {
         let delays = RetryPolicy {
@@ -88,8 +127,13 @@ impl OutboxOptions {
         shortened.max(retry_after.unwrap_or_default()).min(LONGEST_WAIT)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The longest time limit of a request: on a server, an attempt has to end within the lease.
+    pub(crate) fn longest_timeout(&self) -> Option<Duration> {
+        self.location.longest_timeout()
     }
 
     pub(super) fn expires_after(&self) -> Duration {
@@ -206,7 +250,9 @@ impl OutboxOptionsBuilder {
     ///
     /// [`OptionsError`]: `outbox.base_delay` or `outbox.max_delay` is below 10 ms; `outbox.max_delay` is shorter than
     /// `outbox.base_delay`; `outbox.path` or `outbox.queue` is empty; `outbox.expires_after` or `outbox.max_bytes` is
-    /// zero.
+    /// zero. On PostgreSQL: `outbox.url` is not a usable URL; `outbox.schema` is not a plain name; `outbox.statement_timeout` or
+    /// `outbox.connect_timeout` is not from 100 ms to 20 s; `outbox.password_file` can't be read; a certificate of
+    /// `outbox.add_root_certificates_pem` is not valid. No error holds the password.
     pub fn build(self) -> Result<OutboxOptions, OptionsError> {
         for (option, value) in [
             ("outbox.base_delay", self.0.base_delay),
@@ -217,7 +263,11 @@ impl OutboxOptionsBuilder {
             }
         }
         for (option, is_wrong, reason) in [
-            ("outbox.path", self.0.path.as_os_str().is_empty(), "is empty"),
+            (
+                "outbox.path",
+                self.0.path().is_some_and(|path| path.as_os_str().is_empty()),
+                "is empty",
+            ),
             (
                 "outbox.max_delay",
                 self.0.max_delay < self.0.base_delay,
@@ -231,6 +281,7 @@ impl OutboxOptionsBuilder {
                 return Err(OptionsError::new(option, reason));
             }
         }
+        self.0.location.check()?;
         Ok(self.0)
     }
 }

@@ -227,7 +227,7 @@ fn a_foreign_file_is_found() {
     assert_eq!(
         faults,
         [format!(
-            "failed  outbox        {}: the file is not an outbox",
+            "failed  outbox        {}: the file or schema is not an outbox",
             path.display()
         )]
     );

@@ -165,7 +165,8 @@ fn a_file_that_is_no_outbox_is_not_changed() {
         let path = fixture.file("outbox.db", content);
         let ran = fixture.on_outbox(&["list"]);
         assert!(
-            ran.failed(1).ends_with("outbox.db: the file is not an outbox"),
+            ran.failed(1)
+                .ends_with("outbox.db: the file or schema is not an outbox"),
             "{}",
             ran.errors
         );

@@ -78,28 +78,28 @@ fn a_foreign_file_one_of_another_version_and_a_damaged_one_are_refused_unchanged
         (
             |path| fs::write(path, "not a database").unwrap(),
             is_foreign,
-            "the file is not an outbox",
+            "the file or schema is not an outbox",
         ),
         (
             |path| fs::write(path, "SQLite format 3\0 and then noise").unwrap(),
             is_foreign,
-            "the file is not an outbox",
+            "the file or schema is not an outbox",
         ),
-        (make_foreign_database, is_foreign, "the file is not an outbox"),
+        (make_foreign_database, is_foreign, "the file or schema is not an outbox"),
         (
             |path| make_outbox_of_version(path, 99),
             is_unsupported,
-            "the file was made by",
+            "the file or schema was made by",
         ),
         (
             |path| make_outbox_of_version(path, 1),
             is_unsupported,
-            "the file was made by",
+            "the file or schema was made by",
         ),
         (
             make_damaged_outbox,
             |error| matches!(error, OutboxError::Corrupt(_)),
-            "the file is damaged",
+            "the database is damaged",
         ),
     ];
     for (make, is_expected, message) in cases {
@@ -608,7 +608,10 @@ async fn a_foreign_file_next_to_a_stale_wal_is_refused() {
         while error().await.transient().unwrap().outbox_error() != Some(&OutboxError::NotAnOutbox) {}
     })
     .await;
-    assert_eq!(errors::texts(&refused(&fixture.path()))[1], "the file is not an outbox");
+    assert_eq!(
+        errors::texts(&refused(&fixture.path()))[1],
+        "the file or schema is not an outbox"
+    );
     assert_eq!(fs::read(fixture.path()).unwrap(), b"not a database");
 }
 

@@ -1,6 +1,6 @@
 //! The arguments of the command.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -65,16 +65,18 @@ pub(crate) struct Post {
     /// The platform's URL, instead of that of the configuration
     #[arg(long, value_name = "URL")]
     pub(crate) platform: Option<String>,
-    /// The outbox, instead of that of the configuration
-    #[arg(long, value_name = "FILE")]
-    pub(crate) outbox: Option<PathBuf>,
+    /// The file of the outbox, or the URL of its server, instead of that of the configuration
+    #[arg(long, value_name = "FILE|URL")]
+    pub(crate) outbox: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Outbox {
-    /// The outbox, instead of that of the configuration
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) outbox: Option<PathBuf>,
+    /// The file of the outbox, or the URL of its server, instead of that of the configuration
+    ///
+    /// Other users of the host may see a password in a URL: use PGPASSWORD, or a file of the configuration.
+    #[arg(long, global = true, value_name = "FILE|URL")]
+    pub(crate) outbox: Option<OsString>,
     #[command(subcommand)]
     pub(crate) command: OutboxCommand,
 }

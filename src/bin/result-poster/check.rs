@@ -5,7 +5,7 @@ use std::path::Path;
 use result_poster::{
     OptionsConfig, OutboxError,
     check::{CheckOutcome, CheckedStep},
-    outbox::OutboxInspector,
+    outbox::{OutboxInspector, OutboxOptions},
 };
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) fn run(config: Option<&Path>, output: &mut Output) -> Result<(), Failure> {
     let config = configuration::load(config)?;
-    let outbox = config.outbox_path().map(Path::to_owned);
+    let outbox = config.outbox();
     let mut failed: u64 = 0;
     let mut report = |step: &str, outcome: &CheckOutcome| {
         failed = failed.saturating_add(u64::from(outcome.is_failed()));
@@ -33,7 +33,12 @@ pub(crate) fn run(config: Option<&Path>, output: &mut Output) -> Result<(), Fail
         Err(Failure::Usage(reason)) => report("configuration", &CheckOutcome::Failed(reason))?,
         Err(failure) => return Err(failure),
     }
-    report("outbox", &of_outbox(outbox.as_deref()))?;
+    let outcome = match outbox {
+        Ok(None) => CheckOutcome::Skipped("none is configured".to_owned()),
+        Ok(Some(options)) => of_outbox(&options),
+        Err(error) => CheckOutcome::Failed(chain(&error)),
+    };
+    report("outbox", &outcome)?;
     output.flush()?;
     match failed {
         0 => Ok(()),
@@ -49,19 +54,21 @@ fn of_platform(config: OptionsConfig) -> Result<Vec<CheckedStep>, Failure> {
     Ok(actix_rt::System::new().block_on(options.check()))
 }
 
-fn of_outbox(path: Option<&Path>) -> CheckOutcome {
-    let Some(path) = path else {
-        return CheckOutcome::Skipped("none is configured".to_owned());
-    };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let has_folder = folder.unwrap_or(Path::new(".")).is_dir();
-    match OutboxInspector::check(path) {
-        Ok(()) => CheckOutcome::Passed(format!("{} is not damaged", path.display())),
-        Err(OutboxError::NotFound) if has_folder => {
-            CheckOutcome::Passed(format!("{} does not exist yet; a poster creates it", path.display()))
+fn of_outbox(options: &OutboxOptions) -> CheckOutcome {
+    let location = options.location_text();
+    match (OutboxInspector::check(options), options.path()) {
+        (Ok(()), Some(_)) => CheckOutcome::Passed(format!("{location} is not damaged")),
+        (Ok(()), None) => CheckOutcome::Passed(format!("{location} can be used")),
+        (Err(OutboxError::NotFound), path) if path.is_none_or(has_folder) => {
+            CheckOutcome::Passed(format!("{location} does not exist yet; a poster creates it"))
         }
-        Err(error) => CheckOutcome::Failed(format!("{}: {}", path.display(), chain(&error))),
+        (Err(error), _) => CheckOutcome::Failed(format!("{location}: {}", chain(&error))),
     }
+}
+
+fn has_folder(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).is_dir()
 }
 
 fn print(step: &str, outcome: &CheckOutcome, output: &mut Output) -> Result<(), Failure> {

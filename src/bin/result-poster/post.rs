@@ -31,8 +31,8 @@ pub(crate) fn run(config: Option<&Path>, post: Post, output: &mut Output) -> Res
     if let Some(url) = post.platform {
         config = config.with_platform_url(url);
     }
-    if let Some(path) = post.outbox {
-        config = config.with_outbox_path(path);
+    if let Some(location) = post.outbox {
+        config = config.with_outbox(location);
     }
     let mut message = PostResult::new(post.session, result);
     if let Some(worker_id) = post.worker_id {

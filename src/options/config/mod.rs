@@ -52,15 +52,21 @@ use crate::error::ConfigError;
 ///
 /// | key | value | default |
 /// |---|---|---|
-/// | `path` | the file | required |
+/// | `path` | the file | required, or `url` |
+/// | `url` | the URL of a PostgreSQL server, with the feature `outbox-postgres`; see `PostgresOptions` | none |
+/// | `password`, or `password_file` | the password, or a file that holds it | that of the URL, or else of `PGPASSWORD` |
+/// | `schema` | the schema on the server | `result_poster` |
+/// | `statement_timeout`, `connect_timeout` | durations, from `100ms` to `20s` | `5s`, `5s` |
+/// | `root_certificates_file` | a file of certificates in PEM, which are trusted as well | none |
 /// | `base_delay`, `max_delay` | durations | `5s`, `5m` |
 /// | `expires_after`, `keep_dead_letters` | durations | `7d`, `30d` |
 /// | `max_bytes` | bytes | 1073741824 |
 /// | `queue` | text | the platform's URL and the organization id |
 ///
 /// - **Durations** are texts: `500ms`, `30s`, `5m`, `2h`, `7d`, or `1m 30s`. A day has 24 hours.
-/// - **Secrets** belong into files (`auth_token_file`, `registration_token_file`, `proxy_file`), which have one line, and
-///   are read once, by [`into_builder`](Self::into_builder). A secret and its file exclude each other.
+/// - **Secrets** belong into files (`auth_token_file`, `registration_token_file`, `proxy_file`, `outbox.password_file`),
+///   which have one line, and are read once, by [`into_builder`](Self::into_builder); the last one for each connection.
+///   A secret and its file exclude each other.
 /// - **Paths** that are relative start at the working directory of the process.
 /// - **The environment**: [`from_env`](Self::from_env).
 ///
@@ -137,7 +143,7 @@ impl OptionsConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the key, or the variable: `platform_url` or `outbox.path` is missing; a file can't be read,
+    /// [`ConfigError`] names the key, or the variable: `platform_url`, or `outbox.path` and `outbox.url`, is missing; a file can't be read,
     /// is empty, is no regular file, or is longer than 1 MiB; two keys exclude each other; one of `client_certificate_file`
     /// and `client_key_file` is missing; or an option of the outbox is refused, as by
     #[cfg_attr(
@@ -146,27 +152,35 @@ impl OptionsConfig {
     )]
     #[cfg_attr(not(feature = "outbox"), doc = "`OutboxOptionsBuilder::build`.")]
     pub fn into_builder(self) -> Result<OptionsBuilder, ConfigError> {
-        let Self { keys, prefix } = self;
-        keys.into_builder().map_err(|mut error| {
-            if let Some(prefix) = prefix {
-                error.name = env::variable(&prefix, &error.name);
-            }
-            error
-        })
+        let keys = self.keys.clone();
+        keys.into_builder().map_err(|error| self.named(error))
+    }
+
+    /// The error, with the name of a variable if the keys are from the environment.
+    fn named(&self, mut error: ConfigError) -> ConfigError {
+        if let Some(prefix) = &self.prefix {
+            error.name = env::variable(prefix, &error.name);
+        }
+        error
     }
 }
 
 #[cfg(feature = "outbox")]
 impl OptionsConfig {
-    /// The path of the outbox, if there is one.
-    #[must_use]
-    pub fn outbox_path(&self) -> Option<&std::path::Path> {
-        self.keys.outbox.as_ref()?.path.as_deref()
+    /// The options of the outbox, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`into_builder`](Self::into_builder).
+    pub fn outbox(&self) -> Result<Option<crate::outbox::OutboxOptions>, ConfigError> {
+        let options = self.keys.outbox.clone().map(outbox::Keys::into_options);
+        options.transpose().map_err(|error| self.named(error))
     }
 
-    /// Replaces the path of the outbox.
-    pub fn with_outbox_path(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.keys.outbox.get_or_insert_default().path = Some(path.into());
+    /// Replaces the location of the outbox: a path, or the URL of a PostgreSQL server, which begins with `postgres://`
+    /// or `postgresql://`.
+    pub fn with_outbox(mut self, location: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.keys.outbox.get_or_insert_default().locate(location.as_ref());
         self
     }
 

@@ -59,7 +59,7 @@ fn an_error_names_the_key_of_the_outbox() {
         ),
         (
             r#"{"outbox":{"pth":"x"}}"#,
-            "`outbox`: unknown field `pth`, expected one of `path`",
+            "`outbox`: unknown field `pth`, expected one of `path`, `url`",
         ),
         (
             r#"{"outbox":"x"}"#,
@@ -279,10 +279,113 @@ fn each_option_has_a_key() {
 #[test]
 fn each_option_of_the_outbox_has_a_key() {
     let keys = keys(r#"{"outbox":{"?":0}}"#);
-    let options = setters(include_str!("../../outbox/options.rs"));
-    assert!(options.len() > 5, "{options:?}");
-    // A closure.
-    for option in options.into_iter().filter(|option| *option != "on_dead_letter") {
+    let options = [
+        include_str!("../../outbox/options.rs"),
+        include_str!("../../outbox/location/postgres.rs"),
+    ];
+    let options = options.map(setters).concat();
+    assert!(options.len() > 10, "{options:?}");
+    for option in options {
+        let option = match option {
+            // A closure, and a setting for tests.
+            "on_dead_letter" | "lease" => continue,
+            "add_root_certificates_pem" => "root_certificates_file",
+            option => option,
+        };
         assert!(keys.contains(&format!("`{option}`")), "no key for {option}: {keys}");
+    }
+}
+
+#[cfg(feature = "outbox")]
+#[test]
+fn the_keys_of_a_server_and_those_of_a_file_exclude_each_other() {
+    let with_outbox =
+        |keys: &str| json(&format!(r#"{{"platform_url":"https://a.test","outbox":{{{keys}}}}}"#)).unwrap();
+    for (keys, expected) in [
+        (
+            r#""path":"a","url":"b""#,
+            "`outbox.url`: is set together with `outbox.path`",
+        ),
+        (
+            r#""path":"a","schema":"b""#,
+            "`outbox.schema`: is only for an outbox with a `url`",
+        ),
+        (
+            r#""path":"a","password":"s3cret""#,
+            "`outbox.password`: is only for an outbox with a `url`",
+        ),
+    ] {
+        assert_eq!(refused(with_outbox(keys)), expected);
+    }
+    let file = with_outbox(r#""url":"postgres://u@h/d","schema":"b","queue":"q""#).with_outbox("a.db");
+    let file = file.outbox().unwrap().unwrap();
+    assert_eq!(
+        file,
+        crate::outbox::OutboxOptions::builder("a.db")
+            .queue("q")
+            .build()
+            .unwrap()
+    );
+}
+
+#[cfg(feature = "outbox")]
+#[test]
+fn a_secret_of_the_outbox_is_not_quoted() {
+    for key in ["url", "password"] {
+        let error = json(&format!("{{\"outbox\":{{\"{key}\":4711}}}}")).unwrap_err();
+        assert!(error.starts_with(&format!("`outbox.{key}`: is not text")), "{error}");
+    }
+}
+
+#[cfg(feature = "outbox-postgres")]
+mod on_postgres {
+    use super::*;
+    use crate::outbox::{OutboxOptions, PostgresOptions};
+
+    #[test]
+    fn a_server_is_configured_by_variables() {
+        let config = variables(&[
+            ("RP_OUTBOX_URL", "postgres://u@localhost/d"),
+            ("RP_OUTBOX_PASSWORD", "s3cret"),
+            ("RP_OUTBOX_SCHEMA", "results"),
+            ("RP_OUTBOX_STATEMENT_TIMEOUT", "2s"),
+            ("RP_OUTBOX_CONNECT_TIMEOUT", "1s"),
+        ]);
+        let server = PostgresOptions::new("postgres://u@localhost/d")
+            .password("s3cret")
+            .schema("results")
+            .statement_timeout(std::time::Duration::from_secs(2))
+            .connect_timeout(std::time::Duration::from_secs(1));
+        let expected = OutboxOptions::postgres(server).build().unwrap();
+        assert_eq!(config.unwrap().outbox().unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn an_error_names_the_variable_of_a_server_and_no_secret() {
+        for (name, value, expected) in [
+            (
+                "RP_OUTBOX_URL",
+                "mysql://u:s3cret@h/d",
+                "`RP_OUTBOX_URL`: does not begin with `postgres://`",
+            ),
+            ("RP_OUTBOX_SCHEMA", "a-b", "`RP_OUTBOX_SCHEMA`: may only have"),
+            (
+                "RP_OUTBOX_PASSWORD_FILE",
+                "/missing",
+                "`RP_OUTBOX_PASSWORD_FILE`: names \"/missing\", which can't be read",
+            ),
+            (
+                "RP_OUTBOX_ROOT_CERTIFICATES_FILE",
+                "/missing",
+                "`RP_OUTBOX_ROOT_CERTIFICATES_FILE`: names \"/missing\", which can't be read",
+            ),
+        ] {
+            let server = ("RP_OUTBOX_URL", "postgres://u:s3cret@localhost/d");
+            let given = [server, (name, value)];
+            let skip = usize::from(name == server.0);
+            let error = variables(&given[skip..]).unwrap().outbox().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! The stores: what a store is, and the one in an SQLite database.
+//! The stores: what a store is, and its implementations.
 
 mod calls;
 mod contract;
+mod inspector;
 mod lane_name;
 mod lane_set;
 #[cfg(test)]
@@ -21,8 +22,9 @@ pub(super) use self::{
         Change, ClaimRequest, Claimed, ClaimedMessage, Failure, Inserted, LOOK_INTERVAL, Settled, Settlement, Store,
         StoreFuture, Then, Watched, Which,
     },
+    inspector::{Inspector, check, open_inspector},
     lane_name::{ISSUE_LANE, endpoint, is_isolated, isolated_lane},
     lane_set::LaneSet,
-    sqlite::{Inspector, SqliteStore, open_inspector, prepare, quick_check},
+    sqlite::{SqliteStore, prepare},
     tick::Tick,
 };

@@ -5,11 +5,11 @@ mod list;
 mod show;
 mod transfer;
 
-use std::path::{Path, PathBuf};
+use std::{ffi::OsStr, path::Path};
 
 use result_poster::{
-    CallId, OutboxError,
-    outbox::{EntryQuery, OutboxInspector},
+    CallId, OptionsConfig, OutboxError,
+    outbox::{EntryQuery, OutboxInspector, OutboxOptions},
 };
 
 use self::change::Change;
@@ -23,22 +23,23 @@ use crate::{
 /// How many calls are read at once.
 const PAGE: u32 = 500;
 
-/// An open outbox, with its path for errors.
+/// An open outbox, with its location for errors.
 struct OpenOutbox {
-    path: PathBuf,
+    location: String,
     inspector: OutboxInspector,
 }
 
 impl OpenOutbox {
-    fn open(path: PathBuf) -> Result<Self, Failure> {
-        match OutboxInspector::open(&path) {
-            Ok(inspector) => Ok(Self { path, inspector }),
-            Err(error) => Err(of_file(&path, &error)),
+    fn open(options: &OutboxOptions) -> Result<Self, Failure> {
+        let location = options.location_text();
+        match OutboxInspector::of(options) {
+            Ok(inspector) => Ok(Self { location, inspector }),
+            Err(error) => Err(at(&location, &error)),
         }
     }
 
     fn failed(&self, error: &OutboxError) -> Failure {
-        of_file(&self.path, error)
+        at(&self.location, error)
     }
 
     /// Calls `work` with each page of the ids that match the filter.
@@ -57,8 +58,8 @@ impl OpenOutbox {
     }
 }
 
-fn of_file(path: &Path, error: &OutboxError) -> Failure {
-    Failure::failed(format!("{}: {}", path.display(), chain(error)))
+fn at(location: &str, error: &OutboxError) -> Failure {
+    Failure::failed(format!("{location}: {}", chain(error)))
 }
 
 fn query(filter: &Filter, after: Option<CallId>) -> EntryQuery {
@@ -77,18 +78,23 @@ fn query(filter: &Filter, after: Option<CallId>) -> EntryQuery {
     query
 }
 
+fn is_url(location: &OsStr) -> bool {
+    location.to_str().is_some_and(|text| text.contains("://"))
+}
+
 pub(crate) fn run(config: Option<&Path>, outbox: Outbox, output: &mut Output) -> Result<(), Failure> {
-    let path = match outbox.outbox {
-        Some(path) => path,
-        None => configuration::load(config)?
-            .outbox_path()
-            .map(Path::to_owned)
-            .ok_or_else(|| {
-                Failure::usage("there is no outbox: give --outbox, or `outbox.path` in the configuration")
-            })?,
+    let config = match outbox.outbox {
+        // A file needs no configuration.
+        Some(location) if !is_url(&location) => OptionsConfig::default().with_outbox(location),
+        Some(location) => configuration::load(config)?.with_outbox(location),
+        None => configuration::load(config)?,
     };
+    let options = config.outbox().map_err(|error| Failure::usage(chain(&error)))?;
+    let options = options.ok_or_else(|| {
+        Failure::usage("there is no outbox: give --outbox, or `outbox.path` or `outbox.url` in the configuration")
+    })?;
     let outbox_command = outbox.command;
-    let outbox = OpenOutbox::open(path)?;
+    let outbox = OpenOutbox::open(&options)?;
     match outbox_command {
         OutboxCommand::List { filter, after, limit } => list::run(&outbox, &filter, after, limit, output),
         OutboxCommand::Show { ids } => show::run(&outbox, &ids, output),

@@ -13,7 +13,7 @@ use super::{
     list::{state, style},
 };
 use crate::{
-    failure::{Failure, chain},
+    failure::Failure,
     output::{HEAD, Output, printable, relative, short, styled},
 };
 
@@ -78,7 +78,7 @@ fn body(entry: &OutboxEntry) -> Value {
 
 pub(super) fn stats(outbox: &OpenOutbox, output: &mut Output) -> Result<(), Failure> {
     let stats: Result<OutboxStats, OutboxError> = outbox.inspector.stats();
-    let stats = stats.map_err(|error| Failure::failed(format!("{}: {}", outbox.path.display(), chain(&error))))?;
+    let stats = stats.map_err(|error| outbox.failed(&error))?;
     if output.is_json {
         return output.json(&stats);
     }
