@@ -275,7 +275,7 @@ fn used_by_the_outbox(overflow: &route::Overflow, parts: options::Parts, error: 
     let _ = (CallId::created_at, telemetry::Begin::Stored);
 }
 
-/// Compiles and runs the code of the README.
-#[cfg(all(doctest, feature = "testing"))]
+/// Compiles the code of the README.
+#[cfg(all(doctest, feature = "outbox"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
