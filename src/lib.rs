@@ -92,6 +92,7 @@
 //! | [`docs::errors`] | each error, its next step, the repetition of a message |
 //! | [`docs::credentials`] | sources of tokens, their cache, the worker id |
 //! | [`docs::outbox`] | the outbox: its promise, its files, several processes, damage and repair |
+//! | [`docs::postgres`] | the outbox on a PostgreSQL server: setup, versions, failover |
 //! | [`docs::operations`] | log lines, statistics, metrics, health, sizes |
 //! | [`docs::command`] | the command for operators, and a configuration |
 //! | [`docs::faults`] | each failure of the network, and its outcome |
