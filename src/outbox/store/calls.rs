@@ -46,7 +46,7 @@ pub(in crate::outbox) struct NewCall {
 }
 
 /// A lane under one claim: what an owner's changes are guarded by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::outbox) struct LaneClaim {
     pub(in crate::outbox) lane: String,
     pub(in crate::outbox) claim: i64,

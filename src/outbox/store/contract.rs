@@ -180,7 +180,8 @@ pub(in crate::outbox) enum Settled {
 pub(in crate::outbox) struct Watched {
     /// Calls that were freed because their owner had died.
     pub(in crate::outbox) freed: u64,
-    /// Whether another owner or an operator has changed the store since the last look.
+    /// Whether there may be lanes to claim: another owner or an operator has changed the store since the last look, or lanes
+    /// of others are due.
     pub(in crate::outbox) has_changed: bool,
 }
 

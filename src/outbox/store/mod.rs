@@ -2,17 +2,21 @@
 
 mod calls;
 mod contract;
+mod due_by;
 mod inspector;
 mod lane_name;
 mod lane_set;
 #[cfg(test)]
 mod memory;
+#[cfg(feature = "outbox-postgres")]
+mod postgres;
+mod room;
 mod sqlite;
 #[cfg(test)]
 mod suite;
 mod tick;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "outbox-postgres"))]
 use self::contract::MAX_PER_LANE;
 #[cfg(test)]
 pub(super) use self::memory::{MemoryStore, Tables};

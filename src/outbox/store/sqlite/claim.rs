@@ -2,7 +2,10 @@
 
 use rusqlite::Connection;
 
-use super::super::{ClaimRequest, Claimed, ClaimedMessage, LaneClaim};
+use super::super::{
+    ClaimRequest, Claimed, ClaimedMessage, LaneClaim,
+    room::{CallOutline, Room, first_calls},
+};
 use super::{
     due::{self, Candidate},
     error::sqlite_error,
@@ -41,7 +44,7 @@ pub(super) fn claim(
     };
     let mut claimed = Claimed::default();
     for candidate in candidates {
-        if room.calls == 0 || room.bytes == 0 {
+        if room.is_over() {
             claimed.is_limited = true;
             break;
         }
@@ -53,14 +56,6 @@ pub(super) fn claim(
     Ok(claimed)
 }
 
-/// The calls and bytes that may still be claimed.
-struct Room {
-    calls: usize,
-    bytes: usize,
-    /// The calls of each lane.
-    per_lane: usize,
-}
-
 /// Takes the first messages of a lane. Only the rows of these are read.
 fn take(
     connection: &Connection,
@@ -69,14 +64,23 @@ fn take(
     candidate: Candidate,
     room: &mut Room,
 ) -> rusqlite::Result<Vec<ClaimedMessage>> {
-    let head = head(connection, candidate.lane, room)?;
-    let Some(taken) = head.last else {
+    let first = {
+        let mut outline = connection.prepare_cached(OUTLINE)?;
+        let outline = outline.query_map([candidate.lane], |row| {
+            Ok(CallOutline {
+                seq: rows::number(row, "seq"),
+                message: rows::call_id(row, "message"),
+                bytes: usize::try_from(rows::count(row, "bytes")).unwrap_or(usize::MAX),
+            })
+        })?;
+        first_calls(outline, room)?
+    };
+    let Some(taken) = first.last else {
         // The file was changed externally.
         lanes::remove_if_empty(connection, candidate.lane)?;
         return Ok(Vec::new());
     };
-    room.calls = room.calls.saturating_sub(head.calls);
-    room.bytes = room.bytes.saturating_sub(head.bytes);
+    room.take(first);
     let lane = LaneClaim {
         lane: candidate.name,
         claim: owner.next_claim(),
@@ -102,45 +106,4 @@ fn take(
         }
     }
     Ok(messages)
-}
-
-/// The first calls of a lane.
-#[derive(Clone, Copy, Default)]
-struct FirstCalls {
-    /// The place of the last one.
-    last: Option<i64>,
-    calls: usize,
-    bytes: usize,
-}
-
-/// The first messages of a lane for which there is room. There is room for the first one in any case.
-fn head(connection: &Connection, lane: i64, room: &Room) -> rusqlite::Result<FirstCalls> {
-    let mut outline = connection.prepare_cached(OUTLINE)?;
-    let mut outline = outline.query([lane])?;
-    let mut head = FirstCalls::default();
-    // With the message that is being read.
-    let mut next = FirstCalls::default();
-    let mut message = None;
-    loop {
-        let row = outline.next()?;
-        let this_message = row.map(|row| rows::call_id(row, "message"));
-        if this_message.is_none() || this_message != message {
-            if head.calls > 0 && next.calls > room.per_lane {
-                return Ok(head);
-            }
-            head = next;
-            let is_full = head.calls >= room.per_lane || head.bytes >= room.bytes;
-            if head.calls > 0 && is_full {
-                return Ok(head);
-            }
-            message = this_message;
-        }
-        let Some(row) = row else { return Ok(head) };
-        let bytes = usize::try_from(rows::count(row, "bytes")).unwrap_or(usize::MAX);
-        next = FirstCalls {
-            last: Some(rows::number(row, "seq")),
-            calls: next.calls.saturating_add(1),
-            bytes: next.bytes.saturating_add(bytes),
-        };
-    }
 }

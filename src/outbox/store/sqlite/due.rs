@@ -7,7 +7,10 @@ use std::{collections::HashSet, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::{ClaimRequest, WallTime, Which};
+use super::super::{
+    ClaimRequest, WallTime, Which,
+    due_by::{due_by, due_by_outage},
+};
 use super::rows;
 use crate::{call::Endpoint, error::ParkReason};
 
@@ -144,32 +147,6 @@ impl From<&rusqlite::Row<'_>> for Candidate {
             name: rows::text(row, "name"),
             lane: rows::number(row, "id"),
         }
-    }
-}
-
-/// The column `due_by` of the lanes of an endpoint that wait for their delay.
-fn due_by(endpoint: Endpoint) -> i64 {
-    match endpoint {
-        Endpoint::Session => 0,
-        Endpoint::Proxy => 1,
-    }
-}
-
-/// The column `due_by` of the lanes that wait for the end of an outage.
-fn due_by_outage(reason: ParkReason) -> Option<i64> {
-    match reason {
-        ParkReason::CompletionOutage => Some(2),
-        ParkReason::StatusOutage => Some(3),
-        ParkReason::TrackerOutage => Some(4),
-        ParkReason::AttemptsFailed
-        | ParkReason::LaneParked
-        | ParkReason::QueueFull
-        | ParkReason::NoCredentials
-        | ParkReason::Unauthorized
-        | ParkReason::TrackerUnauthorized
-        | ParkReason::Shutdown
-        | ParkReason::AlreadyStored
-        | ParkReason::Requeued => None,
     }
 }
 

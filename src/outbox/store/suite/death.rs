@@ -255,10 +255,10 @@ pub(super) async fn calls_of_a_closed_owner_are_claimed_by_others(fixture: &impl
     assert_eq!(second.claim_ids_at(NOW).await, message.ids);
 }
 
-pub(super) async fn a_watch_notices_a_change_by_another_owner(fixture: &impl Fixture) {
+pub(super) async fn a_watch_notices_a_due_lane_of_another_owner(fixture: &impl Fixture) {
     let (first, second) = (fixture.owner().await, fixture.owner().await);
     second.watch(NOW, MINUTE).await.unwrap();
-    first.insert_live("lane", &["a"]).await;
+    first.park_new("lane", &["a"]).await;
     let watched = second.watch(NOW, MINUTE).await.unwrap();
     assert_eq!(
         watched,

@@ -33,12 +33,12 @@ impl<const IS_SHARED: bool> Fixture for SqliteFixture<IS_SHARED> {
 
     const RANDOM_CASES: u32 = 30;
 
-    async fn new() -> Self {
+    async fn new() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        Self {
+        Some(Self {
             path: prepare(&folder.path().join("outbox.db")).unwrap(),
             _folder: folder,
-        }
+        })
     }
 
     async fn owner(&self) -> Rc<SqliteStore> {

@@ -1,0 +1,201 @@
+//! The owner: this poster, as the server knows it.
+
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::Row;
+
+use super::super::LaneClaim;
+use super::{
+    error::PgResult,
+    lanes,
+    lease::Lease,
+    params::{ids, number, numbers, text},
+    rows::{self, milliseconds},
+    session::{Answer, Transaction},
+};
+use crate::{call_id::CallId, clock::Clock};
+
+const ENTER: &str = "
+    INSERT INTO @owners AS owners (id, queue, lease_until)
+    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond')
+    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until";
+const LEAVE: &str = "DELETE FROM @owners WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM @lanes WHERE owner = $1)";
+/// The lanes that are left count as those of a dead owner, now.
+const GIVE_UP: &str = "UPDATE @owners SET lease_until = '-infinity' WHERE id = $1";
+const USED_BYTES: &str = "SELECT sum(bytes)::bigint AS bytes FROM @usage";
+/// Calls that were answered as not stored, except for those that another owner sends.
+const DELETE_DOUBTFUL: &str = "
+    WITH gone AS (
+        DELETE FROM @calls AS calls USING @lanes AS lanes
+        WHERE calls.id = ANY($1) AND lanes.id = calls.lane AND (lanes.owner IS NULL OR lanes.owner = $2)
+        RETURNING lanes.id
+    ) SELECT DISTINCT id FROM gone";
+const RELEASE_DOUBTFUL: &str = "
+    UPDATE @lanes SET owner = NULL, taken = 0, parked_at = @now_ms(), wait = 0, parked_by = 0, reason = NULL
+    WHERE owner = $1 AND claim = ANY($2)";
+
+/// How long the size of all calls is not asked for again.
+const USED_BYTES_FOR: Duration = Duration::from_secs(1);
+
+/// A poster, as an owner of lanes.
+pub(super) struct Owner {
+    pub(super) id: i64,
+    pub(super) queue: Rc<str>,
+    last_claim: i64,
+    lease: Rc<Cell<Lease>>,
+    clock: Clock,
+    /// When the renewal was sent that the present transaction contains.
+    renewing: Option<Instant>,
+    /// The size of all calls with what was inserted since, and when it was read.
+    used_bytes: Option<(u64, Instant)>,
+    /// The claims that the present transaction makes.
+    pub(super) claiming: Vec<i64>,
+    pub(super) doubts: Doubts,
+}
+
+/// What may have been committed without an answer.
+#[derive(Default)]
+pub(super) struct Doubts {
+    /// Calls that were answered as not stored.
+    pub(super) calls: Vec<CallId>,
+    /// Claims whose calls nobody knows.
+    pub(super) claims: Vec<i64>,
+    /// The claims of settlements that are repeated.
+    pub(super) settlements: HashSet<LaneClaim>,
+}
+
+/// Ids and claims start at random: those of an earlier owner or an earlier lane never come again.
+fn random_id() -> i64 {
+    rand::random_range(1..=i64::MAX / 2)
+}
+
+impl Owner {
+    pub(super) fn new(queue: Rc<str>, lease: Rc<Cell<Lease>>) -> Self {
+        Self {
+            id: random_id(),
+            queue,
+            last_claim: random_id(),
+            lease,
+            clock: Clock::system(),
+            renewing: None,
+            used_bytes: None,
+            claiming: Vec::new(),
+            doubts: Doubts::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.clock.instant()
+    }
+
+    /// The number of a new claim.
+    pub(super) fn next_claim(&mut self) -> i64 {
+        self.last_claim = self.last_claim.saturating_add(1);
+        self.last_claim
+    }
+
+    pub(super) fn lease(&self) -> Lease {
+        self.lease.get()
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin_transaction(&mut self) {
+        self.renewing = None;
+        self.claiming.clear();
+    }
+
+    /// The transaction may have been committed.
+    pub(super) fn lost(&mut self) {
+        self.doubts.claims.append(&mut self.claiming);
+    }
+
+    /// The transaction was committed.
+    pub(super) fn committed(&mut self) {
+        if let Some(sent_at) = self.renewing.take() {
+            let mut lease = self.lease.get();
+            lease.renewed(sent_at);
+            self.lease.set(lease);
+        }
+    }
+
+    /// Enters the owner, or renews its lease. Its row stays locked until the end of the transaction: until then it does not
+    /// die, and before that a transaction of an earlier connection has ended.
+    pub(super) fn enter<'a>(&mut self, transaction: &'a Transaction<'_>) -> Answer<'a, Vec<Row>> {
+        self.renewing = Some(self.now());
+        let length = milliseconds(self.lease().length());
+        transaction.ask(ENTER, [number(self.id), text(&self.queue), number(length)])
+    }
+
+    /// Whether the size of all calls has to be read again.
+    pub(super) fn must_read_used_bytes(&self) -> bool {
+        self.used_bytes
+            .is_none_or(|(_, at)| self.now().saturating_duration_since(at) >= USED_BYTES_FOR)
+    }
+
+    /// Reads the size of all calls.
+    pub(super) async fn read_used_bytes(&mut self, transaction: &Transaction<'_>) -> PgResult<()> {
+        let rows = transaction.ask(USED_BYTES, []).await?;
+        let bytes = rows.first().map_or(Ok(0), |row| rows::count(row, "bytes"))?;
+        self.used_bytes = Some((bytes, self.now()));
+        Ok(())
+    }
+
+    /// How many bytes may still be stored.
+    pub(super) fn room(&self, max_bytes: u64) -> u64 {
+        max_bytes.saturating_sub(self.used_bytes.map_or(0, |(bytes, _)| bytes))
+    }
+
+    /// The number of the last claim.
+    pub(super) fn last_claim(&self) -> i64 {
+        self.last_claim
+    }
+
+    /// Claims were made up to this number, and so many bytes are stored.
+    pub(super) fn note_plan(&mut self, last_claim: i64, bytes: u64) {
+        self.last_claim = last_claim;
+        if let Some((used, _)) = &mut self.used_bytes {
+            *used = used.saturating_add(bytes);
+        }
+    }
+
+    /// Deletes an owner without lanes. Other owners free the lanes that it still has.
+    pub(super) async fn leave(&self, transaction: &Transaction<'_>) -> PgResult<()> {
+        let left = transaction.ask(LEAVE, [number(self.id)]);
+        let given_up = transaction.ask(GIVE_UP, [number(self.id)]);
+        left.await?;
+        given_up.await.map(drop)
+    }
+
+    /// Undoes what was committed without an answer, as if it had not been.
+    pub(super) async fn resolve_doubts(&mut self, transaction: &Transaction<'_>) -> PgResult<()> {
+        if !self.has_doubts() {
+            return Ok(());
+        }
+        let entered = self.enter(transaction);
+        let released = transaction.ask(RELEASE_DOUBTFUL, [number(self.id), numbers(self.doubts.claims.iter().copied())]);
+        let deleted = transaction.ask(DELETE_DOUBTFUL, [ids(&self.doubts.calls), number(self.id)]);
+        entered.await?;
+        released.await?;
+        let lanes = deleted.await?;
+        let lanes = lanes::read_ids(&lanes)?;
+        let removed = lanes::remove_empty(transaction, &lanes);
+        let released = lanes::release_untaken(transaction, &lanes);
+        removed.await?;
+        released.await.map(drop)
+    }
+
+    pub(super) fn has_doubts(&self) -> bool {
+        !self.doubts.calls.is_empty() || !self.doubts.claims.is_empty()
+    }
+
+    /// The doubts were resolved.
+    pub(super) fn forget_doubts(&mut self) {
+        self.doubts.calls.clear();
+        self.doubts.claims.clear();
+    }
+}

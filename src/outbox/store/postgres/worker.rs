@@ -1,0 +1,303 @@
+//! The worker of an owner: it does all jobs on one connection, and what waits meanwhile in one transaction (group commit).
+
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{Either, select};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{sleep, timeout},
+};
+
+use super::{
+    connection::{Failed, connect, transact},
+    insert,
+    jobs::{Answer, Job, Work},
+    owner::Owner,
+    session::Session,
+    settle,
+};
+use crate::{error::OutboxError, outbox::location::PostgresServer};
+
+/// How many jobs may share a transaction.
+const MAX_BATCH: usize = 1024;
+
+/// How long a job waits for a connection, and how long after its loss.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a transaction is tried that conflicts with those of others.
+const MAX_TRIES: usize = 4;
+
+/// The longest wait between two tries.
+const MAX_CONFLICT_WAIT: Duration = Duration::from_millis(20);
+
+/// The delays between two attempts to connect.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+pub(super) struct Worker {
+    server: PostgresServer,
+    owner: Owner,
+    max_bytes: u64,
+    jobs: UnboundedReceiver<Job>,
+    waiting: VecDeque<Job>,
+    is_closed: bool,
+    /// Since when there has been no connection, and why.
+    lost: Option<(Instant, OutboxError)>,
+}
+
+impl Worker {
+    pub(super) fn new(server: PostgresServer, owner: Owner, max_bytes: u64, jobs: UnboundedReceiver<Job>) -> Self {
+        Self {
+            server,
+            owner,
+            max_bytes,
+            jobs,
+            waiting: VecDeque::new(),
+            is_closed: false,
+            lost: None,
+        }
+    }
+
+    /// Does jobs until the store is closed or dropped.
+    pub(super) async fn run(mut self) {
+        let mut session: Option<Session> = None;
+        while !self.is_closed {
+            // At the start, it connects without waiting for a job.
+            if self.waiting.is_empty() && session.is_some() {
+                let Some(job) = self.jobs.recv().await else { return };
+                self.waiting.push_back(job);
+            }
+            while self.waiting.len() < MAX_BATCH
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                self.waiting.push_back(job);
+            }
+            let connected = match session.take().filter(|session| !session.is_closed()) {
+                Some(session) => session,
+                None => match self.reconnect().await {
+                    Some(session) => session,
+                    None => return,
+                },
+            };
+            match self.work(&connected).await {
+                Ok(()) => session = Some(connected),
+                Err(error) => self.lost = Some((self.owner.now(), error)),
+            }
+        }
+    }
+
+    /// Connects, however long that takes. `None` if there is nobody left to work for.
+    async fn reconnect(&mut self) -> Option<Session> {
+        let mut delay = FIRST_DELAY;
+        let now = self.owner.now();
+        let (since, _) = self.lost.get_or_insert((now, OutboxError::Unreachable("not connected yet".into())));
+        let since = *since;
+        loop {
+            let server = self.server.clone();
+            let connected = self.while_waiting(async move { connect(&server).await }).await?;
+            let error = match connected {
+                Ok(session) => match transact(&session, &self.server, &mut self.owner, Owner::resolve_doubts).await {
+                    Ok(()) => {
+                        self.owner.forget_doubts();
+                        self.lost = None;
+                        return Some(session);
+                    }
+                    Err(failed) => failed.into_error(),
+                },
+                Err(error) => error,
+            };
+            self.lost = Some((since, error));
+            let jittered = delay.mul_f64(rand::random_range(0.5..1.0));
+            self.while_waiting(sleep(jittered)).await?;
+            delay = delay.saturating_mul(2).min(LONGEST_DELAY);
+        }
+    }
+
+    /// The output of work, while jobs come, and fail that have waited for too long. `None` if there is nobody left to work
+    /// for.
+    async fn while_waiting<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            let next = self.expire();
+            if self.is_closed {
+                return None;
+            }
+            let received = timeout(next.unwrap_or(PATIENCE), self.jobs.recv());
+            match select(work.as_mut(), pin!(received)).await {
+                Either::Left((output, _)) => return Some(output),
+                Either::Right((Ok(Some(job)), _)) => self.waiting.push_back(job),
+                Either::Right((Ok(None), _)) => return None,
+                Either::Right((Err(_), _)) => {}
+            }
+        }
+    }
+
+    /// Fails the jobs that have waited for too long. Returns when the next one will have.
+    fn expire(&mut self) -> Option<Duration> {
+        let (since, error) = self.lost.clone()?;
+        let now = self.owner.now();
+        let left = |job: &Job| PATIENCE.saturating_sub(now.saturating_duration_since(job.since.min(since)));
+        let mut kept = VecDeque::new();
+        for job in std::mem::take(&mut self.waiting) {
+            if left(&job).is_zero() {
+                self.fail(job, error.clone());
+            } else {
+                kept.push_back(job);
+            }
+        }
+        self.waiting = kept;
+        self.waiting.iter().map(left).min()
+    }
+
+    fn fail(&mut self, job: Job, error: OutboxError) {
+        self.is_closed |= matches!(job.work, Work::Close(_));
+        if let (true, Work::Insert(message, _)) = (job.is_in_doubt, &job.work) {
+            self.owner.doubts.calls.extend(message.calls.iter().map(|call| call.id));
+        }
+        job.end(Err(error));
+    }
+
+    /// Does the jobs that wait. An error is that of the connection; the jobs that it has hit wait again.
+    async fn work(&mut self, session: &Session) -> Result<(), OutboxError> {
+        if self.owner.has_doubts() {
+            transact(session, &self.server, &mut self.owner, Owner::resolve_doubts)
+                .await
+                .map_err(Failed::into_error)?;
+            self.owner.forget_doubts();
+        }
+        let mut groups = groups(std::mem::take(&mut self.waiting));
+        while let Some(group) = groups.pop_front() {
+            if let Err((error, group)) = self.do_group(session, group, &mut groups).await {
+                self.waiting.extend(group);
+                self.waiting.extend(groups.into_iter().flatten());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does jobs of one kind in one transaction. If one of them fails, each is tried alone.
+    async fn do_group(
+        &mut self,
+        session: &Session,
+        mut group: Vec<Job>,
+        others: &mut VecDeque<Vec<Job>>,
+    ) -> Result<(), (OutboxError, Vec<Job>)> {
+        let mut tries: usize = 1;
+        let failed = loop {
+            match self.transact(session, &mut group).await {
+                Ok(answers) => {
+                    self.end(group, answers);
+                    return Ok(());
+                }
+                Err(Failed::Conflict(_)) if tries < MAX_TRIES => {
+                    tries = tries.saturating_add(1);
+                    sleep(MAX_CONFLICT_WAIT.mul_f64(rand::random())).await;
+                }
+                Err(failed) => break failed,
+            }
+        };
+        match failed {
+            Failed::Refused(error) | Failed::Conflict(error) => {
+                if group.len() == 1 {
+                    group.into_iter().for_each(|job| self.fail(job, error.clone()));
+                } else {
+                    for job in group.into_iter().rev() {
+                        others.push_front(vec![job]);
+                    }
+                }
+                Ok(())
+            }
+            Failed::Lost { error, is_in_doubt } => {
+                let group = if is_in_doubt { self.doubt(group, &error) } else { group };
+                Err((error, group))
+            }
+        }
+    }
+
+    /// Notes that jobs may have been done. Returns those that are repeated.
+    fn doubt(&mut self, group: Vec<Job>, error: &OutboxError) -> Vec<Job> {
+        self.owner.lost();
+        let mut repeated = Vec::with_capacity(group.len());
+        for mut job in group {
+            job.is_in_doubt = true;
+            match &job.work {
+                Work::Insert(..) | Work::Close(_) => repeated.push(job),
+                Work::Settle(settlements, _) => {
+                    let claims = settlements.iter().map(|settlement| settlement.lane.clone());
+                    self.owner.doubts.settlements.extend(claims);
+                    repeated.push(job);
+                }
+                Work::Other(_) => self.fail(job, error.clone()),
+            }
+        }
+        repeated
+    }
+
+    async fn transact(&mut self, session: &Session, group: &mut [Job]) -> Result<Vec<Option<Answer>>, Failed> {
+        let max_bytes = self.max_bytes;
+        transact(session, &self.server, &mut self.owner, async |owner, transaction| {
+            Ok(match group {
+                [Job { work: Work::Other(other), .. }] => {
+                    other.run(transaction, owner).await?;
+                    vec![Some(Answer::Done)]
+                }
+                [Job { work: Work::Close(_), .. }] => {
+                    owner.leave(transaction).await?;
+                    vec![Some(Answer::Done)]
+                }
+                [Job { work: Work::Insert(..), .. }, ..] => {
+                    let messages: Vec<_> = group.iter().filter_map(|job| job.work.message()).collect();
+                    let answers = insert::insert(transaction, owner, &messages, max_bytes).await?;
+                    answers.into_iter().map(|answer| answer.map(Answer::Inserted)).collect()
+                }
+                _ => {
+                    let settlements: Vec<_> = group.iter().filter_map(|job| job.work.settlements()).collect();
+                    let all: Vec<_> = settlements.iter().flat_map(|settlements| settlements.iter()).collect();
+                    let mut settled = settle::settle(transaction, owner, &all).await?.into_iter();
+                    let of = |settlements: &&[_]| Some(Answer::Settled(settled.by_ref().take(settlements.len()).collect()));
+                    settlements.iter().map(of).collect()
+                }
+            })
+        })
+        .await
+    }
+
+    /// Answers jobs. Those without an answer wait for the next transaction.
+    fn end(&mut self, group: Vec<Job>, answers: Vec<Option<Answer>>) {
+        for (job, answer) in group.into_iter().zip(answers) {
+            self.is_closed |= matches!(job.work, Work::Close(_));
+            if let Some(settlements) = job.work.settlements() {
+                for settlement in settlements {
+                    self.owner.doubts.settlements.remove(&settlement.lane);
+                }
+            }
+            match answer {
+                Some(answer) => job.end(Ok(answer)),
+                None => self.waiting.push_back(job),
+            }
+        }
+    }
+}
+
+/// The jobs by what shares a transaction: inserts, settlements, and then each of the others.
+fn groups(jobs: VecDeque<Job>) -> VecDeque<Vec<Job>> {
+    let (mut inserts, mut settlements, mut others) = (Vec::new(), Vec::new(), VecDeque::new());
+    for job in jobs {
+        match job.work {
+            Work::Insert(..) => inserts.push(job),
+            Work::Settle(..) => settlements.push(job),
+            Work::Other(_) | Work::Close(_) => others.push_back(vec![job]),
+        }
+    }
+    for group in [settlements, inserts] {
+        if !group.is_empty() {
+            others.push_front(group);
+        }
+    }
+    others
+}

@@ -1,0 +1,250 @@
+//! The store on a PostgreSQL server under test: a schema of its own.
+
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    env,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio_postgres::{Client, NoTls};
+
+use super::super::{
+    ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
+    postgres::{PostgresStore, prepare},
+};
+use super::Fixture;
+use crate::{
+    call_id::CallId,
+    outbox::{
+        entry::{EntryQuery, OutboxEntry, OutboxStats},
+        location::{PostgresOptions, PostgresServer},
+    },
+};
+
+/// The URL of the server, and the one by which owners reach it through PgBouncer in the mode `transaction`.
+const SERVER: &str = "RESULT_POSTER_POSTGRES";
+const PGBOUNCER: &str = "RESULT_POSTER_PGBOUNCER";
+
+/// The number of the last schema of this process.
+static LAST_SCHEMA: AtomicU64 = AtomicU64::new(0);
+
+/// Owners connect to the server, or to PgBouncer before it.
+pub(super) struct PostgresFixture<const IS_POOLED: bool> {
+    server: PostgresServer,
+    /// Of the server itself.
+    url: String,
+    schema: String,
+    operator: Rc<Operator>,
+}
+
+/// A connection beside the stores.
+struct Operator {
+    client: Client,
+    schema: String,
+    /// The time that the schema's clock shows.
+    time: Cell<WallTime>,
+}
+
+impl Operator {
+    async fn connect(url: &str, schema: &str) -> Self {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        actix_rt::spawn(async { connection.await.unwrap() });
+        Self {
+            client,
+            schema: schema.to_owned(),
+            time: Cell::default(),
+        }
+    }
+
+    /// `@` stands for the schema.
+    async fn execute(&self, statements: &str) {
+        let statements = statements.replace('@', &format!("{}.", self.schema));
+        self.client.batch_execute(&statements).await.unwrap();
+    }
+
+    async fn set_time(&self, time: WallTime) {
+        if self.time.replace(time) != time {
+            self.execute(&format!("UPDATE @clock SET now = {time}")).await;
+        }
+    }
+}
+
+impl<const IS_POOLED: bool> PostgresFixture<IS_POOLED> {
+    fn open(&self, queue: &str) -> Rc<TimedStore> {
+        Rc::new(TimedStore {
+            store: PostgresStore::open(self.server.clone(), queue.into(), u64::MAX),
+            operator: Rc::clone(&self.operator),
+        })
+    }
+}
+
+impl<const IS_POOLED: bool> Fixture for PostgresFixture<IS_POOLED> {
+    type Owner = TimedStore;
+
+    const RANDOM_CASES: u32 = 30;
+
+    async fn new() -> Option<Self> {
+        let (Ok(url), Ok(pooled)) = (env::var(SERVER), env::var(PGBOUNCER)) else {
+            eprintln!("not run: {SERVER} and {PGBOUNCER} are not set; `.ci/postgres start DIR` starts a server");
+            return None;
+        };
+        let number = LAST_SCHEMA.fetch_add(1, Ordering::Relaxed);
+        let schema = format!("suite_{}_{number}", std::process::id());
+        let reached_by = if IS_POOLED { pooled } else { url.clone() };
+        let server = PostgresServer::new(&PostgresOptions::new(reached_by).schema(&schema)).unwrap();
+        prepare(&server).unwrap();
+        let operator = Operator::connect(&url, &schema).await;
+        let clock = "CREATE TABLE @clock (now bigint NOT NULL); INSERT INTO @clock VALUES (0);
+            CREATE OR REPLACE FUNCTION @now_ms() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT now FROM @clock'";
+        operator.execute(clock).await;
+        Some(Self {
+            server,
+            url,
+            schema,
+            operator: Rc::new(operator),
+        })
+    }
+
+    async fn owner(&self) -> Rc<TimedStore> {
+        self.open("queue")
+    }
+
+    async fn owner_of_another_queue(&self) -> Rc<TimedStore> {
+        self.open("another queue")
+    }
+
+    /// Its lease ends.
+    async fn kill(&self, owner: Rc<TimedStore>) {
+        let id = owner.store.id().await;
+        let end = format!("UPDATE @owners SET lease_until = clock_timestamp() - interval '1 s' WHERE id = {id}");
+        self.operator.execute(&end).await;
+    }
+
+    async fn break_store(&self) {
+        let mut statements = "CREATE FUNCTION @fail() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'broken'; END $$;"
+            .to_owned();
+        for table in ["lanes", "calls"] {
+            statements += &format!(
+                "CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON @{table}
+                 FOR EACH ROW EXECUTE FUNCTION @fail();"
+            );
+        }
+        self.operator.execute(&statements).await;
+    }
+
+    async fn repair_store(&self) {
+        self.operator.execute("DROP FUNCTION @fail() CASCADE").await;
+    }
+}
+
+impl<const IS_POOLED: bool> Drop for PostgresFixture<IS_POOLED> {
+    fn drop(&mut self) {
+        let (url, schema) = (self.url.clone(), self.schema.clone());
+        let remove = move || {
+            actix_rt::Runtime::new().unwrap().block_on(async {
+                let operator = Operator::connect(&url, &schema).await;
+                operator.execute(&format!("DROP SCHEMA {schema} CASCADE")).await;
+            });
+        };
+        let removed = thread::spawn(remove).join();
+        assert!(removed.is_ok() || thread::panicking(), "the schema was not removed");
+    }
+}
+
+/// A store whose schema has a clock that shows the time that each operation names.
+pub(super) struct TimedStore {
+    store: Rc<PostgresStore>,
+    operator: Rc<Operator>,
+}
+
+impl TimedStore {
+    fn at<T: 'static>(&self, time: WallTime, answer: StoreFuture<T>) -> StoreFuture<T> {
+        let operator = Rc::clone(&self.operator);
+        Box::pin(async move {
+            operator.set_time(time).await;
+            answer.await
+        })
+    }
+}
+
+impl Store for TimedStore {
+    fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
+        self.at(message.now, self.store.insert(message))
+    }
+
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
+        self.at(request.now, self.store.claim(request))
+    }
+
+    fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
+        self.store.is_current(lane, ids)
+    }
+
+    fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
+        self.store.note_sending(lane, ids)
+    }
+
+    fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
+        self.store.has_calls(lane, ended)
+    }
+
+    fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
+        self.store.set_worker(ids, former, worker_id)
+    }
+
+    fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
+        self.at(settlements[0].now, self.store.settle(settlements))
+    }
+
+    fn release_all(&self, now: WallTime) -> StoreFuture<()> {
+        self.at(now, self.store.release_all(now))
+    }
+
+    fn watch(&self, now: WallTime, delay: Duration) -> StoreFuture<Watched> {
+        self.at(now, self.store.watch(now, delay))
+    }
+
+    fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
+        self.store.purge(platform_now, keep)
+    }
+
+    fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>> {
+        self.store.list(query)
+    }
+
+    fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>> {
+        self.store.of_target(lane, target_id)
+    }
+
+    fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
+        self.at(now, self.store.requeue(id, now))
+    }
+
+    fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
+        self.store.withdraw(ids)
+    }
+
+    fn discard(&self, id: CallId) -> StoreFuture<bool> {
+        self.store.discard(id)
+    }
+
+    fn replacements(&self) -> u64 {
+        self.store.replacements()
+    }
+
+    fn stats(&self) -> StoreFuture<OutboxStats> {
+        self.store.stats()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.store.close()
+    }
+}
