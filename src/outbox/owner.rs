@@ -26,7 +26,7 @@ use super::{
     overflow::Overflowing,
     sending::Sending,
     settlement_queue::SettlementQueue,
-    store::{ISSUE_LANE, SqliteStore, Store, WallTime, Watched},
+    store::{ISSUE_LANE, Store, WallTime, Watched},
     track::DeliveryEnd,
     unauthorized::Unauthorized,
     unwritten::Unwritten,
@@ -94,11 +94,9 @@ impl Outbox {
         worker_id: &str,
         clock: Clock,
     ) -> Self {
-        let Config { options, path } = config;
-        let queue = options.queue(platform_url, organization_id);
-        let store = SqliteStore::open(&path, queue, options.max_bytes());
-        let wake_replay = store.wake();
-        Self::over(store, wake_replay, options, worker_id, clock, rand::random)
+        let queue = config.options.queue(platform_url, organization_id);
+        let (store, wake_replay) = config.store(queue);
+        Self::over(store, wake_replay, config.options, worker_id, clock, rand::random)
     }
 
     /// An outbox over any store.

@@ -1,5 +1,7 @@
 //! A store as an operator's tool sees it, wherever the outbox is.
 
+#[cfg(feature = "outbox-postgres")]
+use super::postgres;
 use super::{WallTime, sqlite};
 use crate::{
     call_id::CallId,
@@ -14,6 +16,8 @@ use crate::{
 /// The calls of all queues in an outbox. Its methods wait: they are not for an arbiter.
 pub(in crate::outbox) enum Inspector {
     File(sqlite::Inspector),
+    #[cfg(feature = "outbox-postgres")]
+    Postgres(postgres::Inspector),
 }
 
 /// Opens the outbox at this location, which is not created.
@@ -21,7 +25,7 @@ pub(in crate::outbox) fn open_inspector(location: &Location) -> Result<Inspector
     match location {
         Location::File(path) => sqlite::open_inspector(path).map(Inspector::File),
         #[cfg(feature = "outbox-postgres")]
-        Location::Postgres(_) => Err(OutboxError::NotConfigured),
+        Location::Postgres(server) => postgres::open_inspector(server).map(Inspector::Postgres),
     }
 }
 
@@ -39,6 +43,8 @@ macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
             Self::File(inspector) => inspector.$method($($argument),*),
+            #[cfg(feature = "outbox-postgres")]
+            Self::Postgres(inspector) => inspector.$method($($argument),*),
         }
     };
 }

@@ -20,6 +20,8 @@ mod tick;
 use self::contract::MAX_PER_LANE;
 #[cfg(test)]
 pub(super) use self::memory::{MemoryStore, Tables};
+#[cfg(feature = "outbox-postgres")]
+pub(super) use self::postgres::{PostgresStore, prepare as prepare_server};
 pub(super) use self::{
     calls::{History, LaneClaim, NewCall, NewMessage, StoredCall, WallTime},
     contract::{

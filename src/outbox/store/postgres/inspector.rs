@@ -8,10 +8,12 @@ use std::{
 
 use futures_util::future::LocalBoxFuture;
 
+use super::super::WallTime;
 use super::{
     error::{PgResult, is_conflict, is_lost, postgres_error},
     inspect::{self, Count, Listing},
-    repair,
+    params::ids,
+    repair, rows,
     schema::{self, Identity},
     session::{Session, Transaction},
     transfer,
@@ -27,12 +29,16 @@ use crate::{
     },
 };
 
+const BY_LANE: &str = "
+    SELECT calls.id FROM unnest($1) WITH ORDINALITY AS wanted (id, place)
+    JOIN @calls AS calls ON calls.id = wanted.id ORDER BY queue, home, place";
+
 /// How often a transaction is tried that others stand in the way of, or whose connection is lost.
 const ATTEMPTS: u32 = 5;
 
 /// The calls of all queues in the outbox on a server.
 ///
-/// Its connection has a thread of its own, so that its methods can be called anywhere; they wait.
+/// Its connection has a thread of its own, so that its methods can be called anywhere; they wait. Times are the server's.
 pub(in crate::outbox) struct Inspector {
     /// `None` when it is dropped.
     jobs: Option<Sender<Job>>,
@@ -92,16 +98,16 @@ impl Inspector {
         self.ask(async move |transaction| transfer::export(transaction, &ids).await)
     }
 
-    pub(in crate::outbox) fn import(&self, records: Vec<CallRecord>) -> Result<Imported, OutboxError> {
+    pub(in crate::outbox) fn import(&self, records: Vec<CallRecord>, _: WallTime) -> Result<Imported, OutboxError> {
         self.ask(async move |transaction| transfer::import(transaction, &records).await)
     }
 
     /// Requeues parked calls and dead letters in one transaction, and returns how many of the calls were one.
-    pub(in crate::outbox) fn requeue_each(&self, ids: Vec<CallId>) -> Result<usize, OutboxError> {
+    pub(in crate::outbox) fn requeue_each(&self, ids: Vec<CallId>, _: WallTime) -> Result<usize, OutboxError> {
         self.ask(async move |transaction| {
             let mut found: usize = 0;
-            for id in &ids {
-                let is_found = repair::requeue(transaction, None, *id).await?;
+            for id in by_lane(transaction, &ids).await? {
+                let is_found = repair::requeue(transaction, None, id).await?;
                 found = found.saturating_add(usize::from(is_found));
             }
             Ok(found)
@@ -112,8 +118,8 @@ impl Inspector {
     pub(in crate::outbox) fn discard_each(&self, ids: Vec<CallId>) -> Result<usize, OutboxError> {
         self.ask(async move |transaction| {
             let mut found: usize = 0;
-            for id in &ids {
-                let is_found = repair::discard(transaction, None, *id).await?;
+            for id in by_lane(transaction, &ids).await? {
+                let is_found = repair::discard(transaction, None, id).await?;
                 found = found.saturating_add(usize::from(is_found));
             }
             Ok(found)
@@ -160,6 +166,13 @@ impl Drop for Inspector {
             let _ = thread.join();
         }
     }
+}
+
+/// Those of the calls that are stored, in the order of their lanes, in which posters lock them too; those of one lane in the
+/// order in which they are named.
+async fn by_lane(transaction: &Transaction<'_>, calls: &[CallId]) -> PgResult<Vec<CallId>> {
+    let rows = transaction.ask(BY_LANE, [ids(calls)]).await?;
+    rows.iter().map(|row| rows::call_id(row, "id")).collect()
 }
 
 /// The connection, which is opened when it is needed.
