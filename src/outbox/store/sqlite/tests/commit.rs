@@ -12,7 +12,8 @@ impl SqliteStore {
     /// Keeps the thread busy until the sender is dropped: jobs that are submitted meanwhile wait together.
     fn keep_busy(&self) -> Sender<()> {
         let (sender, receiver) = channel();
-        self.handle
+        self.arbiter
+            .handle
             .read(move |_, _, _| Ok(receiver.recv().ok().or(Some(()))), Box::new(|_| ()));
         sender
     }
@@ -41,7 +42,7 @@ async fn a_job_that_fails_or_panics_does_not_affect_the_others() {
     insert(&store, "first").await.unwrap();
     let busy = store.keep_busy();
     let write = |lane: &'static str| {
-        store.write::<(), _>(move |connection, _, _| {
+        store.arbiter.write::<(), _>(move |connection, _, _| {
             connection
                 .execute("INSERT INTO owners (id, file) VALUES (77, ?1)", [lane])
                 .unwrap();
@@ -64,7 +65,7 @@ async fn a_job_that_fails_the_whole_transaction_does_not_affect_the_others() {
     let store = outbox.store();
     insert(&store, "first").await.unwrap();
     let busy = store.keep_busy();
-    let rolls_back = store.write::<(), _>(|connection, _, _| {
+    let rolls_back = store.arbiter.write::<(), _>(|connection, _, _| {
         connection.execute_batch("ROLLBACK").unwrap();
         Err(OutboxError::Full)
     });
@@ -112,7 +113,7 @@ async fn a_job_that_comes_while_a_read_waits_for_a_held_file_waits_no_longer_tha
     operator.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (begins, begun) = oneshot::channel();
     let mut begins = Some(begins);
-    let read = store.read::<(), _>(move |connection, _, _| {
+    let read = store.arbiter.read::<(), _>(move |connection, _, _| {
         begins.take().unwrap().send(()).unwrap();
         let change = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         change.map(|_| Some(())).map_err(super::super::sqlite_error)

@@ -88,7 +88,7 @@ async fn calls_are_counted_and_listed_beyond_a_page() {
     let outbox = Outbox::new();
     let store = outbox.store();
     let insert = |count| {
-        store.write(move |connection, _, _| {
+        store.arbiter.write(move |connection, _, _| {
             let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
                 INSERT INTO calls (id, state, queue, home, message, kind, target_id, idempotency_key, created_at, body)
                 SELECT randomblob(16), 'dead', 'queue', 'lane', x'', 'status', 't', i, 0, '{}' FROM n";

@@ -18,7 +18,7 @@ impl SqliteStore {
 
     async fn try_watch_after(&self, seconds: u64) -> Result<Watched, OutboxError> {
         let now = now() + Duration::from_secs(seconds);
-        let watch = self.read(move |connection, owners, member| {
+        let watch = self.arbiter.read(move |connection, owners, member| {
             owners
                 .watch(connection, member, (0, now), Duration::from_secs(60))
                 .map(Some)

@@ -97,7 +97,7 @@ fn counting_reads_no_call() {
 async fn a_claim_reads_no_more_than_it_takes() {
     let outbox = Outbox::new();
     let store = outbox.store();
-    let fill = store.write(|connection, _, _| {
+    let fill = store.arbiter.write(|connection, _, _| {
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
             INSERT INTO lanes (queue, name, next_seq, parked_at, wait, parked_by)
             SELECT 'queue', 'not due ' || i, 2, 1900000000000, 1000 + i, 7 FROM n;
@@ -111,7 +111,7 @@ async fn a_claim_reads_no_more_than_it_takes() {
     let claimed = claim(&store).await.unwrap();
     assert_eq!(claimed.messages.len(), 16);
     assert_eq!(claimed.next_due, Some(Duration::from_millis(1_001)));
-    let steps = store.read(|connection, _, _| {
+    let steps = store.arbiter.read(|connection, _, _| {
         let mut steps = 0;
         for statement in STATEMENTS {
             let statement = connection
@@ -140,7 +140,7 @@ async fn no_statement_is_planned_again() {
         deliver(&store, LaneClaim { lane, claim }, id).await.unwrap();
         super::claim(&store).await.unwrap();
     }
-    let planned_again = store.read(|connection, _, _| {
+    let planned_again = store.arbiter.read(|connection, _, _| {
         let mut again = Vec::new();
         for statement in STATEMENTS {
             let cached = connection

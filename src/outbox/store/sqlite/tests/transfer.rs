@@ -134,7 +134,7 @@ async fn an_imported_call_comes_last_in_its_lane() {
 
 /// The ids of a lane in its order.
 async fn calls_of_lane(store: &SqliteStore, lane: &'static str) -> Vec<CallId> {
-    let ids = store.read(move |connection, _, _| {
+    let ids = store.arbiter.read(move |connection, _, _| {
         let of_lane = "SELECT calls.id FROM calls JOIN lanes ON lanes.id = lane WHERE name = ?1 ORDER BY seq";
         let mut calls = connection.prepare(of_lane).unwrap();
         let ids = calls.query_map([lane], |row| Ok(super::super::rows::call_id(row, "id")));
