@@ -1,5 +1,5 @@
 //! The cost of each step of a message, so that a regression shows where it happens. No benchmark touches the network:
-//! for a whole run see the example `load`.
+//! for whole runs see `bench/`.
 
 #![allow(
     missing_docs,
