@@ -10,8 +10,9 @@ use futures_util::future::LocalBoxFuture;
 
 use super::super::WallTime;
 use super::{
+    count::{self, Count},
     error::{PgResult, is_conflict, is_lost, postgres_error},
-    inspect::{self, Count, Listing},
+    inspect::{self, Listing},
     params::ids,
     repair, rows,
     schema::{self, Identity},
@@ -83,7 +84,8 @@ impl Inspector {
         let mut listing = Listing::new(query);
         loop {
             let (query, after, limit) = (listing.query.clone(), listing.after, listing.limit());
-            let page = self.ask(async move |transaction| inspect::list(transaction, &query, None, after, limit).await)?;
+            let page =
+                self.ask(async move |transaction| inspect::list(transaction, &query, None, after, limit).await)?;
             if !listing.add(page) {
                 return Ok(listing.into_entries());
             }
@@ -130,9 +132,9 @@ impl Inspector {
         let mut count = Count::default();
         loop {
             let after = count.after;
-            let page = self.ask(async move |transaction| inspect::count(transaction, None, after).await)?;
+            let page = self.ask(async move |transaction| count::count(transaction, None, after).await)?;
             if !count.add(page) {
-                let rest = self.ask(async |transaction| inspect::count_the_rest(transaction, None).await)?;
+                let rest = self.ask(async |transaction| count::count_the_rest(transaction, None).await)?;
                 return Ok(count.into_stats(rest));
             }
         }
@@ -218,7 +220,11 @@ impl Connection {
             Ok(output)
         };
         // A server that is gone without a word gives no answer.
-        let limit = self.server.statement_timeout().saturating_mul(4).max(Duration::from_secs(10));
+        let limit = self
+            .server
+            .statement_timeout()
+            .saturating_mul(4)
+            .max(Duration::from_secs(10));
         let ended = within(limit, whole).await;
         let is_committing = transaction.is_committing();
         let error = match ended {

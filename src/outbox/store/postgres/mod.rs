@@ -10,6 +10,7 @@
 mod changes;
 mod claim;
 mod connection;
+mod count;
 mod current;
 mod due;
 mod error;
@@ -43,8 +44,9 @@ use tokio::sync::Notify;
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
 use self::{
     connection::connect,
+    count::Count,
     handle::Handle,
-    inspect::{Count, Listing},
+    inspect::Listing,
     jobs::Work,
     lease::Lease,
     owner::Owner,
@@ -216,14 +218,14 @@ impl Store for PostgresStore {
             loop {
                 let after = count.after;
                 let page = handle.run(async move |transaction, owner| {
-                    inspect::count(transaction, Some(&owner.queue), after).await
+                    count::count(transaction, Some(&owner.queue), after).await
                 });
                 if !count.add(page.await?) {
                     break;
                 }
             }
             let rest = handle.run(async move |transaction, owner| {
-                inspect::count_the_rest(transaction, Some(&owner.queue)).await
+                count::count_the_rest(transaction, Some(&owner.queue)).await
             });
             Ok(count.into_stats(rest.await?))
         })

@@ -18,12 +18,7 @@ const PURGE: &str = "
     ) DELETE FROM @calls USING old WHERE calls.id = old.id RETURNING calls.id";
 
 /// Deletes a page of the dead letters of a queue that died until then. Returns whether there may be more.
-pub(super) async fn purge(
-    transaction: &Transaction<'_>,
-    queue: &str,
-    platform_now: i64,
-    until: i64,
-) -> PgResult<bool> {
+pub(super) async fn purge(transaction: &Transaction<'_>, queue: &str, platform_now: i64, until: i64) -> PgResult<bool> {
     let stamped = transaction.ask(STAMP, [text(queue), number(platform_now)]);
     let deleted = transaction.ask(PURGE, [text(queue), number(until), number(PAGE)]);
     stamped.await?;

@@ -11,17 +11,12 @@ use crate::outbox::entry::OutboxEntry;
 /// The waiting calls of a lane, and of those that were isolated from it, whose names are in a range.
 const WAITING: &str = entries!(
     "'' AS body",
-    "@calls AS calls",
     "target_id = $5 AND calls.lane IN (
         SELECT id FROM @lanes WHERE queue = $1 AND name = $2
         UNION ALL SELECT id FROM @lanes WHERE queue = $1 AND name >= $3 AND name < $4)"
 );
 /// There is no index of dead letters by their targets: they are few.
-const DEAD: &str = entries!(
-    "'' AS body",
-    "@calls AS calls",
-    "calls.lane IS NULL AND calls.queue = $1 AND home = $2"
-);
+const DEAD: &str = entries!("'' AS body", "calls.lane IS NULL AND calls.queue = $1 AND home = $2");
 
 /// The calls about a target, in no order. `isolated` is the range of the names of lanes that were isolated from its lane.
 pub(super) async fn of_target(

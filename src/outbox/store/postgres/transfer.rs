@@ -50,7 +50,10 @@ pub(super) async fn export(transaction: &Transaction<'_>, calls: &[CallId]) -> P
 fn record(row: &Row) -> PgResult<CallRecord> {
     Ok(CallRecord {
         id: rows::call_id(row, "id")?,
-        state: row.try_get::<_, &str>("entry_state")?.parse().unwrap_or(EntryState::Parked),
+        state: row
+            .try_get::<_, &str>("entry_state")?
+            .parse()
+            .unwrap_or(EntryState::Parked),
         queue: row.try_get("queue")?,
         lane: row.try_get("home")?,
         message: rows::call_id(row, "message")?,
@@ -149,8 +152,7 @@ async fn new_records<'r>(transaction: &Transaction<'_>, records: &'r [CallRecord
 async fn store(transaction: &Transaction<'_>, records: &[&CallRecord]) -> PgResult<HashSet<CallId>> {
     let id_of = |id: fn(&CallRecord) -> CallId| ids(&records.iter().map(|record| id(record)).collect::<Vec<_>>());
     let text_of = |text: fn(&CallRecord) -> &str| texts(records.iter().map(|record| text(record)));
-    let optional_of =
-        |text: fn(&CallRecord) -> Option<&str>| optional_texts(records.iter().map(|record| text(record)));
+    let optional_of = |text: fn(&CallRecord) -> Option<&str>| optional_texts(records.iter().map(|record| text(record)));
     let status = |record: &&CallRecord| record.status_code.and_then(|code| i32::try_from(code).ok());
     let reduced: Vec<_> = records.iter().map(|record| record.reduced).collect();
     let created_at: Vec<_> = records.iter().map(|record| record.created_at).collect();
