@@ -21,7 +21,7 @@ const LOCK: &str = "
 /// After a lock: what was committed while it was waited for is seen by the next statement only.
 const LAST_SEQS: &str = "
     SELECT lanes.name, (SELECT max(seq) FROM @calls AS calls WHERE calls.lane = lanes.id) AS seq
-    FROM unnest($2) AS name JOIN @lanes AS lanes ON lanes.queue = $1 AND lanes.name = name";
+    FROM unnest($2) AS wanted (name) JOIN @lanes AS lanes ON lanes.queue = $1 AND lanes.name = wanted.name";
 const APPEND: &str = "
     WITH lane AS (
         INSERT INTO @lanes AS lanes (queue, name, next_seq, parked_at, reason) VALUES ($1, $2, 2, @now_ms(), $4)
