@@ -1,4 +1,4 @@
-//! Requeueing and discarding calls that are not live.
+//! Requeuing and discarding calls that are not live.
 
 use super::{
     error::PgResult,
