@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     env,
+    error::Error,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -14,18 +15,23 @@ use std::{
 
 use actix::Addr;
 use actix_rt::time::sleep;
-use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt as _,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
 use result_poster::{
     AgentResult, CreateComment, Options, PostResult, ResultPoster, SessionStatus, Shutdown,
-    outbox::{EntryQuery, GetOutboxStats, ListEntries, OutboxOptions},
+    health::GetHealth,
+    outbox::{EntryQuery, GetOutboxStats, ListEntries, OutboxOptions, OutboxOptionsBuilder},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::{
-    platform::Platform,
-    tools::{LIMIT, sqlite3},
-};
+#[cfg(feature = "outbox-postgres")]
+use result_poster::outbox::PostgresOptions;
+
+use crate::{platform::Platform, tools::LIMIT};
 
 const PLAN: &str = "ATTACK_PLAN";
 
@@ -35,6 +41,10 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) outbox: PathBuf,
+    /// The outbox is on this server instead.
+    pub(crate) server: Option<ServerPlan>,
+    /// The time limit of an attempt, if not the default.
+    pub(crate) timeout_ms: Option<u64>,
     pub(crate) posters: usize,
     pub(crate) max_in_flight: usize,
     /// The wait of a parked call.
@@ -47,12 +57,23 @@ pub(crate) struct Plan {
     pub(crate) measures_gaps: bool,
 }
 
+/// A PostgreSQL server as a process uses it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct ServerPlan {
+    pub(crate) url: String,
+    pub(crate) schema: String,
+    pub(crate) lease_ms: u64,
+    pub(crate) statement_timeout_ms: u64,
+}
+
 impl Plan {
     pub(crate) fn new(name: &str, platform: &Platform, outbox: &Path) -> Self {
         Self {
             name: name.to_owned(),
             url: platform.url(),
             outbox: outbox.to_owned(),
+            server: None,
+            timeout_ms: None,
             posters: 1,
             max_in_flight: 8,
             delay_ms: 10,
@@ -65,10 +86,7 @@ impl Plan {
 
     fn outbox_options(&self) -> OutboxOptions {
         let delay = Duration::from_millis(self.delay_ms);
-        let mut outbox = OutboxOptions::builder(&self.outbox)
-            .queue("attack")
-            .base_delay(delay)
-            .max_delay(delay);
+        let mut outbox = self.location().queue("attack").base_delay(delay).max_delay(delay);
         if let Some(bytes) = self.max_bytes {
             outbox = outbox.max_bytes(bytes);
         }
@@ -78,8 +96,24 @@ impl Plan {
         outbox.build().unwrap()
     }
 
+    fn location(&self) -> OutboxOptionsBuilder {
+        match &self.server {
+            None => OutboxOptions::builder(&self.outbox),
+            #[cfg(feature = "outbox-postgres")]
+            Some(server) => {
+                let options = PostgresOptions::new(server.url.clone())
+                    .schema(&server.schema)
+                    .lease(Duration::from_millis(server.lease_ms))
+                    .statement_timeout(Duration::from_millis(server.statement_timeout_ms));
+                OutboxOptions::postgres(options)
+            }
+            #[cfg(not(feature = "outbox-postgres"))]
+            Some(_) => panic!("the feature `outbox-postgres` is missing"),
+        }
+    }
+
     fn start(&self, index: usize) -> Addr<ResultPoster> {
-        let options = Options::builder(&self.url)
+        let mut options = Options::builder(&self.url)
             .without_proxy()
             .worker_id("wkr_1")
             .auth_token("token")
@@ -88,6 +122,9 @@ impl Plan {
             .max_attempts(1)
             .max_in_flight(self.max_in_flight)
             .outbox(self.outbox_options());
+        if let Some(limit) = self.timeout_ms {
+            options = options.timeout(Duration::from_millis(limit));
+        }
         ResultPoster::start_supervised(options.build().unwrap())
     }
 }
@@ -274,11 +311,13 @@ impl Drop for Process {
 ///
 /// - `post N` posts N results at once; prints `durable ID MICROSECONDS`, `unkept ID REASON` or `failed ID REASON` for
 ///   each, and then `done post`.
+/// - `stream N M` posts N results, M at a time, and then prints `done stream N M`.
 /// - `flood N` posts results and comments, N at a time, until the process ends.
 /// - `pace N MILLISECONDS` posts N results at this pace, and then prints `done pace`.
 /// - `shutdown MILLISECONDS` prints `done shutdown MILLISECONDS REPORT` for each poster.
 /// - `gap` prints the longest time for which the arbiter did nothing, in milliseconds, and then `done gap`.
 /// - `stats` and `list` print how many milliseconds it takes to count the calls, and to list the first 500.
+/// - `health` prints the health of the first poster as JSON.
 /// - `chdir PATH` changes the folder.
 #[actix_rt::test]
 async fn child_process() {
@@ -334,6 +373,10 @@ impl Runner {
             "post" => {
                 join_all((0..number(1)).map(|_| self.post_result())).await;
             }
+            "stream" => {
+                let posts = (0..number(1)).map(|_| self.post_result());
+                stream::iter(posts).buffer_unordered(number(2) as usize).count().await;
+            }
             "flood" => self.flood(number(1) as usize).await,
             "pace" => {
                 let mut posts = Vec::new();
@@ -367,6 +410,10 @@ impl Runner {
                 self.posters[0].send(page).await.unwrap().unwrap();
                 println!("list {}", start.elapsed().as_millis());
             }
+            "health" => {
+                let health = self.posters[0].send(GetHealth).await.unwrap();
+                println!("health {}", serde_json::to_string(&health).unwrap());
+            }
             "chdir" => env::set_current_dir(words[1]).unwrap(),
             other => panic!("{other}"),
         }
@@ -384,9 +431,9 @@ impl Runner {
         match reply.unwrap() {
             Ok(receipt) => match receipt.status.outbox_error() {
                 None => println!("durable {id} {took}"),
-                Some(error) => println!("unkept {id} {error}"),
+                Some(error) => println!("unkept {id} {}", chain(error)),
             },
-            Err(error) => println!("failed {id} {error}"),
+            Err(error) => println!("failed {id} {}", chain(&error)),
         }
     }
 
@@ -402,9 +449,11 @@ impl Runner {
         let reply = poster.send(comment).await.unwrap();
         let took = start.elapsed().as_micros();
         match reply {
-            Ok(receipt) if receipt.outbox_error().is_none() => println!("durable {issue}/{text} {took}"),
-            Ok(receipt) => println!("unkept {issue}/{text} {:?}", receipt.outbox_error()),
-            Err(error) => println!("failed {issue}/{text} {error}"),
+            Ok(receipt) => match receipt.outbox_error() {
+                None => println!("durable {issue}/{text} {took}"),
+                Some(error) => println!("unkept {issue}/{text} {}", chain(error)),
+            },
+            Err(error) => println!("failed {issue}/{text} {}", chain(&error)),
         }
     }
 
@@ -438,6 +487,17 @@ impl Runner {
     }
 }
 
+/// The error and its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn next(last: &Cell<u64>) -> u64 {
     last.set(last.get() + 1);
     last.get()
@@ -461,23 +521,4 @@ impl log::Log for PrintLog {
     }
 
     fn flush(&self) {}
-}
-
-/// A poster that is started in the end delivers all that is left. Returns how long that took.
-pub(crate) fn drain(platform: &Platform, outbox: &Path) -> Duration {
-    let plan = Plan {
-        max_in_flight: 16,
-        ..Plan::new("last", platform, outbox)
-    };
-    let start = Instant::now();
-    let mut process = Process::start(&plan);
-    process.wait_for("started", 1);
-    crate::tools::wait_until("the outbox is empty", || {
-        sqlite3(outbox, "SELECT count(*) FROM calls") == "0"
-    });
-    let took = start.elapsed();
-    process.does("shutdown 10000");
-    assert!(process.ends().success());
-    assert_eq!(process.logged(), Vec::<String>::new());
-    took
 }

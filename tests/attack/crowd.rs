@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    child::{Plan, Process, drain},
+    child::{Plan, Process},
+    drain::drain,
     figures::print,
     platform::Platform,
     tools::{Folder, count, is_missing, output_of, setting, shared, sqlite3},

@@ -3,7 +3,8 @@
 use std::{fs, path::Path, thread::sleep, time::Duration};
 
 use crate::{
-    child::{Plan, Process, drain},
+    child::{Plan, Process},
+    drain::drain,
     figures::print,
     platform::Platform,
     shim::{Call, Shim, Target},

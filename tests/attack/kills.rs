@@ -1,13 +1,10 @@
 //! Processes are killed at random moments, while `sqlite3` selects from the outbox and backs it up.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread::sleep,
-    time::Duration,
-};
+use std::{thread::sleep, time::Duration};
 
 use crate::{
-    child::{Plan, Process, drain},
+    child::{Plan, Process},
+    drain::drain,
     figures::print,
     platform::Platform,
     tools::{Folder, OutsideReader, is_missing, setting, shared, sqlite3},
@@ -76,7 +73,7 @@ fn survives_kills(attack: &str, processes: usize, posters: usize) {
     platform.assert_no_live_double();
     platform.assert_keys();
     platform.assert_status_after_completion();
-    assert_comments_in_order(&platform);
+    platform.assert_comments_in_order(|_| true);
     assert_eq!(sqlite3(&outbox, "PRAGMA quick_check"), "ok");
     let repeated = platform.repeated();
     // At most the calls that each process was sending, or whose settlement was not yet in the file.
@@ -97,27 +94,4 @@ fn survives_kills(attack: &str, processes: usize, posters: usize) {
 fn assert_no_trouble(process: &Process) {
     assert_eq!(process.logged(), Vec::<String>::new(), "{}", process.name);
     assert_eq!(process.lines("failed"), Vec::<String>::new(), "{}", process.name);
-}
-
-/// The comments of each poster on an issue were acknowledged in the order in which it was asked to post them: each for the
-/// first time after all earlier ones.
-fn assert_comments_in_order(platform: &Platform) {
-    let mut acknowledged: BTreeMap<(String, String), BTreeSet<u64>> = BTreeMap::new();
-    for arrival in platform.arrivals().iter().filter(|arrival| arrival.is_acknowledged()) {
-        let Some((issue, text)) = arrival.call.split_once('/') else {
-            continue;
-        };
-        let Some((poster, number)) = text.split_once(':') else {
-            continue;
-        };
-        let number: u64 = number.parse().unwrap();
-        let before = acknowledged.entry((issue.to_owned(), poster.to_owned())).or_default();
-        let is_next = before.last().is_none_or(|last| number > *last);
-        assert!(
-            is_next || before.contains(&number),
-            "{arrival:?} after {:?}",
-            before.last()
-        );
-        before.insert(number);
-    }
 }

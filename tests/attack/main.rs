@@ -42,6 +42,7 @@ mod child;
 mod clocks;
 mod crowd;
 mod disk;
+mod drain;
 mod exits;
 mod fairness;
 mod figures;

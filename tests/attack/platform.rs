@@ -176,6 +176,33 @@ impl Platform {
         }
     }
 
+    /// The comments of each poster on an issue were acknowledged in the order in which it was asked to post them: each for
+    /// the first time after all earlier ones. Only comments for which this holds count.
+    pub(crate) fn assert_comments_in_order(&self, counts: impl Fn(&str) -> bool) {
+        let mut acknowledged: BTreeMap<(String, String), BTreeSet<u64>> = BTreeMap::new();
+        let arrivals = self.arrivals();
+        let counted = arrivals
+            .iter()
+            .filter(|arrival| arrival.is_acknowledged() && counts(&arrival.call));
+        for arrival in counted {
+            let Some((issue, text)) = arrival.call.split_once('/') else {
+                continue;
+            };
+            let Some((poster, number)) = text.split_once(':') else {
+                continue;
+            };
+            let number: u64 = number.parse().unwrap();
+            let before = acknowledged.entry((issue.to_owned(), poster.to_owned())).or_default();
+            let is_next = before.last().is_none_or(|last| number > *last);
+            assert!(
+                is_next || before.contains(&number),
+                "{arrival:?} after {:?}",
+                before.last()
+            );
+            before.insert(number);
+        }
+    }
+
     /// How many acknowledged requests repeat another one.
     pub(crate) fn repeated(&self) -> usize {
         let arrivals = self.arrivals();

@@ -3,7 +3,8 @@
 use std::{thread::sleep, time::Duration};
 
 use crate::{
-    child::{Plan, Process, drain},
+    child::{Plan, Process},
+    drain::drain,
     figures::print,
     platform::{Platform, calls_of},
     shim::{Cut, Disk, Shim},

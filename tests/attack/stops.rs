@@ -4,6 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use crate::{
     child::{Plan, Process},
+    drain::drain,
     figures::print,
     platform::Platform,
     tools::{Folder, is_missing, setting, shared, sqlite3, wait_until},
@@ -64,7 +65,7 @@ fn the_calls_of_a_stopped_process_are_sent_by_no_other() {
         );
         confirmed.extend(process.durable());
     }
-    crate::child::drain(&platform, &outbox);
+    drain(&platform, &outbox);
     wait_until("all are delivered", || platform.missing(&confirmed).is_empty());
     platform.assert_no_live_double();
     platform.assert_keys();
