@@ -14,7 +14,8 @@ use result_poster::{
     AgentResult, CallId, Options, OutboxError, PostResult, ResultPoster, SessionStatus, Shutdown,
     health::{GetHealth, OutboxHealth},
     outbox::{
-        EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions, PostgresOptions,
+        EntryQuery, EntryState, GetOutboxStats, ListEntries, OutboxEntry, OutboxInspector, OutboxOptions,
+        PostgresOptions,
     },
 };
 
@@ -90,13 +91,18 @@ fn ids(entries: &[OutboxEntry]) -> Vec<CallId> {
 
 /// Each call as its kind and target.
 fn calls(entries: &[OutboxEntry]) -> Vec<String> {
-    entries.iter().map(|entry| format!("{} {}", entry.kind, entry.target_id)).collect()
+    entries
+        .iter()
+        .map(|entry| format!("{} {}", entry.kind, entry.target_id))
+        .collect()
 }
 
 #[actix_rt::test]
 async fn an_operator_lists_requeues_and_discards_calls() {
     for way in [Way::Direct, Way::PgBouncer] {
-        let Some(database) = Database::new(way, "inspector") else { return };
+        let Some(database) = Database::new(way, "inspector") else {
+            return;
+        };
         let _shared = shared();
         park(&database, &["a", "b", "c"]).await;
         let inspector = database.inspector();
@@ -104,21 +110,41 @@ async fn an_operator_lists_requeues_and_discards_calls() {
         let entries = all(&inspector);
         assert_eq!(
             calls(&entries),
-            ["completion a", "status a", "completion b", "status b", "completion c", "status c"]
+            [
+                "completion a",
+                "status a",
+                "completion b",
+                "status b",
+                "completion c",
+                "status c"
+            ]
         );
-        assert!(entries.iter().all(|entry| entry.state == EntryState::Parked && entry.queue == "inspected"));
+        assert!(
+            entries
+                .iter()
+                .all(|entry| entry.state == EntryState::Parked && entry.queue == "inspected")
+        );
         assert_eq!(inspector.get(entries[3].id).unwrap().as_ref(), Some(&entries[3]));
         let page = inspector.list(EntryQuery::parked().after(entries[1].id).limit(3).without_bodies());
         let page = page.unwrap();
         assert_eq!(ids(&page), ids(&entries[2..5]));
         assert!(page.iter().all(|entry| entry.body.is_empty()) && !entries[2].body.is_empty());
-        assert_eq!(calls(&inspector.list(EntryQuery::all().target("b")).unwrap()), ["completion b", "status b"]);
+        assert_eq!(
+            calls(&inspector.list(EntryQuery::all().target("b")).unwrap()),
+            ["completion b", "status b"]
+        );
         assert_eq!(inspector.list(EntryQuery::all().older_than(HOUR)).unwrap(), []);
         assert_eq!(inspector.list(EntryQuery::dead_letters()).unwrap(), []);
 
         let stats = inspector.stats().unwrap();
-        assert_eq!((stats.live, stats.parked, stats.dead_letters, stats.in_other_queues), (0, 6, 0, 0));
-        assert!(stats.bytes > 0 && stats.oldest_age.is_some_and(|age| age < LIMIT), "{stats:?}");
+        assert_eq!(
+            (stats.live, stats.parked, stats.dead_letters, stats.in_other_queues),
+            (0, 6, 0, 0)
+        );
+        assert!(
+            stats.bytes > 0 && stats.oldest_age.is_some_and(|age| age < LIMIT),
+            "{stats:?}"
+        );
 
         inspector.requeue(entries[0].id).unwrap();
         let requeued = inspector.get(entries[0].id).unwrap().unwrap();
@@ -133,12 +159,17 @@ async fn an_operator_lists_requeues_and_discards_calls() {
 
 #[actix_rt::test]
 async fn a_poster_shows_the_calls_of_its_queue() {
-    let Some(database) = Database::new(Way::Direct, "lists of a poster") else { return };
+    let Some(database) = Database::new(Way::Direct, "lists of a poster") else {
+        return;
+    };
     let _shared = shared();
     park(&database, &["a", "b"]).await;
     let other = OutboxOptions::postgres(database.options(&database.plan_without_proxy().url)).queue("other");
     let poster = start(other.build().unwrap());
-    assert_eq!(poster.send(ListEntries::new(EntryQuery::all())).await.unwrap().unwrap(), []);
+    assert_eq!(
+        poster.send(ListEntries::new(EntryQuery::all())).await.unwrap().unwrap(),
+        []
+    );
     let stats = poster.send(GetOutboxStats).await.unwrap().unwrap();
     assert_eq!((stats.parked, stats.in_other_queues), (0, 4));
     stop(poster).await;
@@ -146,7 +177,9 @@ async fn a_poster_shows_the_calls_of_its_queue() {
 
 #[actix_rt::test]
 async fn calls_move_from_a_server_to_a_file_and_back() {
-    let Some(database) = Database::new(Way::Direct, "export and import") else { return };
+    let Some(database) = Database::new(Way::Direct, "export and import") else {
+        return;
+    };
     let _shared = shared();
     park(&database, &["a", "b"]).await;
     let on_server = database.inspector();
@@ -155,7 +188,12 @@ async fn calls_move_from_a_server_to_a_file_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     let file = OutboxOptions::new(&path);
-    drop(Options::builder("http://127.0.0.1:1").outbox(file.clone()).build().unwrap());
+    drop(
+        Options::builder("http://127.0.0.1:1")
+            .outbox(file.clone())
+            .build()
+            .unwrap(),
+    );
     let in_file = OutboxInspector::of(&file).unwrap();
     let records = on_server.export(&ids(&entries)).unwrap();
     let imported = in_file.import(records.clone()).unwrap();
@@ -183,7 +221,9 @@ async fn calls_move_from_a_server_to_a_file_and_back() {
 
 #[test]
 fn an_outbox_that_can_not_be_inspected_says_why() {
-    let Some(database) = Database::new(Way::Direct, "errors of the inspector") else { return };
+    let Some(database) = Database::new(Way::Direct, "errors of the inspector") else {
+        return;
+    };
     let _shared = shared();
     let url = database.plan_without_proxy().url;
     let inspect = |url: &str| {
@@ -199,7 +239,10 @@ fn an_outbox_that_can_not_be_inspected_says_why() {
     let (refused, build) = inspect(&with_password("s3cret"));
     assert!(matches!(refused, OutboxError::Denied(_)), "{refused:?}");
     let text = build.unwrap_err() + &texts(&refused);
-    assert!(text.contains("the server denies access") && !text.contains("s3cret"), "{text}");
+    assert!(
+        text.contains("the server denies access") && !text.contains("s3cret"),
+        "{text}"
+    );
 
     let (refused, build) = inspect("postgres://u@127.0.0.1:1/d");
     assert!(matches!(refused, OutboxError::Unreachable(_)), "{refused:?}");
@@ -213,7 +256,10 @@ fn an_outbox_that_can_not_be_inspected_says_why() {
     assert_eq!(refused, OutboxError::UnsupportedVersion);
     assert!(build.unwrap_err().contains("was made by another version"));
 
-    database.query(&format!("DROP SCHEMA {0} CASCADE; CREATE SCHEMA {0}; CREATE TABLE @other (a int)", database.schema));
+    database.query(&format!(
+        "DROP SCHEMA {0} CASCADE; CREATE SCHEMA {0}; CREATE TABLE @other (a int)",
+        database.schema
+    ));
     let (refused, build) = inspect(&url);
     assert_eq!(refused, OutboxError::NotAnOutbox);
     assert!(build.unwrap_err().contains("is not an outbox"));
@@ -243,7 +289,10 @@ impl Log for Collector {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) && record.level() <= Level::Info {
-            LINES.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+            LINES
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(record.args().to_string());
         }
     }
 
@@ -269,7 +318,9 @@ async fn wait_for_health(poster: &Addr<ResultPoster>, is_expected: impl Fn(&Outb
 #[actix_rt::test]
 async fn an_idle_poster_notices_an_outage_of_the_server_and_its_end() {
     static COLLECT: Once = Once::new();
-    let Some(database) = Database::new(Way::Direct, "health") else { return };
+    let Some(database) = Database::new(Way::Direct, "health") else {
+        return;
+    };
     let _shared = shared();
     COLLECT.call_once(|| {
         log::set_logger(&Collector).unwrap();
