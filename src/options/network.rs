@@ -9,8 +9,8 @@ use super::builder::OptionsBuilder;
 use crate::transport::{ClientCertificate, Dialer, ProxyChoice};
 
 impl OptionsBuilder {
-    /// The deadline of one attempt, in real time, from the connection to the end of the body. The credential fetch is
-    /// not included. A request that is sent again with renewed credentials has its own deadline. Default: 30 s.
+    /// The deadline of one request, in real time, from the connection to the end of the body. The credential fetch is
+    /// not included. A request that is sent again within its attempt has its own deadline. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
