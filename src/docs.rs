@@ -27,11 +27,11 @@ pub mod outbox {}
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}
 
-#[doc = include_str!("docs/responses.md")]
-pub mod responses {}
-
 #[doc = include_str!("docs/postgres.md")]
 pub mod postgres {}
+
+#[doc = include_str!("docs/responses.md")]
+pub mod responses {}
 
 #[doc = include_str!("docs/security.md")]
 pub mod security {}

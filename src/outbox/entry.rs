@@ -38,10 +38,10 @@ pub struct OutboxEntry {
     pub body: String,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the call was stored, by the clock of the host.
+    /// When the call was stored, by the clock of the host, or of the server.
     #[serde(serialize_with = "crate::timestamp::serialize")]
     pub created_at: SystemTime,
-    /// Since when the lane of a parked call is parked, by the clock of the host. `None` for a live call and a dead letter.
+    /// Since when the lane of a parked call is parked, by the same clock. `None` for a live call and a dead letter.
     #[serde(serialize_with = "crate::timestamp::serialize_optional")]
     pub parked_at: Option<SystemTime>,
     /// When a parked call is tried again, though not before the calls that are parked before it about the same session
@@ -66,7 +66,7 @@ pub struct OutboxEntry {
 pub struct EntryOwner {
     /// The id of the owner.
     pub id: i64,
-    /// Whether the owner is alive, as far as the operating system says.
+    /// Whether the owner is alive, as far as the operating system, or its lease on the server, says.
     pub is_alive: bool,
 }
 
@@ -210,7 +210,8 @@ pub struct OutboxStats {
     /// How long ago the oldest live or parked call was stored, by the clock of the host.
     #[serde(rename = "oldestAgeSeconds", serialize_with = "crate::seconds::serialize_optional")]
     pub oldest_age: Option<Duration>,
-    /// The size of the database in bytes, without free pages and its log.
+    /// The size of the database in bytes, without free pages and its log. On a server: the size of all bodies, and 700
+    /// bytes more for each call.
     pub bytes: u64,
     /// Live and parked calls of other queues in the same store.
     pub in_other_queues: u64,

@@ -14,7 +14,7 @@ use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 /// An outbox, inspected from outside of a poster: for an operator's tool. Other processes may use the outbox at the same
 /// time; calls that they are sending are shown, and not changed.
 ///
-/// The methods wait for the disk and for other processes: do not call them on an actix arbiter, where the messages
+/// The methods wait for the disk or the server, and for other processes: do not call them on an actix arbiter, where the messages
 /// [`ListEntries`](super::ListEntries), [`Requeue`](super::Requeue), [`Discard`](super::Discard) and
 /// [`GetOutboxStats`](super::GetOutboxStats) do the same.
 ///
@@ -66,7 +66,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be read.
+    /// [`OutboxError`] if the outbox can't be read.
     pub fn list(&self, query: EntryQuery) -> Result<Vec<OutboxEntry>, OutboxError> {
         self.0.list(query)
     }
@@ -75,7 +75,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be read.
+    /// [`OutboxError`] if the outbox can't be read.
     pub fn get(&self, id: CallId) -> Result<Option<OutboxEntry>, OutboxError> {
         self.0.get(id)
     }
@@ -84,8 +84,8 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; any other [`OutboxError`] if the file
-    /// can't be written.
+    /// [`OutboxError::NoSuchCall`] if no parked call or dead letter has this id; any other [`OutboxError`] if the
+    /// outbox can't be written.
     pub fn requeue(&self, id: CallId) -> Result<(), OutboxError> {
         found(self.requeue_each(&[id])?)
     }
@@ -104,7 +104,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be written. Earlier transactions stay.
+    /// [`OutboxError`] if the outbox can't be written. Earlier transactions stay.
     pub fn requeue_each(&self, ids: &[CallId]) -> Result<usize, OutboxError> {
         let now = wall_time(&Clock::system());
         in_batches(ids, |batch| self.0.requeue_each(batch, now))
@@ -125,7 +125,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be read.
+    /// [`OutboxError`] if the outbox can't be read.
     pub fn export(&self, ids: &[CallId]) -> Result<Vec<CallRecord>, OutboxError> {
         self.0.export(ids.to_vec())
     }
@@ -135,7 +135,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be written. Then none is stored.
+    /// [`OutboxError`] if the outbox can't be written. Then none is stored.
     pub fn import(&self, records: Vec<CallRecord>) -> Result<Imported, OutboxError> {
         self.0.import(records, wall_time(&Clock::system()))
     }
@@ -144,7 +144,7 @@ impl OutboxInspector {
     ///
     /// # Errors
     ///
-    /// [`OutboxError`] if the file can't be read.
+    /// [`OutboxError`] if the outbox can't be read.
     pub fn stats(&self) -> Result<OutboxStats, OutboxError> {
         self.0.stats()
     }

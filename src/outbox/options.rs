@@ -220,7 +220,7 @@ impl OutboxOptionsBuilder {
         self
     }
 
-    /// The size of the database, in bytes, beyond which no more calls are stored. Stored calls are claimed and settled
+    /// The size of the outbox ([`OutboxStats::bytes`](super::OutboxStats::bytes)) beyond which no more calls are stored. Stored calls are claimed and settled
     /// nevertheless, so a full outbox drains. Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.0.max_bytes = bytes;
