@@ -33,10 +33,14 @@ impl Config {
     /// Checks the outbox, and creates it if there is none.
     pub(crate) fn open(options: OutboxOptions) -> Result<Self, OptionsError> {
         let place = match options.location() {
-            Location::File(path) => Place::File(prepare(path).map_err(|error| {
-                let reason = format!("can't use the file {}", path.display());
-                OptionsError::new("outbox", reason).with_source(error)
-            })?),
+            Location::File(path) => {
+                // The options may not be from a builder.
+                options.location().check()?;
+                Place::File(prepare(path).map_err(|error| {
+                    let reason = format!("can't use the file {}", path.display());
+                    OptionsError::new("outbox", reason).with_source(error)
+                })?)
+            }
             #[cfg(feature = "outbox-postgres")]
             Location::Postgres(server) => Place::Postgres(on_server::prepared(server)?),
         };

@@ -249,8 +249,8 @@ impl OutboxOptionsBuilder {
     /// # Errors
     ///
     /// [`OptionsError`]: `outbox.base_delay` or `outbox.max_delay` is below 10 ms; `outbox.max_delay` is shorter than
-    /// `outbox.base_delay`; `outbox.path` or `outbox.queue` is empty; `outbox.expires_after` or `outbox.max_bytes` is
-    /// zero. On PostgreSQL: `outbox.url` is not a usable URL; `outbox.schema` is not a plain name; `outbox.statement_timeout` or
+    /// `outbox.base_delay`; `outbox.path` or `outbox.queue` is empty; `outbox.path` is a URL; `outbox.expires_after` or
+    /// `outbox.max_bytes` is zero. On PostgreSQL: `outbox.url` is not a usable URL; `outbox.schema` is not a plain name; `outbox.statement_timeout` or
     /// `outbox.connect_timeout` is not from 100 ms to 20 s; `outbox.password_file` can't be read; a certificate of
     /// `outbox.add_root_certificates_pem` is not valid. No error holds the password.
     pub fn build(self) -> Result<OutboxOptions, OptionsError> {
@@ -263,11 +263,6 @@ impl OutboxOptionsBuilder {
             }
         }
         for (option, is_wrong, reason) in [
-            (
-                "outbox.path",
-                self.0.path().is_some_and(|path| path.as_os_str().is_empty()),
-                "is empty",
-            ),
             (
                 "outbox.max_delay",
                 self.0.max_delay < self.0.base_delay,
@@ -328,6 +323,7 @@ mod tests {
         let builder = || OutboxOptions::builder("outbox.db");
         for (builder, option) in [
             (OutboxOptions::builder(""), "outbox.path"),
+            (OutboxOptions::builder("postgres://u:s3cret@h/d"), "outbox.path"),
             (builder().base_delay(2 * SECOND).max_delay(SECOND), "outbox.max_delay"),
             (builder().expires_after(Duration::ZERO), "outbox.expires_after"),
             (builder().max_bytes(0), "outbox.max_bytes"),

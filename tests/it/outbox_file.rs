@@ -387,11 +387,17 @@ fn a_path_that_names_no_file_is_refused() {
     let inside = folder.path().join(":memory:");
     for path in ["", ":memory:", "file:outbox.db", "file:outbox?mode=memory&cache=shared"] {
         let texts = errors::texts(&refused(Path::new(path)));
-        assert_eq!(texts[0], format!("option `outbox` can't use the file {path}"));
+        let expected = match path {
+            "" => "option `outbox.path` is empty".to_owned(),
+            path => format!("option `outbox` can't use the file {path}"),
+        };
+        assert_eq!(texts[0], expected);
         let error = OutboxInspector::open(path).unwrap_err();
         assert!(matches!(error, OutboxError::Other(_)), "{error:?}");
         assert!(!Path::new(path).exists());
     }
+    let url = refused(Path::new("postgres://runner:s3cret@db/runner"));
+    assert!(!format!("{url:?} {url}").contains("s3cret"), "{url:?}");
     // The name of a file in a folder is just a name.
     let options = options("https://app.example.com").outbox(OutboxOptions::new(&inside));
     drop(options.build().unwrap());

@@ -48,11 +48,7 @@ pub(super) fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 impl Keys {
     /// Replaces the location. The settings of a server have no meaning for a file.
     pub(super) fn locate(&mut self, location: &OsStr) {
-        let is_url = |text: &&str| {
-            ["postgres://", "postgresql://"]
-                .iter()
-                .any(|scheme| text.starts_with(scheme))
-        };
+        let is_url = |text: &&str| text.contains("://");
         match location.to_str().filter(is_url) {
             Some(url) => (self.path, self.url) = (None, Some(url.into())),
             None => {

@@ -1,6 +1,10 @@
 //! The location of an outbox.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 #[cfg(feature = "outbox-postgres")]
 use super::{postgres::PostgresOptions, server::PostgresServer};
@@ -19,8 +23,7 @@ pub(in crate::outbox) enum Location {
 impl Location {
     pub(in crate::outbox) fn check(&self) -> Result<(), OptionsError> {
         match self {
-            // Its file is checked when it is opened.
-            Self::File(_) => Ok(()),
+            Self::File(path) => check_path(path),
             #[cfg(feature = "outbox-postgres")]
             Self::Postgres(options) => PostgresServer::new(options).map(drop),
         }
@@ -34,6 +37,19 @@ impl Location {
             Self::Postgres(options) => Some(options.longest_timeout()),
         }
     }
+}
+
+/// The file itself is checked when it is opened.
+fn check_path(path: &Path) -> Result<(), OptionsError> {
+    let refuse = |reason: &str| Err(OptionsError::new("outbox.path", reason));
+    if path.as_os_str().is_empty() {
+        return refuse("is empty");
+    }
+    // Errors and log lines would show its password.
+    if path.to_str().is_some_and(|path| path.contains("://")) {
+        return refuse("is a URL: use `OutboxOptions::postgres`, or `outbox.url` in a configuration");
+    }
+    Ok(())
 }
 
 impl fmt::Display for Location {

@@ -109,6 +109,9 @@ macro_rules! page {
     };
 }
 
+/// Otherwise a call that is stored or deleted between the two statements of a page would move its end.
+const ONE_SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
 /// The statements for the end of a page, and for its calls.
 const PAGES: [&str; 2] = [page_end!(every_call), page!(every_call)];
 const DEAD_PAGES: [&str; 2] = [page_end!(dead_letters), page!(dead_letters)];
@@ -133,6 +136,7 @@ pub(super) async fn list(
         Some(EntryState::DeadLetter) => DEAD_PAGES,
         Some(EntryState::Live | EntryState::Parked) | None => PAGES,
     };
+    let snapshot = transaction.execute_batch(ONE_SNAPSHOT);
     let end = transaction.ask(page_end, [id(after), number(PAGE)]);
     let matching = transaction.ask(
         page,
@@ -147,6 +151,7 @@ pub(super) async fn list(
             flag(!query.without_bodies),
         ],
     );
+    snapshot.await?;
     let end = end.await?.first().map(|row| rows::call_id(row, "id")).transpose()?;
     let entries = matching.await?.iter().map(entry).collect::<PgResult<_>>()?;
     Ok(ListPage { entries, end })
