@@ -31,7 +31,7 @@ pub enum OutboxError {
     /// The server did not answer within `statement_timeout`: it is overloaded, or its disk is slow.
     #[error("the server did not answer in time")]
     TimedOut,
-    /// The server refuses the role or its password, has no such database, or the role lacks a permission: see `docs::outbox` for
+    /// The server refuses the role or its password, has no such database, or the role lacks a permission: see `docs::postgres` for
     /// those that it needs.
     #[error("the server denies access")]
     Denied(#[source] SharedError),
