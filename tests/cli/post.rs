@@ -59,6 +59,26 @@ fn a_rejected_result_is_status_1() {
 }
 
 #[test]
+fn a_result_that_the_outbox_can_not_store_is_sent_and_says_so() {
+    let fixture = Fixture::new();
+    let (path, file) = (fixture.path("outbox.db"), fixture.file("result.json", RESULT));
+    let post = || {
+        let mut command = fixture.command();
+        command.env("RESULT_POSTER_OUTBOX_PATH", &path);
+        command.env("RESULT_POSTER_OUTBOX_MAX_BYTES", "1");
+        Ran::of(command.args(["post", "--session", "sess-1"]).arg(&file))
+    };
+    let reason = "the outbox could not store it: no space left: the disk is full or `max_bytes` is reached";
+    let ran = post();
+    assert_eq!(ran.errors, format!("result-poster: warning: {reason}\n"));
+    assert_eq!(ran.status, 0);
+    fixture.platform.script("completion", [Reply::status(503)]);
+    let ran = post();
+    let error = ran.failed(1);
+    assert!(error.contains(&format!("; {reason}; ")), "{error}");
+}
+
+#[test]
 fn a_parked_result_is_status_3_and_is_delivered_by_the_next_one() {
     let fixture = Fixture::new();
     let path = fixture.path("outbox.db");

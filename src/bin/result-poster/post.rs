@@ -8,7 +8,8 @@ use std::{
 
 use actix::{Actor, Context, Handler};
 use result_poster::{
-    AgentResult, CallError, CallReceipt, NextStep, PostError, PostReceipt, PostResult, ResultPoster, Shutdown,
+    AgentResult, CallError, CallReceipt, NextStep, OutboxError, PostError, PostReceipt, PostResult, ResultPoster,
+    Shutdown,
     events::{DeliveryEvent, DeliveryEventKind},
 };
 use serde_json::{Value, json};
@@ -115,8 +116,12 @@ fn report(reply: Result<PostReceipt, PostError>, output: &mut Output) -> Result<
         }
     }
     output.flush()?;
+    let unstored = outbox_error(&reply).map(|error| format!("the outbox could not store it: {}", chain(error)));
     let error = match reply {
         Ok(receipt) => {
+            if let Some(reason) = unstored {
+                let _ = writeln!(io::stderr(), "result-poster: warning: {}", printable(&reason));
+            }
             for warning in receipt.warnings() {
                 let _ = writeln!(io::stderr(), "result-poster: warning: {warning}");
             }
@@ -132,7 +137,26 @@ fn report(reply: Result<PostReceipt, PostError>, output: &mut Output) -> Result<
     if failures.all(|error| matches!(error, CallError::Parked(_))) {
         return Err(Failure::Parked(format!("{line}; {}", next_step(&error))));
     }
-    Err(Failure::Failed(format!("{line}; {}", next_step(&error))))
+    let unstored = unstored.map_or_else(String::new, |reason| format!("; {}", printable(&reason)));
+    Err(Failure::Failed(format!("{line}{unstored}; {}", next_step(&error))))
+}
+
+/// Why a call of the result was sent without being stored.
+fn outbox_error(reply: &Result<PostReceipt, PostError>) -> Option<&OutboxError> {
+    match reply {
+        Ok(receipt) => [&receipt.completion, &receipt.status]
+            .into_iter()
+            .find_map(CallReceipt::outbox_error),
+        Err(error) => [error.completion(), error.status()]
+            .into_iter()
+            .flatten()
+            .find_map(|error| {
+                let CallError::Transient(error) = error else {
+                    return None;
+                };
+                error.outbox_error()
+            }),
+    }
 }
 
 fn call(outcome: Result<&CallReceipt, &CallError>) -> Value {
