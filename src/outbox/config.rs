@@ -4,13 +4,13 @@ use std::{path::PathBuf, rc::Rc, sync::Arc};
 
 use tokio::sync::Notify;
 
-#[cfg(feature = "outbox-postgres")]
-use super::store::PostgresStore;
 use super::{
     location::Location,
     options::OutboxOptions,
     store::{SqliteStore, Store, prepare},
 };
+#[cfg(feature = "outbox-postgres")]
+use super::{location::PostgresServer, prepared::prepared, store::PostgresStore};
 use crate::error::OptionsError;
 
 /// An outbox in built options: it was checked, and is closed.
@@ -26,7 +26,7 @@ enum Place {
     /// The absolute path, without links.
     File(PathBuf),
     #[cfg(feature = "outbox-postgres")]
-    Postgres(super::location::PostgresServer),
+    Postgres(PostgresServer),
 }
 
 impl Config {
@@ -42,7 +42,7 @@ impl Config {
                 })?)
             }
             #[cfg(feature = "outbox-postgres")]
-            Location::Postgres(server) => Place::Postgres(on_server::prepared(server)?),
+            Location::Postgres(server) => Place::Postgres(prepared(server)?),
         };
         Ok(Self { options, place })
     }
@@ -63,49 +63,5 @@ impl Config {
                 (store, wake)
             }
         }
-    }
-}
-
-#[cfg(feature = "outbox-postgres")]
-mod on_server {
-    use log::warn;
-
-    use super::super::{
-        location::{PostgresOptions, PostgresServer},
-        store::prepare_server,
-    };
-    use crate::{
-        error::{OptionsError, OutboxError},
-        util::{chain, ignore_panic},
-    };
-
-    /// Checks the server and the schema, which is created if there is none. A server that may be reached later is no error of
-    /// the options: the poster tries again.
-    pub(super) fn prepared(options: &PostgresOptions) -> Result<PostgresServer, OptionsError> {
-        let server = PostgresServer::new(options)?;
-        match prepare_server(&server) {
-            Ok(()) => {}
-            Err(error) if is_passing(&error) => {
-                let error = chain(&error);
-                ignore_panic(|| {
-                    warn!(
-                        "the outbox on {server} can't be used yet: {error}; \
-                         until it can, calls are sent without being stored"
-                    );
-                });
-            }
-            Err(error) => {
-                let reason = format!("can't use the schema {:?} on {server}", server.schema());
-                return Err(OptionsError::new("outbox", reason).with_source(error));
-            }
-        }
-        Ok(server)
-    }
-
-    fn is_passing(error: &OutboxError) -> bool {
-        matches!(
-            error,
-            OutboxError::Unreachable(_) | OutboxError::TimedOut | OutboxError::Locked | OutboxError::Full
-        )
     }
 }

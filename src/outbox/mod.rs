@@ -23,6 +23,8 @@ mod message;
 mod options;
 mod overflow;
 mod owner;
+#[cfg(feature = "outbox-postgres")]
+mod prepared;
 mod record;
 mod replay;
 mod replayed;

@@ -17,7 +17,7 @@ fn wrong_arguments_are_one_line_and_status_2() {
         (&["outbox", "show", "x"], "invalid value 'x' for '<IDS>...'"),
         (
             &["outbox", "list"],
-            "there is no outbox: give --outbox, or `outbox.path` in the configuration",
+            "there is no outbox: give --outbox, or `outbox.path` or `outbox.url` in the configuration",
         ),
     ] {
         let ran = Ran::of(command().args(arguments));

@@ -133,7 +133,7 @@ impl PostgresOptions {
 
     /// The longest time limit of a request: no request is sent that could end after the lease.
     pub(super) fn longest_timeout(&self) -> Duration {
-        self.lease / 3
+        self.lease.checked_div(3).unwrap_or_default()
     }
 }
 

@@ -82,10 +82,8 @@ impl PostgresServer {
                 OptionsError::new("outbox.password_file", reason)
             })?;
         }
-        let tls = match url.config.get_ssl_mode() {
-            SslMode::Disable => None,
-            _ => Some(tls(&options.root_certificates)?),
-        };
+        let is_plaintext = url.config.get_ssl_mode() == SslMode::Disable;
+        let tls = (!is_plaintext).then(|| tls(&options.root_certificates)).transpose()?;
         Ok(Self(Arc::new(Inner {
             url,
             password,

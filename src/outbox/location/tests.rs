@@ -211,7 +211,11 @@ fn a_request_has_to_end_within_a_third_of_the_lease() {
     let refused = |seconds| {
         let outbox = OutboxOptions::postgres("postgres://u@127.0.0.1:1/d").build().unwrap();
         let options = crate::Options::builder("http://127.0.0.1:1").timeout(Duration::from_secs(seconds));
-        options.outbox(outbox).build().map(drop).map_err(|error| error.to_string())
+        options
+            .outbox(outbox)
+            .build()
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     let reason = "option `timeout` is longer than 30s, a third of the lease of an outbox on PostgreSQL";
     assert_eq!(refused(31), Err(reason.to_owned()));

@@ -150,7 +150,7 @@ async fn new_records<'r>(transaction: &Transaction<'_>, records: &'r [CallRecord
 
 /// Stores the records as dead letters, and returns the ids of those that were not stored by others meanwhile.
 async fn store(transaction: &Transaction<'_>, records: &[&CallRecord]) -> PgResult<HashSet<CallId>> {
-    let id_of = |id: fn(&CallRecord) -> CallId| ids(&records.iter().map(|record| id(record)).collect::<Vec<_>>());
+    let id_of = |id: fn(&CallRecord) -> CallId| ids(records.iter().map(|record| id(record)));
     let text_of = |text: fn(&CallRecord) -> &str| texts(records.iter().map(|record| text(record)));
     let optional_of = |text: fn(&CallRecord) -> Option<&str>| optional_texts(records.iter().map(|record| text(record)));
     let status = |record: &&CallRecord| record.status_code.and_then(|code| i32::try_from(code).ok());
