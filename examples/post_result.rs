@@ -10,7 +10,7 @@ use actix::{Actor, Context, Handler};
 use clap::Parser;
 use common::{Failure, chain, say};
 use result_poster::{
-    AgentResult, NextStep, OptionsConfig, PostResult, ResultPoster, Shutdown,
+    AgentResult, NextStep, OptionsConfig, PostError, PostResult, ResultPoster, Shutdown,
     events::{DeliveryEvent, DeliveryEventKind},
     testing::FakePlatform,
 };
@@ -106,6 +106,7 @@ async fn post(arguments: Arguments) -> Result<(), Failure> {
         NextStep::RetryLater { after } => Failure::new(1, format!("not delivered; post it again after {after:?}")),
         NextStep::RenewCredentials => Failure::new(1, "not delivered; renew the token, then post it again"),
         NextStep::UseNextPoster => Failure::new(1, "not delivered; post it again with another poster"),
-        NextStep::GiveUp => invalid(&error),
+        NextStep::GiveUp if matches!(error, PostError::Invalid(_)) => invalid(&error),
+        NextStep::GiveUp => Failure::new(1, chain(&error)),
     })
 }
