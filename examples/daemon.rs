@@ -110,9 +110,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 struct Run {
     /// The worker that claimed the session: the platform refuses the result of another one.
     worker: String,
-    /// Two runs of one session that end alike are different results.
-    #[serde(default)]
-    run: u64,
+    /// The number of the run, if the session is run more than once: two runs that end alike are different results.
+    run: Option<u64>,
 }
 
 /// A session has ended. The result is the poster's as soon as it is in the outbox.
@@ -129,10 +128,12 @@ async fn post_result(
         Ok(result) => result,
         Err(error) => return HttpResponse::BadRequest().body(chain(&error)),
     };
-    let message = PostResult::new(session.into_inner(), result)
+    let mut message = PostResult::new(session.into_inner(), result)
         .with_worker_id(&run.worker)
-        .with_run(run.run)
         .reply_when_durable();
+    if let Some(number) = run.run {
+        message = message.with_run(number);
+    }
     match daemon.poster.send(message).await {
         Ok(Ok(receipt)) => HttpResponse::Accepted().json(receipt),
         // It is in the outbox already: the session is done, also if somebody has to renew the credentials.
