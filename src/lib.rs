@@ -33,11 +33,11 @@
 //! match poster.send(message.clone()).await? {
 //!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
-//!         NextStep::Nothing => println!("the outbox will deliver it, or it was cancelled: {error}"),
+//!         NextStep::Nothing => println!("it is in the outbox, or you have cancelled it: {error}"),
 //!         NextStep::RetryLater { after } => println!("send a clone again after {after:?}: {error}"),
-//!         NextStep::RenewCredentials => println!("renew the credentials, then send a clone unless it is parked: {error}"),
-//!         NextStep::UseNextPoster => println!("send a clone to the next poster: {error}"),
-//!         NextStep::GiveUp => println!("sending it again would not help: {error}"),
+//!         NextStep::RenewCredentials => println!("get a new token, then send a clone unless it is in the outbox: {error}"),
+//!         NextStep::UseNextPoster => println!("the poster shuts down, send a clone to the next one: {error}"),
+//!         NextStep::GiveUp => println!("report the error: {error}"),
 //!     },
 //! }
 //! # Ok(())
@@ -85,6 +85,8 @@
 //!
 //! # Guides
 //!
+//! The [glossary](crate::docs::architecture#glossary) explains their words.
+//!
 //! | guide | content |
 //! |---|---|
 //! | [`docs::wire`] | the HTTP interface of the platform, each field, the reading of the runner's JSON |
@@ -104,8 +106,8 @@
 //! # Boundaries
 //!
 //! The crate talks to the platform only, never to an issue tracker, and knows nothing about how a result was produced.
-//! It leaves the rustls provider of the process alone. (If another crate has enabled awc's root features, awc would
-//! panic without a provider; then this crate installs `ring` as the default.) Without an outbox, a result lives in
+//! It installs no rustls provider for the process, with one exception: if another crate has enabled awc's root features,
+//! awc would panic without a provider, and this crate installs `ring` as the default. Without an outbox, a result lives in
 //! memory until it is delivered: if the process exits first, it is lost unless the runner keeps a copy.
 //!
 #![cfg_attr(all(feature = "outbox", feature = "testing"), doc = include_str!("docs/tasks.md"))]
