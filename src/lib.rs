@@ -8,6 +8,7 @@
 //! ```text
 //! runner ──PostResult / UpdateIssueStatus / CreateComment──▶ ResultPoster (actor)
 //!                                                              │ queue: order per session and issue, bounds
+//!                                                              │ with an outbox: the message is stored
 //!                                                              ▼
 //!                                         delivery: one task per message, the only retry loop
 //!                                           │ credentials ─────▶ cache of CredentialActor ──▶ CredentialProvider
