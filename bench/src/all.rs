@@ -28,7 +28,7 @@ use crate::{
 const PARKED: f64 = 10_000.0;
 
 /// Results through the actor, without a network.
-const MESSAGES: f64 = 300_000.0;
+const MESSAGES: f64 = 100_000.0;
 
 /// Cold processes per round: each takes some milliseconds, which vary.
 const COLD_PER_ROUND: usize = 5;
@@ -56,7 +56,8 @@ pub(crate) fn command(arguments: &AllArguments) -> io::Result<()> {
     all.idle()?;
     all.progress.finish_and_clear();
 
-    say(format!("Medians of {} rounds.\n", arguments.rounds));
+    let plural = if arguments.rounds == 1 { "" } else { "s" };
+    say(format!("Medians of {} round{plural}.\n", arguments.rounds));
     for table in [all.figures, all.own, all.targets.into_table()] {
         say(table.in_style(arguments.markdown));
     }
