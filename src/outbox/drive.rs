@@ -122,22 +122,21 @@ impl Outbox {
         outcomes
     }
 
-    /// Whether the message is still this owner's. Only a process that was stopped has to ask the store. If that can't
-    /// answer, the message is sent: better twice than not at all.
+    /// Whether the message is still this owner's.
     async fn is_current(&self, cancellation: &Cancellation, stored: &Stored) -> bool {
-        if !self.0.was_stopped_since(stored.since.at) {
+        if self.0.is_sure_of_lanes(stored.since.at) {
             return true;
         }
-        let is_current = self.0.store.is_current(stored.lane.clone(), stored.ids());
+        let is_current = pin!(self.0.ask_for_lane(&stored.lane, stored.ids(), stored.since.at));
         match select(pin!(cancellation.cancelled()), is_current).await {
-            Either::Right((Ok(is_current), _)) => is_current,
+            Either::Right((is_current, _)) => is_current,
             // A cancelled message is not sent.
-            Either::Right((Err(_), _)) | Either::Left(_) => true,
+            Either::Left(_) => true,
         }
     }
 
-    /// Asks the store again before a call is sent, if the process was stopped since the last look: another owner may have
-    /// the lane by now. Then no call of the message is sent any more.
+    /// Asks the store again before a request is sent, if another owner may have the lane by now. If it has, no call of the
+    /// message is sent any more.
     fn may_send(&self, stored: &Stored, looked_at: Instant) -> MaySend {
         let (inner, lane, ids) = (Rc::clone(&self.0), stored.lane.clone(), stored.ids());
         let looked_at = Cell::new(looked_at);
@@ -150,16 +149,14 @@ impl Outbox {
             if is_lost.get() {
                 return Box::pin(ready(Err(parked)));
             }
-            if !inner.was_stopped_since(looked_at.get()) {
+            if inner.is_sure_of_lanes(looked_at.get()) {
                 return Box::pin(ready(Ok(())));
             }
-            looked_at.set(inner.clock.instant());
-            // An earlier call of the message may have been delivered, and be gone.
-            let is_current = inner.store.is_current(lane.clone(), vec![id]);
-            let is_lost = Rc::clone(&is_lost);
+            let since = looked_at.replace(inner.clock.instant());
+            let (inner, lane, is_lost) = (Rc::clone(&inner), lane.clone(), Rc::clone(&is_lost));
             Box::pin(async move {
-                // If the store can't answer, the call is sent: better twice than not at all.
-                if is_current.await.unwrap_or(true) {
+                // An earlier call of the message may have been delivered, and be gone.
+                if inner.ask_for_lane(&lane, vec![id], since).await {
                     return Ok(());
                 }
                 is_lost.set(true);

@@ -18,6 +18,7 @@ mod hold_back;
 mod inflow;
 mod insert;
 mod inspector;
+mod lease;
 mod location;
 mod message;
 mod options;

@@ -240,6 +240,10 @@ impl Store for SimulatedStore {
         self.change(self.store.claim(request))
     }
 
+    fn has_lease_since(&self, since: Instant) -> bool {
+        self.store.has_lease_since(since)
+    }
+
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
         self.run(self.store.is_current(lane, ids))
     }

@@ -8,7 +8,11 @@
 //!   changes nothing.
 //! - An answer means that the change is durable. A change that was not awaited may or may not have happened.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -193,7 +197,11 @@ pub(in crate::outbox) trait Store {
     /// Claims free lanes that are due, the longest due first, and takes the first calls of each.
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed>;
 
-    /// Whether the lane is this owner's under this claim, and has these calls.
+    /// Whether this owner has counted as alive since that time, and does so until a request has ended that begins now,
+    /// whatever happens.
+    fn has_lease_since(&self, since: Instant) -> bool;
+
+    /// Whether the lane is this owner's under this claim, and has these calls. Makes sure that this owner counts as alive.
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool>;
 
     /// Notes that the owner begins to send these calls under this claim: from the second death on, only calls that are so

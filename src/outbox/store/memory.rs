@@ -8,7 +8,7 @@ use std::{
     future::pending,
     rc::Rc,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use super::{
@@ -540,6 +540,10 @@ impl Store for MemoryStore {
                 .map(Duration::from_millis);
             claimed
         })
+    }
+
+    fn has_lease_since(&self, _: Instant) -> bool {
+        true
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {

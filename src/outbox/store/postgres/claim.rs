@@ -44,9 +44,8 @@ pub(super) async fn claim(
     owner: &mut Owner,
     request: &ClaimRequest,
 ) -> PgResult<Claimed> {
-    let next_due = due::ask_next_due(transaction, owner, request);
     let candidates = due::candidates(transaction, owner, request).await?;
-    let next_due = due::read_next_due(&next_due.await?)?;
+    let next_due = due::next_due(transaction, owner, request).await?;
     if candidates.is_empty() {
         return Ok(Claimed {
             next_due,
@@ -97,7 +96,10 @@ async fn lock(
     let outline = transaction.ask(OUTLINE, [ids(), number(limit)]);
     entered.await?;
     let locked = locked.await?;
-    let locked = locked.iter().map(|row| rows::number(row, "id")).collect::<PgResult<_>>()?;
+    let locked = locked
+        .iter()
+        .map(|row| rows::number(row, "id"))
+        .collect::<PgResult<_>>()?;
     let mut outlines = Outlines::new();
     for row in &outline.await? {
         let lane = outlines.entry(rows::number(row, "lane")?).or_default();
@@ -148,12 +150,7 @@ struct Taken {
     claim: i64,
 }
 
-async fn take(
-    transaction: &Transaction<'_>,
-    owner: i64,
-    round: i64,
-    lanes: &[Taken],
-) -> PgResult<Vec<ClaimedMessage>> {
+async fn take(transaction: &Transaction<'_>, owner: i64, round: i64, lanes: &[Taken]) -> PgResult<Vec<ClaimedMessage>> {
     let ids = || numbers(lanes.iter().map(|taken| taken.lane.id));
     let last = || numbers(lanes.iter().map(|taken| taken.last));
     let claims = numbers(lanes.iter().map(|taken| taken.claim));

@@ -91,6 +91,7 @@ pub(super) async fn transact<T>(
     }
 }
 
-fn limit(server: &PostgresServer) -> Duration {
+/// The longest time that a transaction may take.
+pub(super) fn limit(server: &PostgresServer) -> Duration {
     server.statement_timeout().saturating_add(MARGIN)
 }

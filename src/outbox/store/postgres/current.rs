@@ -3,6 +3,7 @@
 use super::super::LaneClaim;
 use super::{
     error::PgResult,
+    owner::Owner,
     params::{ids, number, optional_text, text},
     session::Transaction,
 };
@@ -20,15 +21,18 @@ const RELEASE_ALL: &str = "
     UPDATE @lanes SET owner = NULL, taken = 0, parked_at = @now_ms(), wait = 0, parked_by = 0, reason = $2
     WHERE owner = $1";
 
-/// Whether the lane is this owner's under the claim, and has these calls.
+/// Whether the lane is this owner's under the claim, and has these calls. Renews the lease, so that the lane stays its own.
 pub(super) async fn is_current(
     transaction: &Transaction<'_>,
-    owner: i64,
+    owner: &mut Owner,
     lane: &LaneClaim,
     calls: &[CallId],
 ) -> PgResult<bool> {
-    let params = [number(owner), number(lane.claim), text(&lane.lane), ids(calls)];
-    let rows = transaction.ask(IS_CURRENT, params).await?;
+    let entered = owner.enter(transaction);
+    let params = [number(owner.id), number(lane.claim), text(&lane.lane), ids(calls)];
+    let rows = transaction.ask(IS_CURRENT, params);
+    entered.await?;
+    let rows = rows.await?;
     let Some(row) = rows.first() else { return Ok(false) };
     let found: i64 = row.try_get("calls")?;
     Ok(usize::try_from(found) == Ok(calls.len()))
@@ -57,5 +61,8 @@ pub(super) async fn set_worker(
 
 /// Releases all lanes of the owner, due at once.
 pub(super) async fn release_all(transaction: &Transaction<'_>, owner: i64, reason: &str) -> PgResult<()> {
-    transaction.ask(RELEASE_ALL, [number(owner), text(reason)]).await.map(drop)
+    transaction
+        .ask(RELEASE_ALL, [number(owner), text(reason)])
+        .await
+        .map(drop)
 }

@@ -41,23 +41,26 @@ macro_rules! parkers {
 
 /// The lanes that others have parked and that are due, and those of this owner that it names; the longest due first.
 /// Lanes that were parked ahead of the server's clock, which was set back, are due, too.
+///
+/// The indexes alone tell which; only those that are wanted are read.
 pub(super) const DUE: &str = parkers!(
-    "SELECT id, name, due, parked_at, parked_by FROM (
+    ", due AS MATERIALIZED (
         SELECT lanes.* FROM parkers CROSS JOIN LATERAL (
-            SELECT id, name, due, parked_at, parked_by FROM @lanes AS lanes
+            SELECT id, due FROM @lanes AS lanes
             WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-                AND due <= @now_ms() AND name <> ALL($4)
+                AND due <= @now_ms() AND id <> ALL($4)
             ORDER BY due LIMIT $5
         ) AS lanes
         UNION ALL SELECT lanes.* FROM parkers CROSS JOIN LATERAL (
-            SELECT id, name, due, parked_at, parked_by FROM @lanes AS lanes
+            SELECT id, due FROM @lanes AS lanes
             WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-                AND parked_at > @now_ms() AND due > @now_ms() AND name <> ALL($4)
+                AND parked_at > @now_ms() AND due > @now_ms() AND id <> ALL($4)
             ORDER BY parked_at LIMIT $5
         ) AS lanes
-        UNION ALL SELECT id, name, due, parked_at, parked_by FROM @lanes AS lanes
+        UNION ALL SELECT id, due FROM @lanes AS lanes
             WHERE owner IS NULL AND queue = $1 AND name = ANY($6) AND parked_by = $3
-    ) AS lanes ORDER BY due, name LIMIT $5"
+        ORDER BY due LIMIT $5
+    ) SELECT id, name, due, parked_at, parked_by FROM due JOIN @lanes AS lanes USING (id, due)"
 );
 /// The lanes that were parked first because of outages. Nobody goes by a clock for them.
 pub(super) const BY_OUTAGE: &str = "
@@ -131,29 +134,35 @@ pub(super) async fn candidates(
         Which::Due { outages } => outages.as_slice(),
         Which::Probe { outage } => return read(by_outage(transaction, owner, [*outage].as_slice(), 1)).await,
     };
-    let by_outage = by_outage(transaction, owner, outages, enough);
-    let mut delayed: Vec<String> = Vec::new();
-    let mut candidates = loop {
-        let due = transaction.ask(
+    let ask_due = |delayed: &[i64]| {
+        transaction.ask(
             DUE,
             [
                 text(&owner.queue),
                 numbers([due_by(request.endpoint)]),
                 number(owner.id),
-                texts(delayed.iter().map(String::as_str)),
+                numbers(delayed.iter().copied()),
                 number(enough),
                 texts(request.due.iter().map(String::as_str)),
             ],
-        );
-        let mut due = read(due).await?;
-        let is_limited = i64::try_from(due.len()).unwrap_or(i64::MAX) >= enough;
-        let before = delayed.len();
-        delayed.extend(due.extract_if(.., |lane| lane.is_delayed(request)).map(|lane| lane.name));
-        if delayed.len() == before || !is_limited {
-            break due;
-        }
+        )
     };
-    candidates.extend(read(by_outage).await?);
+    let by_outage = by_outage(transaction, owner, outages, enough);
+    let mut delayed: Vec<i64> = Vec::new();
+    let mut due = ask_due(&delayed);
+    let mut candidates = read(by_outage).await?;
+    loop {
+        let mut found = read(due).await?;
+        let is_limited = i64::try_from(found.len()).unwrap_or(i64::MAX) >= enough;
+        let before = delayed.len();
+        let removed = found.extract_if(.., |lane| lane.is_delayed(request));
+        delayed.extend(removed.map(|lane| lane.id));
+        if delayed.len() == before || !is_limited {
+            candidates.extend(found);
+            break;
+        }
+        due = ask_due(&delayed);
+    }
     candidates.sort_by(|one, other| (one.due, &one.name).cmp(&(other.due, &other.name)));
     candidates.truncate(usize::try_from(enough).unwrap_or(usize::MAX));
     Ok(candidates)
@@ -173,19 +182,20 @@ async fn read(lanes: Answer<'_, Vec<Row>>) -> PgResult<Vec<Candidate>> {
     lanes.await?.iter().map(Candidate::read).collect()
 }
 
-/// Asks when the next lane is due that this owner has not parked.
-pub(super) fn ask_next_due<'a>(
-    transaction: &'a Transaction<'_>,
+/// When the next lane is due that this owner has not parked.
+pub(super) async fn next_due(
+    transaction: &Transaction<'_>,
     owner: &Owner,
     request: &ClaimRequest,
-) -> Answer<'a, Vec<Row>> {
+) -> PgResult<Option<Duration>> {
     let due_by = numbers([due_by(request.endpoint)]);
-    transaction.ask(NEXT_DUE, [text(&owner.queue), due_by, number(owner.id)])
-}
-
-pub(super) fn read_next_due(rows: &[Row]) -> PgResult<Option<Duration>> {
+    let rows = transaction
+        .ask(NEXT_DUE, [text(&owner.queue), due_by, number(owner.id)])
+        .await?;
     let wait: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get("wait"))?;
-    Ok(wait.and_then(|wait| u64::try_from(wait).ok()).map(Duration::from_millis))
+    Ok(wait
+        .and_then(|wait| u64::try_from(wait).ok())
+        .map(Duration::from_millis))
 }
 
 /// Asks whether any lane may be due that this owner has not parked.

@@ -16,7 +16,7 @@ pub(super) fn postgres_error(error: &Error) -> OutboxError {
     let cause = || text(error).into();
     match state.code() {
         "53100" => OutboxError::Full,
-        "55P03" | "40P01" | "40001" => OutboxError::Locked,
+        "55P03" | "40P01" | "40001" | "25P02" => OutboxError::Locked,
         "57014" => OutboxError::TimedOut,
         "3F000" | "42P01" | "42883" => OutboxError::NotFound,
         "42501" | "3D000" => OutboxError::Denied(cause()),
@@ -38,15 +38,11 @@ fn text(error: &Error) -> String {
     }
 }
 
-/// Whether the same transaction may succeed if it is tried again at once.
+/// Whether the same transaction may succeed if it is tried again at once. A lock that was waited for may be held for long.
 pub(super) fn is_conflict(error: &Error) -> bool {
-    [
-        &SqlState::T_R_DEADLOCK_DETECTED,
-        &SqlState::T_R_SERIALIZATION_FAILURE,
-        &SqlState::LOCK_NOT_AVAILABLE,
-    ]
-    .iter()
-    .any(|state| error.code() == Some(state))
+    [&SqlState::T_R_DEADLOCK_DETECTED, &SqlState::T_R_SERIALIZATION_FAILURE]
+        .iter()
+        .any(|state| error.code() == Some(state))
 }
 
 /// Whether the connection can't be used any more.
@@ -55,7 +51,9 @@ pub(super) fn is_lost(error: &Error) -> bool {
         || match error.as_db_error() {
             Some(error) => {
                 let code = error.code().code();
-                code.starts_with("08") || code.starts_with("57P") || code == "25P03"
+                // The server has become a replica, or the schema was removed: then a new connection creates it.
+                let is_of_session = ["25006", "25P03", "3F000", "42P01", "42883"].contains(&code);
+                is_of_session || code.starts_with("08") || code.starts_with("57P")
             }
             // Of a value that could not be read or written, or of the connection.
             None => error.source().is_some_and(|source| source.is::<std::io::Error>()),

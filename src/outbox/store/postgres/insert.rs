@@ -77,18 +77,20 @@ async fn read<'a>(
     let locked = lanes::lock(transaction, &queue, &names);
     let last_seqs = lanes::last_seqs(transaction, &queue, &names);
     let same = transaction.ask(SAME_KEYS, [text(&queue), keys]);
-    if owner.must_read_used_bytes() {
-        owner.read_used_bytes(transaction).await?;
-    }
+    let used = owner.must_read_used_bytes().then(|| Owner::ask_used_bytes(transaction));
     entered.await?;
+    let (locked, last_seqs, same) = (locked.await?, last_seqs.await?, same.await?);
+    if let Some(used) = used {
+        owner.note_used_bytes(&used.await?)?;
+    }
     let mut plan = Plan::new(owner.id, owner.last_claim(), owner.room(max_bytes));
-    for row in &locked.await? {
+    for row in &locked {
         plan.add_lane(LaneRow::read(row)?);
     }
-    for row in &last_seqs.await? {
+    for row in &last_seqs {
         plan.note_last_seq(row.try_get("name")?, row.try_get("seq")?);
     }
-    for row in &same.await? {
+    for row in &same {
         plan.add_same(row.try_get("idempotency_key")?, same_call(row)?);
     }
     Ok(plan)

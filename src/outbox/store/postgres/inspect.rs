@@ -102,7 +102,7 @@ macro_rules! page {
             " WHERE id > $1 ORDER BY id LIMIT $2) AS page JOIN @calls AS calls ON calls.id = page.id",
             joins!(),
             "($3::text IS NULL OR calls.queue = $3) AND ($6::text IS NULL OR target_id = $6)
-            AND ($7::bigint IS NULL OR created_at <= @now_ms() - $7) AND ($4::text IS NULL OR $4 = ",
+            AND ($7::bigint IS NULL OR created_at <= greatest(@now_ms() - $7, 0)) AND ($4::text IS NULL OR $4 = ",
             state!(),
             ") ORDER BY calls.id LIMIT $5"
         )

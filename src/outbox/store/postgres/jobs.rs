@@ -79,8 +79,11 @@ impl Work {
 /// Work in a transaction of its own.
 pub(super) trait Other {
     /// Does the work. May be called again after its transaction was rolled back.
-    fn run<'a>(&'a mut self, transaction: &'a Transaction<'_>, owner: &'a mut Owner)
-    -> LocalBoxFuture<'a, PgResult<()>>;
+    fn run<'a>(
+        &'a mut self,
+        transaction: &'a Transaction<'_>,
+        owner: &'a mut Owner,
+    ) -> LocalBoxFuture<'a, PgResult<()>>;
 
     /// Answers, after the end of the transaction.
     fn end(self: Box<Self>, committed: Result<(), OutboxError>);

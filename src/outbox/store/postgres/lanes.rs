@@ -151,7 +151,9 @@ pub(super) async fn has_calls(
     name: &str,
     ended: &HashSet<CallId>,
 ) -> PgResult<bool> {
-    let rows = transaction.ask(HAS_CALLS, [text(queue), text(name), ids(ended)]).await?;
+    let rows = transaction
+        .ask(HAS_CALLS, [text(queue), text(name), ids(ended)])
+        .await?;
     Ok(!rows.is_empty())
 }
 

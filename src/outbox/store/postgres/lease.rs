@@ -11,6 +11,8 @@ pub(in crate::outbox) struct Lease {
     length: Duration,
     /// When the last renewal was sent that the server has answered.
     renewed_at: Option<Instant>,
+    /// When the owner last found out that it may have been taken for dead meanwhile.
+    lapsed_at: Option<Instant>,
 }
 
 impl Lease {
@@ -18,6 +20,7 @@ impl Lease {
         Self {
             length,
             renewed_at: None,
+            lapsed_at: None,
         }
     }
 
@@ -26,18 +29,28 @@ impl Lease {
     }
 
     /// A renewal that was sent then was answered.
-    pub(super) fn renewed(&mut self, sent_at: Instant) {
+    pub(super) fn renewed(&mut self, sent_at: Instant, answered_at: Instant) {
+        if !self.covers(answered_at, Duration::ZERO) {
+            self.lapsed_at = Some(answered_at);
+        }
         self.renewed_at = self.renewed_at.max(Some(sent_at));
     }
 
     /// Whether an idle owner has to renew it: often enough that three renewals may fail.
     pub(super) fn is_renewal_due(&self, now: Instant) -> bool {
         let interval = self.length.saturating_mul(2) / 9;
-        self.renewed_at.is_some_and(|at| now.saturating_duration_since(at) >= interval)
+        self.renewed_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= interval)
+    }
+
+    /// Whether the owner counts as alive without a break since that time, and does so until a request has ended that begins
+    /// now: it takes at most a third of the lease.
+    pub(super) fn holds_since(&self, since: Instant, now: Instant) -> bool {
+        self.lapsed_at.is_none_or(|at| at < since) && self.covers(now, self.length / 3)
     }
 
     /// Whether something that begins now and takes this long at most ends with the lease. `true` if the owner never had one.
-    pub(super) fn covers(&self, now: Instant, duration: Duration) -> bool {
+    fn covers(&self, now: Instant, duration: Duration) -> bool {
         self.renewed_at.is_none_or(|at| {
             let over = now.saturating_duration_since(at).saturating_add(duration);
             over < self.length
@@ -57,11 +70,24 @@ mod tests {
         let start = Clock::system().instant();
         let mut lease = Lease::new(90 * SECOND);
         assert!(lease.covers(start, 30 * SECOND));
-        lease.renewed(start);
+        lease.renewed(start, start);
         assert!(lease.covers(start + 59 * SECOND, 30 * SECOND));
         assert!(!lease.covers(start + 60 * SECOND, 30 * SECOND));
-        lease.renewed(start + 20 * SECOND);
+        lease.renewed(start + 20 * SECOND, start + 21 * SECOND);
         assert!(lease.covers(start + 60 * SECOND, 30 * SECOND));
+    }
+
+    #[test]
+    fn what_an_owner_had_before_its_lease_has_lapsed_is_perhaps_no_longer_its_own() {
+        let start = Clock::system().instant();
+        let mut lease = Lease::new(90 * SECOND);
+        lease.renewed(start, start);
+        assert!(lease.holds_since(start, start + 59 * SECOND));
+        let later = start + 89 * SECOND;
+        lease.renewed(later, later + SECOND);
+        let now = later + 2 * SECOND;
+        assert!(!lease.holds_since(start, now));
+        assert!(lease.holds_since(now, now));
     }
 
     #[test]
@@ -69,7 +95,7 @@ mod tests {
         let start = Clock::system().instant();
         let mut lease = Lease::new(90 * SECOND);
         assert!(!lease.is_renewal_due(start));
-        lease.renewed(start);
+        lease.renewed(start, start);
         assert!(!lease.is_renewal_due(start + 19 * SECOND));
         assert!(lease.is_renewal_due(start + 20 * SECOND));
     }

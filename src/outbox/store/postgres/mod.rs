@@ -2,7 +2,7 @@
 //!
 //! - [`connection`] makes a [`session`], whose transactions ask statements with [`params`] and read [`rows`]; [`tls`] and
 //!   [`error`] belong to it. [`schema`] says what is in the tables.
-//! - [`worker`] does the [`jobs`] of an [`owner`], which is alive until its [`lease`] ends; [`watch`] frees the lanes of
+//! - [`worker`] does the [`jobs`], by [`group`]s, of an [`owner`], which is alive until its [`lease`] ends; [`watch`] frees the lanes of
 //!   dead ones.
 //! - [`insert`] (by a [`plan`]), [`claim`] (of what is [`due`]), [`settle`] (with its [`changes`]), [`current`] and
 //!   [`repair`] are the operations, on [`lanes`].
@@ -14,6 +14,7 @@ mod count;
 mod current;
 mod due;
 mod error;
+mod group;
 mod handle;
 mod insert;
 mod inspect;
@@ -31,28 +32,29 @@ mod schema;
 mod session;
 mod settle;
 mod target;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transfer;
 mod watch;
 mod worker;
 
-use std::{cell::Cell, collections::HashSet, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use actix_rt::spawn;
 use tokio::sync::Notify;
 
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
 use self::{
-    connection::connect,
-    count::Count,
-    handle::Handle,
-    inspect::Listing,
-    jobs::Work,
-    lease::Lease,
-    owner::Owner,
-    rows::milliseconds,
-    session::Transaction,
-    worker::Worker,
+    connection::connect, count::Count, handle::Handle, inspect::Listing, jobs::Work, lease::Lease, owner::Owner,
+    rows::milliseconds, session::Transaction, worker::Worker,
 };
 use super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
@@ -60,6 +62,7 @@ use super::{
 };
 use crate::{
     call_id::CallId,
+    clock::Clock,
     error::{OutboxError, ParkReason},
     outbox::{
         entry::{EntryQuery, OutboxEntry, OutboxStats},
@@ -88,6 +91,7 @@ pub(in crate::outbox) fn prepare(server: &PostgresServer) -> Result<(), OutboxEr
 pub(in crate::outbox) struct PostgresStore {
     handle: Handle,
     lease: Rc<Cell<Lease>>,
+    clock: Clock,
     wake: Arc<Notify>,
 }
 
@@ -101,6 +105,7 @@ impl PostgresStore {
         Rc::new(Self {
             handle,
             lease,
+            clock: Clock::system(),
             wake: Arc::default(),
         })
     }
@@ -114,8 +119,8 @@ impl PostgresStore {
 #[cfg(test)]
 impl PostgresStore {
     /// The id of the owner.
-    pub(super) async fn id(&self) -> i64 {
-        self.handle.run(async |_, owner| Ok(owner.id)).await.unwrap()
+    pub(super) fn id(&self) -> StoreFuture<i64> {
+        self.handle.run(async |_, owner| Ok(owner.id))
     }
 }
 
@@ -125,23 +130,33 @@ impl Store for PostgresStore {
     }
 
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
-        self.handle.run(async move |transaction, owner| claim::claim(transaction, owner, &request).await)
+        self.handle
+            .run(async move |transaction, owner| claim::claim(transaction, owner, &request).await)
+    }
+
+    fn has_lease_since(&self, since: Instant) -> bool {
+        self.lease.get().holds_since(since, self.clock.instant())
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
-        self.handle.run(async move |transaction, owner| current::is_current(transaction, owner.id, &lane, &ids).await)
+        self.handle
+            .run(async move |transaction, owner| current::is_current(transaction, owner, &lane, &ids).await)
     }
 
     fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
-        self.handle.run(async move |transaction, owner| current::note_sending(transaction, owner.id, &lane, &ids).await)
+        self.handle
+            .run(async move |transaction, owner| current::note_sending(transaction, owner.id, &lane, &ids).await)
     }
 
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
-        self.handle.run(async move |transaction, owner| lanes::has_calls(transaction, &owner.queue, &lane, &ended).await)
+        self.handle
+            .run(async move |transaction, owner| lanes::has_calls(transaction, &owner.queue, &lane, &ended).await)
     }
 
     fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
-        self.handle.run(async move |transaction, _| {
+        self.handle.run(async move |transaction, owner| {
+            // Without ids, it shows whether the store can be written.
+            owner.enter(transaction).await?;
             current::set_worker(transaction, &ids, former.as_deref(), &worker_id).await
         })
     }
@@ -152,12 +167,14 @@ impl Store for PostgresStore {
 
     fn release_all(&self, _: WallTime) -> StoreFuture<()> {
         let reason = ParkReason::Shutdown.as_str();
-        self.handle.run(async move |transaction, owner| current::release_all(transaction, owner.id, reason).await)
+        self.handle
+            .run(async move |transaction, owner| current::release_all(transaction, owner.id, reason).await)
     }
 
     fn watch(&self, _: WallTime, delay: Duration) -> StoreFuture<Watched> {
         let delay = milliseconds(delay);
-        self.handle.run(async move |transaction, owner| watch::watch(transaction, owner, delay).await)
+        self.handle
+            .run(async move |transaction, owner| watch::watch(transaction, owner, delay).await)
     }
 
     fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
@@ -196,15 +213,18 @@ impl Store for PostgresStore {
     }
 
     fn requeue(&self, id: CallId, _: WallTime) -> StoreFuture<bool> {
-        self.handle.run(async move |transaction, owner| repair::requeue(transaction, Some(&owner.queue), id).await)
+        self.handle
+            .run(async move |transaction, owner| repair::requeue(transaction, Some(&owner.queue), id).await)
     }
 
     fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
-        self.handle.run(async move |transaction, owner| repair::withdraw(transaction, &owner.queue, &ids).await)
+        self.handle
+            .run(async move |transaction, owner| repair::withdraw(transaction, &owner.queue, &ids).await)
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
-        self.handle.run(async move |transaction, owner| repair::discard(transaction, Some(&owner.queue), id).await)
+        self.handle
+            .run(async move |transaction, owner| repair::discard(transaction, Some(&owner.queue), id).await)
     }
 
     fn replacements(&self) -> u64 {
@@ -217,16 +237,14 @@ impl Store for PostgresStore {
             let mut count = Count::default();
             loop {
                 let after = count.after;
-                let page = handle.run(async move |transaction, owner| {
-                    count::count(transaction, Some(&owner.queue), after).await
-                });
+                let page = handle
+                    .run(async move |transaction, owner| count::count(transaction, Some(&owner.queue), after).await);
                 if !count.add(page.await?) {
                     break;
                 }
             }
-            let rest = handle.run(async move |transaction, owner| {
-                count::count_the_rest(transaction, Some(&owner.queue)).await
-            });
+            let rest = handle
+                .run(async move |transaction, owner| count::count_the_rest(transaction, Some(&owner.queue)).await);
             Ok(count.into_stats(rest.await?))
         })
     }

@@ -14,27 +14,35 @@ use super::{
     error::PgResult,
     lanes,
     lease::Lease,
-    params::{ids, number, numbers, text},
+    params::{id, ids, number, numbers, text},
     rows::{self, milliseconds},
     session::{Answer, Transaction},
 };
 use crate::{call_id::CallId, clock::Clock};
 
+/// Locks the row in any case, and writes it once a second at most: rows that a long snapshot keeps slow each write down.
 const ENTER: &str = "
     INSERT INTO @owners AS owners (id, queue, lease_until)
-    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond')
-    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until";
+    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 ms' + interval '1 s')
+    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
+    WHERE owners.lease_until < excluded.lease_until - interval '1 s'";
 const LEAVE: &str = "DELETE FROM @owners WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM @lanes WHERE owner = $1)";
 /// The lanes that are left count as those of a dead owner, now.
 const GIVE_UP: &str = "UPDATE @owners SET lease_until = '-infinity' WHERE id = $1";
-const USED_BYTES: &str = "SELECT sum(bytes)::bigint AS bytes FROM @usage";
-/// Calls that were answered as not stored, except for those that another owner sends.
-const DELETE_DOUBTFUL: &str = "
-    WITH gone AS (
-        DELETE FROM @calls AS calls USING @lanes AS lanes
-        WHERE calls.id = ANY($1) AND lanes.id = calls.lane AND (lanes.owner IS NULL OR lanes.owner = $2)
-        RETURNING lanes.id
-    ) SELECT DISTINCT id FROM gone";
+const USED_BYTES: &str = "SELECT sum(bytes)::bigint AS bytes, count(*) AS rows FROM @usage";
+/// The lanes of calls that were answered as not stored, except for those that another owner sends.
+const LOCK_DOUBTFUL: &str = "
+    SELECT id FROM @lanes WHERE id IN (SELECT lane FROM @calls WHERE id = ANY($1)) AND (owner IS NULL OR owner = $2)
+    ORDER BY name FOR UPDATE";
+const DELETE_DOUBTFUL: &str = "DELETE FROM @calls WHERE id = ANY($1) AND lane = ANY($2) AND NOT known";
+/// A call that stays, since another message was answered with its id: behind the calls that the owner has taken, it is
+/// parked.
+const MOVE_KNOWN: &str = "
+    WITH lane AS (
+        UPDATE @lanes SET next_seq = next_seq + 1
+        WHERE id = (SELECT lane FROM @calls WHERE id = $1) AND id = ANY($2) AND owner IS NOT NULL
+        RETURNING next_seq - 1 AS seq
+    ) UPDATE @calls AS calls SET seq = lane.seq FROM lane WHERE calls.id = $1";
 const RELEASE_DOUBTFUL: &str = "
     UPDATE @lanes SET owner = NULL, taken = 0, parked_at = @now_ms(), wait = 0, parked_by = 0, reason = NULL
     WHERE owner = $1 AND claim = ANY($2)";
@@ -53,6 +61,8 @@ pub(super) struct Owner {
     renewing: Option<Instant>,
     /// The size of all calls with what was inserted since, and when it was read.
     used_bytes: Option<(u64, Instant)>,
+    /// How many rows that size was the sum of.
+    pub(super) usage_rows: u64,
     /// The claims that the present transaction makes.
     pub(super) claiming: Vec<i64>,
     pub(super) doubts: Doubts,
@@ -84,6 +94,7 @@ impl Owner {
             clock: Clock::system(),
             renewing: None,
             used_bytes: None,
+            usage_rows: 0,
             claiming: Vec::new(),
             doubts: Doubts::default(),
         }
@@ -118,7 +129,7 @@ impl Owner {
     pub(super) fn committed(&mut self) {
         if let Some(sent_at) = self.renewing.take() {
             let mut lease = self.lease.get();
-            lease.renewed(sent_at);
+            lease.renewed(sent_at, self.now());
             self.lease.set(lease);
         }
     }
@@ -137,11 +148,15 @@ impl Owner {
             .is_none_or(|(_, at)| self.now().saturating_duration_since(at) >= USED_BYTES_FOR)
     }
 
-    /// Reads the size of all calls.
-    pub(super) async fn read_used_bytes(&mut self, transaction: &Transaction<'_>) -> PgResult<()> {
-        let rows = transaction.ask(USED_BYTES, []).await?;
-        let bytes = rows.first().map_or(Ok(0), |row| rows::count(row, "bytes"))?;
-        self.used_bytes = Some((bytes, self.now()));
+    /// Asks for the size of all calls.
+    pub(super) fn ask_used_bytes<'a>(transaction: &'a Transaction<'_>) -> Answer<'a, Vec<Row>> {
+        transaction.ask(USED_BYTES, [])
+    }
+
+    pub(super) fn note_used_bytes(&mut self, rows: &[Row]) -> PgResult<()> {
+        let count = |column| rows.first().map_or(Ok(0), |row| rows::count(row, column));
+        self.usage_rows = count("rows")?;
+        self.used_bytes = Some((count("bytes")?, self.now()));
         Ok(())
     }
 
@@ -177,16 +192,23 @@ impl Owner {
             return Ok(());
         }
         let entered = self.enter(transaction);
-        let released = transaction.ask(RELEASE_DOUBTFUL, [number(self.id), numbers(self.doubts.claims.iter().copied())]);
-        let deleted = transaction.ask(DELETE_DOUBTFUL, [ids(&self.doubts.calls), number(self.id)]);
+        let claims = numbers(self.doubts.claims.iter().copied());
+        let released = transaction.ask(RELEASE_DOUBTFUL, [number(self.id), claims]);
+        let locked = transaction.ask(LOCK_DOUBTFUL, [ids(&self.doubts.calls), number(self.id)]);
         entered.await?;
         released.await?;
-        let lanes = deleted.await?;
-        let lanes = lanes::read_ids(&lanes)?;
-        let removed = lanes::remove_empty(transaction, &lanes);
-        let released = lanes::release_untaken(transaction, &lanes);
-        removed.await?;
-        released.await.map(drop)
+        let lanes = lanes::read_ids(&locked.await?)?;
+        let locked = || numbers(lanes.iter().copied());
+        let mut answers = vec![transaction.ask(DELETE_DOUBTFUL, [ids(&self.doubts.calls), locked()])];
+        for call in &self.doubts.calls {
+            answers.push(transaction.ask(MOVE_KNOWN, [id(*call), locked()]));
+        }
+        answers.push(lanes::remove_empty(transaction, &lanes));
+        answers.push(lanes::release_untaken(transaction, &lanes));
+        for answer in answers {
+            answer.await?;
+        }
+        Ok(())
     }
 
     pub(super) fn has_doubts(&self) -> bool {

@@ -119,10 +119,10 @@ impl<'a> Plan<'a> {
         if !self.requeued.is_empty() {
             return None;
         }
-        if message.is_withdrawn() {
-            return Some(Ok(Inserted::Withdrawn));
-        }
-        let stored = self.stored_before(message).or_else(|| self.known(message));
+        // A message that is stored is withdrawn by whoever waits for the answer.
+        let stored = self.stored_before(message);
+        let withdrawn = || message.is_withdrawn().then_some(Inserted::Withdrawn);
+        let stored = stored.or_else(withdrawn).or_else(|| self.known(message));
         Some(stored.map_or_else(|| self.store(message), Ok))
     }
 
@@ -133,9 +133,8 @@ impl<'a> Plan<'a> {
             (waiting.id == call.id).then_some(waiting)
         })?;
         let lane = self.lanes.get(&message.lane).map(|lane| &lane.row);
-        let mine = lane.filter(|lane| {
-            lane.owner == Some(self.owner) && stored.lane == Some(lane.id) && stored.seq <= lane.taken
-        });
+        let mine = lane
+            .filter(|lane| lane.owner == Some(self.owner) && stored.lane == Some(lane.id) && stored.seq <= lane.taken);
         Some(mine.map_or(Inserted::Parked, |lane| Inserted::Live { claim: lane.claim }))
     }
 
@@ -211,5 +210,173 @@ impl Lane {
         self.last_seq = Some(last_seq);
         self.is_changed = true;
         is_live.then_some(lane.claim)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{call::CallKind, clock::Clock};
+
+    const ME: i64 = 7;
+    const OTHER: i64 = 8;
+
+    fn message(keys: &[&str]) -> NewMessage {
+        let call = |key: &&str| NewCall {
+            id: CallId::new(&Clock::system()),
+            kind: CallKind::Completion,
+            target_id: "target".into(),
+            idempotency_key: (*key).to_owned(),
+            headers: None,
+            body: "body".into(),
+        };
+        NewMessage {
+            lane: "lane".into(),
+            calls: keys.iter().map(call).collect(),
+            worker_id: None,
+            park: None,
+            round: 3,
+            withdrawn: None,
+            now: 0,
+        }
+    }
+
+    /// The lane as the transaction that has just created it finds it.
+    fn new_lane() -> LaneRow {
+        LaneRow {
+            id: 1,
+            name: "lane".into(),
+            owner: None,
+            claim: 0,
+            round: 0,
+            taken: 0,
+            next_seq: 1,
+        }
+    }
+
+    /// A lane with one call, which this owner has taken.
+    fn my_lane() -> LaneRow {
+        LaneRow {
+            owner: Some(ME),
+            claim: 50,
+            taken: 1,
+            next_seq: 2,
+            ..new_lane()
+        }
+    }
+
+    fn plan<'a>(lane: LaneRow, last_seq: Option<i64>) -> Plan<'a> {
+        let mut plan = Plan::new(ME, 99, 1_000);
+        plan.add_lane(lane);
+        plan.note_last_seq("lane", last_seq);
+        plan
+    }
+
+    fn live(claim: i64) -> Option<Result<Inserted, OutboxError>> {
+        Some(Ok(Inserted::Live { claim }))
+    }
+
+    #[test]
+    fn messages_of_one_transaction_share_the_claim_of_their_new_lane() {
+        let messages = [message(&["a", "b"]), message(&["c"])];
+        let mut plan = plan(new_lane(), None);
+        assert_eq!(
+            [0, 1].map(|index: usize| plan.add(&messages[index])),
+            [live(100), live(100)]
+        );
+        let places: Vec<_> = plan.rows.iter().map(|row| row.seq).collect();
+        assert_eq!(places, [1, 2, 3]);
+        let lane = &plan.changed_lanes()[0].row;
+        assert_eq!(
+            (lane.owner, lane.claim, lane.taken, lane.next_seq),
+            (Some(ME), 100, 3, 4)
+        );
+        assert!(plan.unused_lanes().is_empty());
+    }
+
+    #[test]
+    fn a_message_in_a_lane_of_another_owner_is_parked() {
+        let message = message(&["a"]);
+        let lane = LaneRow {
+            owner: Some(OTHER),
+            ..my_lane()
+        };
+        let mut plan = plan(lane, Some(1));
+        assert_eq!(plan.add(&message), Some(Ok(Inserted::Parked)));
+        let lane = &plan.changed_lanes()[0].row;
+        assert_eq!((lane.owner, lane.taken, lane.next_seq), (Some(OTHER), 1, 3));
+    }
+
+    #[test]
+    fn the_second_message_with_a_key_is_told_of_the_first() {
+        let messages = [message(&["a"]), message(&["a"])];
+        let mut plan = plan(my_lane(), Some(1));
+        assert_eq!(plan.add(&messages[0]), live(50));
+        let ids = vec![messages[0].calls[0].id];
+        assert_eq!(plan.add(&messages[1]), Some(Ok(Inserted::Known { ids: ids.clone() })));
+        assert_eq!((plan.rows.len(), plan.known), (1, ids));
+    }
+
+    #[test]
+    fn a_message_that_was_stored_without_an_answer_gets_that_answer() {
+        let message = message(&["a"]);
+        for (lane, answer) in [
+            (my_lane(), Inserted::Live { claim: 50 }),
+            (LaneRow { taken: 0, ..my_lane() }, Inserted::Parked),
+            (
+                LaneRow {
+                    owner: Some(OTHER),
+                    ..my_lane()
+                },
+                Inserted::Parked,
+            ),
+        ] {
+            let mut plan = plan(lane, Some(1));
+            let stored = SameCall {
+                id: message.calls[0].id,
+                lane: Some(1),
+                seq: 1,
+            };
+            plan.add_same("a", stored);
+            assert_eq!(plan.add(&message), Some(Ok(answer)));
+            assert!(plan.rows.is_empty() && plan.known.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_message_behind_a_dead_letter_that_waits_again_is_left_for_another_plan() {
+        let messages = [message(&["a", "b"]), message(&["c"])];
+        let mut plan = plan(my_lane(), Some(1));
+        let [waiting, dead] = [1, 2].map(|random| CallId::from_parts(1, random));
+        plan.add_same(
+            "a",
+            SameCall {
+                id: waiting,
+                lane: Some(1),
+                seq: 1,
+            },
+        );
+        plan.add_same(
+            "b",
+            SameCall {
+                id: dead,
+                lane: None,
+                seq: 0,
+            },
+        );
+        let ids = vec![waiting, dead];
+        assert_eq!(plan.add(&messages[0]), Some(Ok(Inserted::Known { ids })));
+        assert_eq!(plan.requeued, [dead]);
+        assert_eq!(plan.add(&messages[1]), None);
+    }
+
+    #[test]
+    fn a_message_without_room_is_refused_alone() {
+        let messages = [message(&["a", "b"]), message(&["c"])];
+        let mut plan = Plan::new(ME, 99, 7);
+        plan.add_lane(my_lane());
+        assert_eq!(plan.add(&messages[0]), Some(Err(OutboxError::Full)));
+        assert_eq!(plan.add(&messages[1]), live(50));
+        assert_eq!(plan.bytes, 4);
     }
 }

@@ -11,7 +11,7 @@ use crate::{call_id::CallId, error::ParkReason};
 /// Locks a call that is not live, and its lane, lest an owner claims it meanwhile. The lane comes first, as in all
 /// transactions.
 const LOCK_LANE: &str = "
-    SELECT 1 FROM @lanes WHERE id = (SELECT lane FROM @calls WHERE id = $1) FOR UPDATE";
+    SELECT id FROM @lanes WHERE id = (SELECT lane FROM @calls WHERE id = $1) FOR UPDATE";
 const FIND: &str = "
     SELECT calls.queue, calls.lane, home, known FROM @calls AS calls LEFT JOIN @lanes AS lanes ON lanes.id = calls.lane
     WHERE calls.id = $1 AND ($2 IS NULL OR calls.queue = $2)
@@ -31,11 +31,21 @@ struct Idle {
 }
 
 async fn find_idle(transaction: &Transaction<'_>, queue: Option<&str>, call: CallId) -> PgResult<Option<Idle>> {
-    let locked = transaction.ask(LOCK_LANE, [id(call)]);
-    let found = transaction.ask(FIND, [id(call), optional_text(queue)]);
-    locked.await?;
-    let rows = found.await?;
-    let Some(row) = rows.first() else { return Ok(None) };
+    let row = loop {
+        let locked = transaction.ask(LOCK_LANE, [id(call)]);
+        let found = transaction.ask(FIND, [id(call), optional_text(queue)]);
+        let locked = lanes::read_ids(&locked.await?)?;
+        let Some(row) = found.await?.into_iter().next() else {
+            return Ok(None);
+        };
+        // It may have changed its lane meanwhile.
+        if row
+            .try_get::<_, Option<i64>>("lane")?
+            .is_none_or(|lane| locked.contains(&lane))
+        {
+            break row;
+        }
+    };
     Ok(Some(Idle {
         queue: row.try_get("queue")?,
         lane: row.try_get("lane")?,

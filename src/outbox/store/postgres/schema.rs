@@ -42,7 +42,7 @@ const MIGRATIONS: [&str; 1] = [r#"
     ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
     CREATE INDEX lanes_by_due ON @lanes (queue, due_by, parked_by, due, id) WHERE owner IS NULL;
-    CREATE INDEX lanes_by_parked_at ON @lanes (queue, due_by, parked_by, parked_at) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_parked_at ON @lanes (queue, due_by, parked_by, parked_at, due, id) WHERE owner IS NULL;
     CREATE INDEX lanes_by_owner ON @lanes (owner, claim) WHERE owner IS NOT NULL;
 
     CREATE TABLE @calls (
@@ -92,6 +92,12 @@ const MIGRATIONS: [&str; 1] = [r#"
         FOR EACH STATEMENT EXECUTE FUNCTION @count_bytes();
     CREATE TRIGGER count_deleted AFTER DELETE ON @calls REFERENCING OLD TABLE AS changed
         FOR EACH STATEMENT EXECUTE FUNCTION @count_bytes();
+    CREATE FUNCTION @forget_bytes() RETURNS trigger LANGUAGE plpgsql AS $body$
+    BEGIN
+        DELETE FROM @usage;
+        RETURN NULL;
+    END $body$;
+    CREATE TRIGGER count_truncated AFTER TRUNCATE ON @calls FOR EACH STATEMENT EXECUTE FUNCTION @forget_bytes();
 
     -- For operators.
     CREATE VIEW @outbox AS SELECT
@@ -124,7 +130,9 @@ pub(super) enum Identity {
     Empty,
     /// Tables of something else.
     Foreign,
-    Outbox { version: i32 },
+    Outbox {
+        version: i32,
+    },
 }
 
 impl Identity {
@@ -176,7 +184,9 @@ pub(super) async fn migrate(transaction: &Transaction<'_>) -> PgResult<Result<()
     // Another process may have migrated it meanwhile.
     let identity = Identity::of(transaction).await?;
     if identity == Identity::Missing {
-        transaction.execute_batch(&format!("CREATE SCHEMA {schema}")).await?;
+        transaction
+            .execute_batch(&format!("CREATE SCHEMA \"{schema}\""))
+            .await?;
     }
     let done = match identity.done() {
         Ok(done) => done,

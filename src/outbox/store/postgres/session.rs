@@ -13,19 +13,14 @@ use futures_util::{
     future::{LocalBoxFuture, ready},
 };
 use log::debug;
-use tokio_postgres::{Client, Connection, NoTls, Row, Socket, tls::TlsStream};
+use tokio_postgres::{Client, Connection, NoTls, Row, Socket, config::TargetSessionAttrs, tls::TlsStream};
 
 use super::{
     error::{PgResult, postgres_error},
     params::Param,
     tls::Rustls,
 };
-use crate::{
-    clock::within,
-    error::OutboxError,
-    outbox::location::PostgresServer,
-    util::ignore_panic,
-};
+use crate::{clock::within, error::OutboxError, outbox::location::PostgresServer, util::ignore_panic};
 
 /// The answer to a statement, which was sent already.
 pub(super) type Answer<'a, T> = LocalBoxFuture<'a, PgResult<T>>;
@@ -34,7 +29,6 @@ pub(super) type Answer<'a, T> = LocalBoxFuture<'a, PgResult<T>>;
 pub(super) struct Session {
     client: Client,
     io: JoinHandle<()>,
-    /// What the names of tables begin with.
     schema: String,
     /// The first statements of each transaction.
     begin: String,
@@ -43,14 +37,21 @@ pub(super) struct Session {
 impl Session {
     /// Connects, within the limit of the server's options.
     pub(super) async fn connect(server: &PostgresServer) -> Result<Self, OutboxError> {
-        let config = server.config()?;
+        let mut config = server.config()?;
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        // The limit of each host, and of what follows.
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
+        let limit = server.connect_timeout().saturating_mul(hosts.saturating_add(1));
         let connected = async {
             match server.tls() {
                 None => config.connect(NoTls).await.map(|(client, io)| (client, drive(io))),
-                Some(tls) => config.connect(Rustls(tls)).await.map(|(client, io)| (client, drive(io))),
+                Some(tls) => config
+                    .connect(Rustls(tls))
+                    .await
+                    .map(|(client, io)| (client, drive(io))),
             }
         };
-        let connected = within(server.connect_timeout(), connected).await;
+        let connected = within(limit, connected).await;
         let connected = connected.ok_or_else(|| OutboxError::Unreachable("connecting took too long".into()))?;
         let (client, io) = connected.map_err(|error| postgres_error(&error))?;
         Ok(Self {
@@ -102,7 +103,7 @@ fn begin(statement_timeout: Duration) -> String {
     let statement_timeout = statement_timeout.as_millis();
     format!(
         "BEGIN; SET LOCAL statement_timeout = {statement_timeout}; SET LOCAL lock_timeout = {lock_timeout}; \
-         SET LOCAL idle_in_transaction_session_timeout = {idle_timeout}; SET LOCAL synchronous_commit = on; \
+         SET LOCAL idle_in_transaction_session_timeout = {idle_timeout}; SET LOCAL tcp_user_timeout = {idle_timeout}; SET LOCAL synchronous_commit = on; \
          SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
     )
 }
@@ -157,7 +158,7 @@ impl Transaction<'_> {
     }
 
     fn qualified(&self, sql: &str) -> String {
-        sql.replace('@', &format!("{}.", self.session.schema))
+        sql.replace('@', &format!("\"{}\".", self.session.schema))
     }
 
     /// The answer, or the error of `BEGIN`.

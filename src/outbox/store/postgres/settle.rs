@@ -30,12 +30,14 @@ pub(super) async fn settle(
     owner: &mut Owner,
     settlements: &[&Settlement],
 ) -> PgResult<Vec<Settled>> {
-    let entered = owner.enter(transaction);
+    let mut entered = Some(owner.enter(transaction));
     let mut settled: Vec<(usize, Settled)> = Vec::with_capacity(settlements.len());
-    for wave in waves(settlements) {
-        settled.extend(settle_wave(transaction, owner, &wave).await?);
+    let mut waves = waves(settlements);
+    let last = waves.pop().unwrap_or_default();
+    for wave in waves {
+        settled.extend(settle_wave(transaction, owner, &wave, entered.take(), Ending::GoOn).await?);
     }
-    entered.await?;
+    settled.extend(settle_wave(transaction, owner, &last, entered.take(), Ending::Commit).await?);
     settled.sort_by_key(|(place, _)| *place);
     Ok(settled.into_iter().map(|(_, settled)| settled).collect())
 }
@@ -72,16 +74,30 @@ fn may_join(group: &Group<'_>, settlement: &Settlement) -> bool {
         .all(|(_, other)| other.lane == settlement.lane && matches!(other.then, Then::Continue))
 }
 
+/// What follows the changes of a wave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    GoOn,
+    /// Sent together with the changes.
+    Commit,
+}
+
 async fn settle_wave(
     transaction: &Transaction<'_>,
     owner: &Owner,
     groups: &[Group<'_>],
+    before: Option<Answer<'_, Vec<Row>>>,
+    ending: Ending,
 ) -> PgResult<Vec<(usize, Settled)>> {
     let queue = Rc::clone(&owner.queue);
     let claim = |group: &Group<'_>| group.first().map(|(_, settlement)| settlement.lane.clone());
     let claims: Vec<LaneClaim> = groups.iter().filter_map(claim).collect();
     let names = texts(claims.iter().map(|claim| claim.lane.as_str()));
-    let rows = transaction.ask(LOCK, [text(&queue), names]).await?;
+    let locked = transaction.ask(LOCK, [text(&queue), names]);
+    if let Some(before) = before {
+        before.await?;
+    }
+    let rows = locked.await?;
     let rows: Vec<_> = rows.iter().map(LaneRow::read).collect::<PgResult<_>>()?;
     let rows: HashMap<&str, &LaneRow> = rows.iter().map(|row| (row.name.as_str(), row)).collect();
     let mut wave = Wave::default();
@@ -98,12 +114,16 @@ async fn settle_wave(
             }
             None => {
                 let is_repeated = owner.doubts.settlements.contains(claim);
-                let answer = if is_repeated { repeated(row, claim) } else { Settled::NotCurrent };
+                let answer = if is_repeated {
+                    repeated(row, claim)
+                } else {
+                    Settled::NotCurrent
+                };
                 settled.extend(group.iter().map(|(place, _)| (*place, answer)));
             }
         }
     }
-    let released = wave.write(transaction, &queue).await?;
+    let released = wave.write(transaction, &queue, ending).await?;
     for (lane, group) in current {
         let last = group.last().map(|(place, _)| *place);
         let answer = |place| Settled::Done {
@@ -171,7 +191,7 @@ impl Wave {
     }
 
     /// Writes all of it in one round trip. Returns the lanes that were released with calls left.
-    async fn write(&self, transaction: &Transaction<'_>, queue: &str) -> PgResult<HashSet<i64>> {
+    async fn write(&self, transaction: &Transaction<'_>, queue: &str, ending: Ending) -> PgResult<HashSet<i64>> {
         let mut answers: Vec<Answer<'_, Vec<Row>>> = self.changes.ask(transaction);
         for (own, calls, park) in &self.isolated {
             for call in calls {
@@ -181,17 +201,94 @@ impl Wave {
             answers.push(lanes::park_free(transaction, (queue, own), *park));
         }
         let parked = lanes::park(transaction, &self.parked);
-        let lanes: Vec<_> = self.parked.iter().map(|(lane, _)| *lane).chain(self.continued.iter().copied()).collect();
+        let lanes: Vec<_> = self
+            .parked
+            .iter()
+            .map(|(lane, _)| *lane)
+            .chain(self.continued.iter().copied())
+            .collect();
         let removed = lanes::remove_empty(transaction, &lanes);
         let released = lanes::release_untaken(transaction, &self.continued);
+        let committed = (ending == Ending::Commit).then(|| transaction.commit());
         for answer in answers {
             answer.await?;
         }
         parked.await?;
         let removed = lanes::read_ids(&removed.await?)?;
-        let mut released: HashSet<i64> = lanes::read_ids(&released.await?)?.into_iter().collect();
+        let released = released.await?;
+        if let Some(committed) = committed {
+            committed.await?;
+        }
+        let mut released: HashSet<i64> = lanes::read_ids(&released)?.into_iter().collect();
         released.extend(self.parked.iter().map(|(lane, _)| *lane));
         released.retain(|lane| !removed.contains(lane));
         Ok(released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settlement(lane: &str, claim: i64, then: Then) -> Settlement {
+        Settlement {
+            lane: LaneClaim {
+                lane: lane.to_owned(),
+                claim,
+            },
+            changes: Vec::new(),
+            then,
+            now: 0,
+        }
+    }
+
+    fn park() -> Then {
+        Then::Park {
+            wait: Duration::ZERO,
+            reason: ParkReason::AttemptsFailed,
+        }
+    }
+
+    #[test]
+    fn a_wave_ends_where_a_settlement_depends_on_the_one_before() {
+        let settlements = [
+            settlement("a", 1, Then::Continue),
+            settlement("b", 2, park()),
+            settlement("a", 1, park()),
+            settlement("a", 1, Then::Continue),
+            settlement("b", 3, Then::Continue),
+            settlement("c", 4, Then::Continue),
+        ];
+        let all: Vec<_> = settlements.iter().collect();
+        let places = |group: &Group<'_>| group.iter().map(|(place, _)| *place).collect::<Vec<_>>();
+        let waves: Vec<Vec<_>> = waves(&all)
+            .iter()
+            .map(|wave| wave.iter().map(places).collect())
+            .collect();
+        assert_eq!(waves, [vec![vec![0, 2], vec![1], vec![5]], vec![vec![3], vec![4]]]);
+    }
+
+    #[test]
+    fn a_repeated_settlement_of_a_lane_that_it_has_released_was_written() {
+        let claim = LaneClaim {
+            lane: "a".into(),
+            claim: 5,
+        };
+        let row = |owner, claim| LaneRow {
+            id: 1,
+            name: "a".into(),
+            owner,
+            claim,
+            round: 0,
+            taken: 0,
+            next_seq: 2,
+        };
+        let done = |is_released| Settled::Done { is_released };
+        assert_eq!(repeated(None, &claim), done(false));
+        assert_eq!(repeated(Some(&row(None, 5)), &claim), done(true));
+        assert_eq!(repeated(Some(&row(Some(9), 6)), &claim), Settled::NotCurrent);
+        assert_eq!(repeated(Some(&row(None, 6)), &claim), Settled::NotCurrent);
     }
 }

@@ -24,8 +24,10 @@ pub(super) const DEAD: &str = "
         UNION ALL SELECT (SELECT min(owner) FROM @lanes WHERE owner > holders.id) FROM holders WHERE holders.id IS NOT NULL
     ) SELECT id FROM holders WHERE id <> $1 AND NOT EXISTS (SELECT 1 FROM @owners AS owners WHERE owners.id = holders.id)
     UNION SELECT id FROM @owners WHERE lease_until < clock_timestamp() AND id <> $1";
-/// Waits for another owner that does the same, or for a renewal in the last moment.
-const DELETE_DEAD: &str = "DELETE FROM @owners WHERE id = ANY($1) AND lease_until < clock_timestamp()";
+/// Not those whose row another owner has locked, which does the same, or that renew their leases in the last moment.
+const DELETE_DEAD: &str = "
+    DELETE FROM @owners WHERE id = ANY (ARRAY(
+        SELECT id FROM @owners WHERE id = ANY($1) AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED))";
 const STILL_DEAD: &str = "
     SELECT id FROM unnest($1) AS id WHERE NOT EXISTS (SELECT 1 FROM @owners AS owners WHERE owners.id = id.id)";
 const LOCK: &str = "SELECT 1 FROM @lanes WHERE owner = ANY($1) ORDER BY name FOR UPDATE";
@@ -39,8 +41,9 @@ const COUNT_TAKEOVERS: &str = "
         SET takeovers = takeovers + CASE WHEN takeovers = 0 OR sent_under = first.claim THEN 1 ELSE 0 END
     FROM first WHERE calls.lane = first.id AND calls.seq <= first.taken AND calls.message = first.message
     RETURNING calls.lane, takeovers::bigint";
+/// No claim is left: a settlement under the former one that is repeated was not written.
 const RELEASE: &str = "
-    UPDATE @lanes SET owner = NULL, taken = 0, parked_at = @now_ms(), parked_by = 0, reason = NULL,
+    UPDATE @lanes SET owner = NULL, claim = 0, taken = 0, parked_at = @now_ms(), parked_by = 0, reason = NULL,
         wait = CASE WHEN id = ANY($2) THEN $3 ELSE 0 END
     WHERE owner = ANY($1) RETURNING id";
 const COUNT: &str = "SELECT count(*) AS calls FROM @calls WHERE lane = ANY($1)";
@@ -50,13 +53,17 @@ const ADD_UP: &str = "
         DELETE FROM @usage WHERE ctid = ANY (ARRAY(SELECT ctid FROM @usage FOR UPDATE SKIP LOCKED)) RETURNING bytes
     ) INSERT INTO @usage SELECT sum(bytes) FROM rows HAVING count(*) > 0";
 
+/// How many rows are added up.
+const MANY_ROWS: u64 = 1_000;
+
 /// `delay` is the wait of a lane whose first call may have killed its owner.
 pub(super) async fn watch(transaction: &Transaction<'_>, owner: &mut Owner, delay: i64) -> PgResult<Watched> {
     if owner.lease().is_renewal_due(owner.now()) {
-        let entered = owner.enter(transaction);
-        let added_up = transaction.ask(ADD_UP, []);
-        entered.await?;
-        added_up.await?;
+        owner.enter(transaction).await?;
+    }
+    if owner.usage_rows > MANY_ROWS {
+        owner.usage_rows = 0;
+        transaction.ask(ADD_UP, []).await?;
     }
     let dead = transaction.ask(DEAD, [number(owner.id)]);
     let is_any_due = ask_whether_due(transaction, owner);

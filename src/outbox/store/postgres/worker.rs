@@ -13,12 +13,11 @@ use tokio::{
 };
 
 use super::{
-    connection::{Failed, connect, transact},
-    insert,
+    connection::{Failed, connect, limit, transact},
+    group::{self, groups},
     jobs::{Answer, Job, Work},
     owner::Owner,
     session::Session,
-    settle,
 };
 use crate::{error::OutboxError, outbox::location::PostgresServer};
 
@@ -38,6 +37,9 @@ const MAX_CONFLICT_WAIT: Duration = Duration::from_millis(20);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
+/// After a connection that was lost sooner, the next one is not made at once.
+const SHORTEST_SESSION: Duration = Duration::from_secs(1);
+
 pub(super) struct Worker {
     server: PostgresServer,
     owner: Owner,
@@ -45,6 +47,7 @@ pub(super) struct Worker {
     jobs: UnboundedReceiver<Job>,
     waiting: VecDeque<Job>,
     is_closed: bool,
+    connected_at: Option<Instant>,
     /// Since when there has been no connection, and why.
     lost: Option<(Instant, OutboxError)>,
 }
@@ -58,6 +61,7 @@ impl Worker {
             jobs,
             waiting: VecDeque::new(),
             is_closed: false,
+            connected_at: None,
             lost: None,
         }
     }
@@ -94,7 +98,15 @@ impl Worker {
     async fn reconnect(&mut self) -> Option<Session> {
         let mut delay = FIRST_DELAY;
         let now = self.owner.now();
-        let (since, _) = self.lost.get_or_insert((now, OutboxError::Unreachable("not connected yet".into())));
+        if self
+            .connected_at
+            .is_some_and(|at| now.saturating_duration_since(at) < SHORTEST_SESSION)
+        {
+            self.while_waiting(sleep(delay)).await?;
+        }
+        let (since, _) = self
+            .lost
+            .get_or_insert((now, OutboxError::Unreachable("not connected yet".into())));
         let since = *since;
         loop {
             let server = self.server.clone();
@@ -104,6 +116,7 @@ impl Worker {
                     Ok(()) => {
                         self.owner.forget_doubts();
                         self.lost = None;
+                        self.connected_at = Some(self.owner.now());
                         return Some(session);
                     }
                     Err(failed) => failed.into_error(),
@@ -171,6 +184,10 @@ impl Worker {
         }
         let mut groups = groups(std::mem::take(&mut self.waiting));
         while let Some(group) = groups.pop_front() {
+            let group = self.fail_old(group);
+            if group.is_empty() {
+                continue;
+            }
             if let Err((error, group)) = self.do_group(session, group, &mut groups).await {
                 self.waiting.extend(group);
                 self.waiting.extend(groups.into_iter().flatten());
@@ -178,6 +195,18 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Fails the jobs that have waited for longer than a transaction may take, as when each waits for a lock that an operator
+    /// holds. Returns the others.
+    fn fail_old(&mut self, group: Vec<Job>) -> Vec<Job> {
+        let (limit, now) = (limit(&self.server), self.owner.now());
+        let is_old = |job: &Job| now.saturating_duration_since(job.since) > limit;
+        let (old, others): (Vec<_>, Vec<_>) = group.into_iter().partition(is_old);
+        for job in old {
+            self.fail(job, OutboxError::TimedOut);
+        }
+        others
     }
 
     /// Does jobs of one kind in one transaction. If one of them fails, each is tried alone.
@@ -189,7 +218,7 @@ impl Worker {
     ) -> Result<(), (OutboxError, Vec<Job>)> {
         let mut tries: usize = 1;
         let failed = loop {
-            match self.transact(session, &mut group).await {
+            match group::transact(session, &self.server, &mut self.owner, &mut group, self.max_bytes).await {
                 Ok(answers) => {
                     self.end(group, answers);
                     return Ok(());
@@ -238,35 +267,6 @@ impl Worker {
         repeated
     }
 
-    async fn transact(&mut self, session: &Session, group: &mut [Job]) -> Result<Vec<Option<Answer>>, Failed> {
-        let max_bytes = self.max_bytes;
-        transact(session, &self.server, &mut self.owner, async |owner, transaction| {
-            Ok(match group {
-                [Job { work: Work::Other(other), .. }] => {
-                    other.run(transaction, owner).await?;
-                    vec![Some(Answer::Done)]
-                }
-                [Job { work: Work::Close(_), .. }] => {
-                    owner.leave(transaction).await?;
-                    vec![Some(Answer::Done)]
-                }
-                [Job { work: Work::Insert(..), .. }, ..] => {
-                    let messages: Vec<_> = group.iter().filter_map(|job| job.work.message()).collect();
-                    let answers = insert::insert(transaction, owner, &messages, max_bytes).await?;
-                    answers.into_iter().map(|answer| answer.map(Answer::Inserted)).collect()
-                }
-                _ => {
-                    let settlements: Vec<_> = group.iter().filter_map(|job| job.work.settlements()).collect();
-                    let all: Vec<_> = settlements.iter().flat_map(|settlements| settlements.iter()).collect();
-                    let mut settled = settle::settle(transaction, owner, &all).await?.into_iter();
-                    let of = |settlements: &&[_]| Some(Answer::Settled(settled.by_ref().take(settlements.len()).collect()));
-                    settlements.iter().map(of).collect()
-                }
-            })
-        })
-        .await
-    }
-
     /// Answers jobs. Those without an answer wait for the next transaction.
     fn end(&mut self, group: Vec<Job>, answers: Vec<Option<Answer>>) {
         for (job, answer) in group.into_iter().zip(answers) {
@@ -282,22 +282,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// The jobs by what shares a transaction: inserts, settlements, and then each of the others.
-fn groups(jobs: VecDeque<Job>) -> VecDeque<Vec<Job>> {
-    let (mut inserts, mut settlements, mut others) = (Vec::new(), Vec::new(), VecDeque::new());
-    for job in jobs {
-        match job.work {
-            Work::Insert(..) => inserts.push(job),
-            Work::Settle(..) => settlements.push(job),
-            Work::Other(_) | Work::Close(_) => others.push_back(vec![job]),
-        }
-    }
-    for group in [settlements, inserts] {
-        if !group.is_empty() {
-            others.push_front(group);
-        }
-    }
-    others
 }

@@ -40,7 +40,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -133,6 +133,11 @@ impl Store for SqliteStore {
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
         self.arbiter
             .write(move |connection, owner, queue| claim::claim(connection, owner, queue, &request))
+    }
+
+    /// Its lock shows that it is alive.
+    fn has_lease_since(&self, _: Instant) -> bool {
+        true
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {

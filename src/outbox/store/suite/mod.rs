@@ -13,7 +13,7 @@ mod failure;
 mod insert;
 mod inspect;
 #[cfg(feature = "outbox-postgres")]
-mod postgres;
+pub(super) mod postgres;
 mod random;
 mod repair;
 mod scripts;
@@ -29,7 +29,7 @@ use std::{cell::RefCell, rc::Rc};
 use super::{MemoryStore, Store, memory::Tables};
 
 /// A fresh store under test.
-trait Fixture: Sized {
+pub(super) trait Fixture: Sized {
     type Owner: Store + 'static;
 
     /// How many random sequences of steps are tried.

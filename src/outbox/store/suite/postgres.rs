@@ -10,16 +10,17 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio_postgres::{Client, NoTls};
+use actix_rt::time::sleep;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
     postgres::{PostgresStore, prepare},
 };
-use super::Fixture;
+use super::{Fixture, shorthand::NOW};
 use crate::{
     call_id::CallId,
     outbox::{
@@ -36,7 +37,7 @@ const PGBOUNCER: &str = "RESULT_POSTER_PGBOUNCER";
 static LAST_SCHEMA: AtomicU64 = AtomicU64::new(0);
 
 /// Owners connect to the server, or to PgBouncer before it.
-pub(super) struct PostgresFixture<const IS_POOLED: bool> {
+pub(in super::super) struct PostgresFixture<const IS_POOLED: bool> {
     server: PostgresServer,
     /// Of the server itself.
     url: String,
@@ -77,11 +78,34 @@ impl Operator {
 }
 
 impl<const IS_POOLED: bool> PostgresFixture<IS_POOLED> {
-    fn open(&self, queue: &str) -> Rc<TimedStore> {
+    /// A store that is connected: on a slow host, that takes longer than a job waits.
+    async fn open(&self, queue: &str) -> Rc<TimedStore> {
+        let store = PostgresStore::open(self.server.clone(), queue.into(), u64::MAX);
+        while store.id().await.is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
         Rc::new(TimedStore {
-            store: PostgresStore::open(self.server.clone(), queue.into(), u64::MAX),
+            store,
             operator: Rc::clone(&self.operator),
         })
+    }
+}
+
+impl<const IS_POOLED: bool> PostgresFixture<IS_POOLED> {
+    /// Executes an operator's statements. `@` stands for the schema.
+    pub(in super::super) async fn execute(&self, statements: &str) {
+        self.operator.execute(statements).await;
+    }
+
+    /// The first column of all rows.
+    pub(in super::super) async fn query(&self, statements: &str) -> Vec<String> {
+        let statements = statements.replace('@', &format!("{}.", self.schema));
+        let messages = self.operator.client.simple_query(&statements).await.unwrap();
+        let first = |message: SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        messages.into_iter().filter_map(first).collect()
     }
 }
 
@@ -113,16 +137,16 @@ impl<const IS_POOLED: bool> Fixture for PostgresFixture<IS_POOLED> {
     }
 
     async fn owner(&self) -> Rc<TimedStore> {
-        self.open("queue")
+        self.open("queue").await
     }
 
     async fn owner_of_another_queue(&self) -> Rc<TimedStore> {
-        self.open("another queue")
+        self.open("another queue").await
     }
 
     /// Its lease ends.
     async fn kill(&self, owner: Rc<TimedStore>) {
-        let id = owner.store.id().await;
+        let id = owner.store.id().await.unwrap();
         let end = format!("UPDATE @owners SET lease_until = clock_timestamp() - interval '1 s' WHERE id = {id}");
         self.operator.execute(&end).await;
     }
@@ -160,7 +184,7 @@ impl<const IS_POOLED: bool> Drop for PostgresFixture<IS_POOLED> {
 }
 
 /// A store whose schema has a clock that shows the time that each operation names.
-pub(super) struct TimedStore {
+pub(in super::super) struct TimedStore {
     store: Rc<PostgresStore>,
     operator: Rc<Operator>,
 }
@@ -182,6 +206,10 @@ impl Store for TimedStore {
 
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
         self.at(request.now, self.store.claim(request))
+    }
+
+    fn has_lease_since(&self, since: Instant) -> bool {
+        self.store.has_lease_since(since)
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
@@ -217,7 +245,7 @@ impl Store for TimedStore {
     }
 
     fn list(&self, query: EntryQuery) -> StoreFuture<Vec<OutboxEntry>> {
-        self.store.list(query)
+        self.at(NOW, self.store.list(query))
     }
 
     fn of_target(&self, lane: String, target_id: String) -> StoreFuture<Vec<OutboxEntry>> {
