@@ -11,6 +11,9 @@ use crate::{
     util::{chain, ignore_panic},
 };
 
+/// How the cause of a failed connection begins if waiting does not help: the options are wrong, or the server is.
+const LASTING: [&str; 2] = ["invalid peer certificate", "server does not support TLS"];
+
 /// Checks the server and the schema, which is created if there is none. A server that may be reached later is no error of
 /// the options: the poster tries again.
 pub(super) fn prepared(options: &PostgresOptions) -> Result<PostgresServer, OptionsError> {
@@ -35,8 +38,32 @@ pub(super) fn prepared(options: &PostgresOptions) -> Result<PostgresServer, Opti
 }
 
 fn is_passing(error: &OutboxError) -> bool {
-    matches!(
-        error,
-        OutboxError::Unreachable(_) | OutboxError::TimedOut | OutboxError::Locked | OutboxError::Full
-    )
+    if let OutboxError::Unreachable(cause) = error {
+        return !LASTING.iter().any(|fault| cause.to_string().starts_with(fault));
+    }
+    matches!(error, OutboxError::TimedOut | OutboxError::Locked | OutboxError::Full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_trusted_is_no_better_later() {
+        for (cause, is_expected) in [
+            ("Connection refused (os error 111)", true),
+            ("the database system is starting up", true),
+            ("invalid peer certificate: UnknownIssuer", false),
+            ("server does not support TLS", false),
+        ] {
+            assert_eq!(
+                is_passing(&OutboxError::Unreachable(cause.into())),
+                is_expected,
+                "{cause}"
+            );
+        }
+        assert!(is_passing(&OutboxError::TimedOut));
+        assert!(!is_passing(&OutboxError::Denied("no such role".into())));
+        assert!(!is_passing(&OutboxError::NotAnOutbox));
+    }
 }

@@ -219,6 +219,32 @@ async fn calls_move_from_a_server_to_a_file_and_back() {
     );
 }
 
+#[actix_rt::test]
+async fn an_outbox_that_is_dropped_is_created_again() {
+    let Some(database) = Database::new(Way::Direct, "dropped schema") else {
+        return;
+    };
+    let _shared = shared();
+    let poster = start(database.outbox());
+    let error = poster.send(result("before")).await.unwrap().unwrap_err();
+    assert!(error.parked().is_some(), "{error:?}");
+    database.query(&format!("DROP SCHEMA {} CASCADE", database.schema));
+    let mut is_stored = false;
+    for number in 0..50 {
+        let reply = poster.send(result(&format!("after-{number}"))).await.unwrap();
+        is_stored = reply.unwrap_err().parked().is_some();
+        if is_stored {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(is_stored);
+    stop(poster).await;
+    let left = calls(&all(&database.inspector()));
+    assert!(left.iter().all(|call| call.contains(" after-")), "{left:?}");
+    assert!(left.len() >= 2, "{left:?}");
+}
+
 #[test]
 fn an_outbox_that_can_not_be_inspected_says_why() {
     let Some(database) = Database::new(Way::Direct, "errors of the inspector") else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     error::{PgResult, is_conflict, is_lost, postgres_error},
     owner::Owner,
-    schema::migrate,
+    schema::{created_at, migrate},
     session::{Session, Transaction},
 };
 use crate::{clock::within, error::OutboxError, outbox::location::PostgresServer};
@@ -32,19 +32,22 @@ impl Failed {
     }
 }
 
-/// Connects, and migrates the schema if it is not current.
-pub(super) async fn connect(server: &PostgresServer) -> Result<Session, OutboxError> {
+/// Connects, and migrates the schema if it is not current. Returns the connection, and when the tables were created.
+pub(super) async fn connect(server: &PostgresServer) -> Result<(Session, i64), OutboxError> {
     let session = Session::connect(server).await?;
     let transaction = session.begin();
     let migrated = within(limit(server), async {
-        let migrated = migrate(&transaction).await?;
+        if let Err(error) = migrate(&transaction).await? {
+            return Ok(Err(error));
+        }
+        let created_at = created_at(&transaction).await?;
         transaction.commit().await?;
-        Ok(migrated)
+        Ok(Ok(created_at))
     });
     let migrated = migrated.await.ok_or(OutboxError::TimedOut)?;
-    migrated.map_err(|error: tokio_postgres::Error| postgres_error(&error))??;
+    let created_at = migrated.map_err(|error: tokio_postgres::Error| postgres_error(&error))??;
     drop(transaction);
-    Ok(session)
+    Ok((session, created_at))
 }
 
 /// Does work in a transaction, and commits it, unless the work did so.

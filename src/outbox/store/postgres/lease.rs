@@ -38,7 +38,7 @@ impl Lease {
 
     /// Whether an idle owner has to renew it: often enough that three renewals may fail.
     pub(super) fn is_renewal_due(&self, now: Instant) -> bool {
-        let interval = self.length.saturating_mul(2) / 9;
+        let interval = self.length.saturating_mul(2).checked_div(9).unwrap_or_default();
         self.renewed_at
             .is_some_and(|at| now.saturating_duration_since(at) >= interval)
     }
@@ -46,7 +46,7 @@ impl Lease {
     /// Whether the owner counts as alive without a break since that time, and does so until a request has ended that begins
     /// now: it takes at most a third of the lease.
     pub(super) fn holds_since(&self, since: Instant, now: Instant) -> bool {
-        self.lapsed_at.is_none_or(|at| at < since) && self.covers(now, self.length / 3)
+        self.lapsed_at.is_none_or(|at| at < since) && self.covers(now, self.length.checked_div(3).unwrap_or_default())
     }
 
     /// Whether something that begins now and takes this long at most ends with the lease. `true` if the owner never had one.

@@ -31,6 +31,7 @@ mod rows;
 mod schema;
 mod session;
 mod settle;
+mod tables;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -54,7 +55,7 @@ use tokio::sync::Notify;
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector};
 use self::{
     connection::connect, count::Count, handle::Handle, inspect::Listing, jobs::Work, lease::Lease, owner::Owner,
-    rows::milliseconds, session::Transaction, worker::Worker,
+    rows::milliseconds, session::Transaction, tables::Tables, worker::Worker,
 };
 use super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
@@ -91,6 +92,7 @@ pub(in crate::outbox) fn prepare(server: &PostgresServer) -> Result<(), OutboxEr
 pub(in crate::outbox) struct PostgresStore {
     handle: Handle,
     lease: Rc<Cell<Lease>>,
+    replacements: Rc<Cell<u64>>,
     clock: Clock,
     wake: Arc<Notify>,
 }
@@ -101,10 +103,13 @@ impl PostgresStore {
         let lease = Rc::new(Cell::new(Lease::new(server.lease())));
         let owner = Owner::new(queue.into(), Rc::clone(&lease));
         let (handle, jobs) = Handle::new();
-        spawn(Worker::new(server, owner, max_bytes, jobs).run());
+        let tables = Tables::default();
+        let replacements = Rc::clone(&tables.replacements);
+        spawn(Worker::new(server, owner, max_bytes, jobs, tables).run());
         Rc::new(Self {
             handle,
             lease,
+            replacements,
             clock: Clock::system(),
             wake: Arc::default(),
         })
@@ -228,7 +233,7 @@ impl Store for PostgresStore {
     }
 
     fn replacements(&self) -> u64 {
-        0
+        self.replacements.get()
     }
 
     fn stats(&self) -> StoreFuture<OutboxStats> {

@@ -3,6 +3,7 @@
 use super::{
     error::PgResult,
     params::{small, text},
+    rows,
     session::Transaction,
 };
 use crate::error::OutboxError;
@@ -122,6 +123,9 @@ const IDENTITY: &str = "
 const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('result-poster ' || $1, 0))";
 const NOTE_VERSION: &str = "INSERT INTO @migrations (version) VALUES ($1)";
 
+const CREATED_AT: &str = "
+    SELECT (extract(epoch FROM min(applied_at)) * 1000000)::bigint AS created_at FROM @migrations";
+
 /// What is in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Identity {
@@ -170,6 +174,12 @@ impl Identity {
             }
         }
     }
+}
+
+/// When the tables were created, in microseconds: tells them from those that were created after they had been dropped.
+pub(super) async fn created_at(transaction: &Transaction<'_>) -> PgResult<i64> {
+    let rows = transaction.ask(CREATED_AT, []).await?;
+    rows.first().map_or(Ok(0), |row| rows::number(row, "created_at"))
 }
 
 /// Brings the schema to the current version, or says why it can't be used. If it is current, this only reads.

@@ -18,6 +18,7 @@ use super::{
     jobs::{Answer, Job, Work},
     owner::Owner,
     session::Session,
+    tables::Tables,
 };
 use crate::{error::OutboxError, outbox::location::PostgresServer};
 
@@ -48,13 +49,21 @@ pub(super) struct Worker {
     waiting: VecDeque<Job>,
     is_closed: bool,
     connected_at: Option<Instant>,
+    tables: Tables,
     /// Since when there has been no connection, and why.
     lost: Option<(Instant, OutboxError)>,
 }
 
 impl Worker {
-    pub(super) fn new(server: PostgresServer, owner: Owner, max_bytes: u64, jobs: UnboundedReceiver<Job>) -> Self {
+    pub(super) fn new(
+        server: PostgresServer,
+        owner: Owner,
+        max_bytes: u64,
+        jobs: UnboundedReceiver<Job>,
+        tables: Tables,
+    ) -> Self {
         Self {
+            tables,
             server,
             owner,
             max_bytes,
@@ -112,15 +121,18 @@ impl Worker {
             let server = self.server.clone();
             let connected = self.while_waiting(async move { connect(&server).await }).await?;
             let error = match connected {
-                Ok(session) => match transact(&session, &self.server, &mut self.owner, Owner::resolve_doubts).await {
-                    Ok(()) => {
-                        self.owner.forget_doubts();
-                        self.lost = None;
-                        self.connected_at = Some(self.owner.now());
-                        return Some(session);
+                Ok((session, created_at)) => {
+                    match transact(&session, &self.server, &mut self.owner, Owner::resolve_doubts).await {
+                        Ok(()) => {
+                            self.owner.forget_doubts();
+                            self.tables.note(created_at);
+                            self.lost = None;
+                            self.connected_at = Some(self.owner.now());
+                            return Some(session);
+                        }
+                        Err(failed) => failed.into_error(),
                     }
-                    Err(failed) => failed.into_error(),
-                },
+                }
                 Err(error) => error,
             };
             self.lost = Some((since, error));
