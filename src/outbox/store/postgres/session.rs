@@ -13,7 +13,11 @@ use futures_util::{
     future::{LocalBoxFuture, ready},
 };
 use log::debug;
-use tokio_postgres::{Client, Connection, NoTls, Row, Socket, config::TargetSessionAttrs, tls::TlsStream};
+use tokio_postgres::{
+    Client, Connection, NoTls, Row, Socket,
+    config::{LoadBalanceHosts, TargetSessionAttrs},
+    tls::TlsStream,
+};
 
 use super::{
     error::{PgResult, postgres_error},
@@ -39,6 +43,9 @@ impl Session {
     pub(super) async fn connect(server: &PostgresServer) -> Result<Self, OutboxError> {
         let mut config = server.config()?;
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        // The limit is of the connection alone: a host that accepts it and does not answer takes all of the time, so that the
+        // next attempt has to begin with another one.
+        config.load_balance_hosts(LoadBalanceHosts::Random);
         // The limit of each host, and of what follows.
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
         let limit = server.connect_timeout().saturating_mul(hosts.saturating_add(1));
