@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    child::{Plan, Process},
+    child::{Plan, Process, ServerPlan},
     platform::Platform,
     print::{percentile, print},
     server::{Database, Way, alone},
@@ -41,12 +41,17 @@ fn measure(way: Option<Way>, processes: usize, posters: usize, results: usize) {
     let platform = Platform::start();
     let mut hosts: Vec<_> = (0..processes)
         .map(|number| {
-            let server = database.as_ref().map(|database| database.plan_without_proxy());
+            // As by default, since the machine is busy.
+            let server = database.as_ref().map(|database| ServerPlan {
+                lease_ms: 90_000,
+                statement_timeout_ms: 5_000,
+                ..database.plan_without_proxy()
+            });
             let plan = Plan {
                 server,
                 posters,
                 max_in_flight: AT_ONCE / processes / posters,
-                timeout_ms: Some(1_000),
+                timeout_ms: Some(10_000),
                 measures_gaps: false,
                 ..Plan::new(&format!("host-{number}"), &platform, &folder.outbox())
             };
@@ -64,19 +69,19 @@ fn measure(way: Option<Way>, processes: usize, posters: usize, results: usize) {
         host.wait_within(Duration::from_secs(600), &format!("done {command}"), 1);
     }
     let took = start.elapsed();
-    let mut latencies = Vec::new();
+    let (mut latencies, mut unkept) = (Vec::new(), 0);
     for host in &mut hosts {
         latencies.extend(host.latencies());
-        assert_eq!(host.lines("unkept"), Vec::<String>::new());
+        unkept += host.lines("unkept").len();
         host.does("shutdown 60000");
         assert!(host.ends().success());
     }
     let [p50, p99] = [0.5, 0.99].map(|share| percentile(&latencies, share));
-    let rate = results as f64 / took.as_secs_f64();
+    let rate = latencies.len() as f64 / took.as_secs_f64();
     print(
         "throughput",
         format!(
-            "{name}, {processes} processes with {posters} posters, {AT_ONCE} at once: {rate:.0} results confirmed a second, p50 {p50:?}, p99 {p99:?}"
+            "{name}, {processes} processes with {posters} posters, {AT_ONCE} at once: {rate:.0} results confirmed a second, p50 {p50:?}, p99 {p99:?}; {unkept} not kept"
         ),
     );
 }

@@ -6,7 +6,7 @@ use crate::{
     child::{Plan, Process},
     platform::{Platform, calls_of},
     proxy::{Network, Proxy},
-    server::{Database, LEASE, TIMEOUT},
+    server::{Database, LEASE, Route, TIMEOUT, Way},
     tools::wait_until,
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct Host {
 /// Hosts, the platform, and what the hosts confirmed.
 pub(crate) struct Fleet {
     pub(crate) database: Database,
+    /// The hosts take turns: directly, and through PgBouncer.
+    routes: Vec<Route>,
     pub(crate) platform: Arc<Platform>,
     started: usize,
     confirmed: BTreeSet<String>,
@@ -29,28 +31,56 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn new(database: Database) -> Self {
-        Self {
-            database,
+    /// `None`: there is no server.
+    pub(crate) fn new(test: &str) -> Option<Self> {
+        Some(Self {
+            database: Database::new(Way::Direct, test)?,
+            routes: [Way::Direct, Way::PgBouncer]
+                .into_iter()
+                .filter_map(|way| Route::new(way, test))
+                .collect(),
             platform: Platform::start(),
             started: 0,
             confirmed: BTreeSet::new(),
             unkept: Vec::new(),
             unsent: Vec::new(),
-        }
-    }
-
-    fn plan(&self, name: &str, proxy: &Proxy) -> Plan {
-        Plan {
-            server: Some(self.database.plan(proxy.port)),
-            timeout_ms: Some(TIMEOUT.as_millis() as u64),
-            ..Plan::new(name, &self.platform, Path::new(""))
-        }
+        })
     }
 
     pub(crate) fn start_host(&mut self) -> Host {
-        let proxy = Proxy::start(&self.database.address);
-        self.start_host_behind(proxy)
+        self.start_host_on(Network::Works)
+    }
+
+    pub(crate) fn start_host_on(&mut self, network: Network) -> Host {
+        let name = format!("host-{}", self.started + 1);
+        self.start_host_named(&name, network, |url| url)
+    }
+
+    /// A host that uses another URL.
+    pub(crate) fn start_host_at(&mut self, url: impl FnOnce(String) -> String) -> Host {
+        let name = format!("host-{}", self.started + 1);
+        self.start_host_named(&name, Network::Works, url)
+    }
+
+    /// Starts a host that posts the same results as all others that are started so.
+    pub(crate) fn start_twin(&mut self) -> Host {
+        let host = self.start_host_named("twin", Network::Works, |url| url);
+        host.process.wait_for("started", 1);
+        host
+    }
+
+    fn start_host_named(&mut self, name: &str, network: Network, url: impl FnOnce(String) -> String) -> Host {
+        let route = &self.routes[self.started % self.routes.len()];
+        let proxy = Proxy::start(&route.address);
+        proxy.set(network);
+        self.started += 1;
+        let plan = Plan {
+            server: Some(self.database.plan(url(route.url_by(proxy.port)))),
+            timeout_ms: Some(TIMEOUT.as_millis() as u64),
+            ..Plan::new(name, &self.platform, Path::new(""))
+        };
+        let process = Process::start(&plan);
+        Host { process, proxy }
     }
 
     /// A host that has stored results.
@@ -58,13 +88,6 @@ impl Fleet {
         let mut host = self.start_host();
         host.stores_again();
         host
-    }
-
-    pub(crate) fn start_host_behind(&mut self, proxy: Proxy) -> Host {
-        self.started += 1;
-        let plan = self.plan(&format!("host-{}", self.started), &proxy);
-        let process = Process::start(&plan);
-        Host { process, proxy }
     }
 
     /// Starts a host that posts without end, eight messages at a time.
@@ -100,23 +123,7 @@ impl Fleet {
     /// Ends all hosts; another one delivers all that is left; and then nothing may be lost, doubled or out of order.
     /// Returns how many messages were confirmed.
     pub(crate) fn end(&mut self, hosts: Vec<Host>) -> usize {
-        for host in hosts {
-            self.kill(host);
-        }
-        let mut last = self.start_host();
-        last.process.wait_for("started", 1);
-        self.database.is_emptied();
-        last.process.does("shutdown 10000");
-        assert!(last.process.ends().success());
-        assert_eq!(last.process.logged(), Vec::<String>::new());
-
-        assert!(!self.confirmed.is_empty());
-        assert_eq!(self.platform.missing(&self.confirmed), BTreeSet::new());
-        let unkept = self
-            .unkept
-            .iter()
-            .map(|line| line.split(' ').next().unwrap().to_owned());
-        assert_eq!(self.platform.missing(&unkept.collect::<Vec<_>>()), BTreeSet::new());
+        let confirmed = self.end_twins(hosts);
         let acknowledged = self.platform.acknowledged();
         let mut unsent = self.unsent.iter().flat_map(|message| calls_of(message));
         assert_eq!(
@@ -125,10 +132,31 @@ impl Fleet {
             "was said not to be sent"
         );
         self.platform.assert_no_live_double();
-        self.platform.assert_keys();
         self.platform.assert_status_after_completion();
         self.platform
             .assert_comments_in_order(|comment| self.confirmed.contains(comment));
+        confirmed
+    }
+
+    /// As [`end`](Self::end), of hosts that post the same results: what one has not kept, it sends while others do.
+    pub(crate) fn end_twins(&mut self, hosts: Vec<Host>) -> usize {
+        for host in hosts {
+            self.kill(host);
+        }
+        let mut last = self.start_host();
+        last.process.wait_for("started", 1);
+        self.database.is_emptied();
+        last.process.does("shutdown 10000");
+        assert!(last.process.ends().success());
+
+        assert!(!self.confirmed.is_empty());
+        assert_eq!(self.platform.missing(&self.confirmed), BTreeSet::new());
+        let unkept = self
+            .unkept
+            .iter()
+            .map(|line| line.split(' ').next().unwrap().to_owned());
+        assert_eq!(self.platform.missing(&unkept.collect::<Vec<_>>()), BTreeSet::new());
+        self.platform.assert_keys();
         for table in ["lanes", "calls"] {
             assert_eq!(self.database.count(table), 0, "{table}");
         }

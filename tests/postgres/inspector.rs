@@ -352,8 +352,8 @@ async fn an_idle_poster_notices_an_outage_of_the_server_and_its_end() {
         log::set_logger(&Collector).unwrap();
         log::set_max_level(LevelFilter::Info);
     });
-    let proxy = Proxy::start(&database.address);
-    let poster = start(database.outbox_at(&database.plan(proxy.port).url));
+    let proxy = Proxy::start(&database.route.address);
+    let poster = start(database.outbox_at(&database.route.url_by(proxy.port)));
     wait_for_health(&poster, OutboxHealth::is_writable).await;
 
     proxy.set(Network::Refuses);

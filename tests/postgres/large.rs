@@ -10,14 +10,14 @@ use std::{
 use crate::{
     fleet::{Fleet, Host},
     print::{percentile, print},
-    server::{Database, Way, alone},
+    server::alone,
     tools::setting,
 };
 
 const LONG: Duration = Duration::from_secs(1_800);
 
 fn fleet(test: &str) -> Option<Fleet> {
-    (setting("POSTGRES_FIGURES", 0) == 1).then(|| Fleet::new(Database::new(Way::Direct, test).expect("a server")))
+    (setting("POSTGRES_FIGURES", 0) == 1).then(|| Fleet::new(test).expect("a server"))
 }
 
 #[test]

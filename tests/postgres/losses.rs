@@ -9,7 +9,7 @@ use crate::{
     fleet::{Fleet, Host},
     print::print,
     proxy::Network,
-    server::{Database, LEASE, Way, shared},
+    server::{LEASE, TIMEOUT, shared},
     tools::{setting, wait_until},
 };
 
@@ -33,21 +33,10 @@ const LOSSES: [Loss; 6] = [
 
 #[test]
 fn lost_hosts_lose_no_confirmed_message() {
-    lose_hosts(Way::Direct, "host losses");
-}
-
-#[test]
-fn lost_hosts_lose_no_confirmed_message_through_pgbouncer() {
-    lose_hosts(Way::PgBouncer, "host losses through PgBouncer");
-}
-
-fn lose_hosts(way: Way, test: &str) {
-    let Some(database) = Database::new(way, test) else {
-        return;
-    };
+    let test = "host losses";
+    let Some(mut fleet) = Fleet::new(test) else { return };
     let _shared = shared();
     let losses = setting("HOST_LOSSES", LOSSES.len() as u64) as usize;
-    let mut fleet = Fleet::new(database);
     // Some attempts are still under way when a lease ends.
     fleet.platform.set_latency(Duration::from_millis(20));
     let mut hosts: Vec<Host> = (0..3).map(|_| fleet.start_busy_host()).collect();
@@ -86,27 +75,96 @@ fn lose_hosts(way: Way, test: &str) {
 }
 
 #[test]
-fn the_lanes_of_a_lost_host_are_taken_over_when_its_lease_is_over() {
-    let test = "takeover";
-    let Some(database) = Database::new(Way::Direct, test) else {
-        return;
-    };
+fn a_host_that_is_cut_off_sends_nothing_after_its_lease() {
+    let test = "end of a lease";
+    let Some(mut fleet) = Fleet::new(test) else { return };
     let _shared = shared();
-    let mut fleet = Fleet::new(database);
-    fleet.platform.set_latency(Duration::from_millis(500));
-    let (mut lost, other) = (fleet.start_working_host(), fleet.start_working_host());
-    let before = lost.process.durable().len();
-    lost.process.command("post 8");
-    lost.process.wait_for("durable", before + 8);
-    let posted = lost.process.durable();
+    let mut cut_off = fleet.start_working_host();
+    let others = [fleet.start_working_host(), fleet.start_working_host()];
+    // Attempts take nearly their whole time limit, so that the results outlast the lease.
+    fleet.platform.set_latency(TIMEOUT.mul_f64(0.8));
+    let before = cut_off.process.durable().len();
+    cut_off.process.command("post 32");
+    cut_off.process.wait_for("durable", before + 32);
+    cut_off.proxy.set(Network::Silent);
     let start = Instant::now();
-    fleet.kill(lost);
-    wait_until("the lanes are taken over", || {
-        fleet.platform.missing(&posted).is_empty()
+    sleep(LEASE);
+    // An attempt that is answered now was under way; the platform notes it when it answers.
+    let sent_by = |fleet: &Fleet| {
+        let arrivals = fleet.platform.arrivals();
+        arrivals
+            .iter()
+            .filter(|arrival| arrival.process() == cut_off.process.name)
+            .count()
+    };
+    let sent = sent_by(&fleet);
+    wait_until("others have delivered the results", || {
+        fleet.platform.missing(&cut_off.process.durable()).is_empty()
     });
-    let took = start.elapsed();
-    // The lease began before the kill; others look every 2 s, and an attempt takes half a second each time.
-    assert!(took < LEASE + Duration::from_secs(5), "{took:?}");
-    fleet.end(vec![other]);
-    print(test, format!("{took:?} after the kill, with a lease of {LEASE:?}"));
+    assert_eq!(sent_by(&fleet), sent);
+    let (delivered, took) = (fleet.platform.count(), start.elapsed());
+    print(
+        test,
+        format!(
+            "{sent} of {delivered} requests were sent by the host that was cut off; all were delivered after {took:?}"
+        ),
+    );
+    cut_off.proxy.set(Network::Works);
+    cut_off.stores_again();
+    let mut hosts = Vec::from(others);
+    hosts.push(cut_off);
+    fleet.end(hosts);
+}
+
+#[test]
+fn commits_without_an_answer_lose_no_confirmed_message() {
+    let test = "unanswered commits";
+    let Some(mut fleet) = Fleet::new(test) else { return };
+    let _shared = shared();
+    let cuts = setting("UNANSWERED_COMMITS", 6) as usize;
+    let hosts: Vec<Host> = (0..3).map(|_| fleet.start_busy_host()).collect();
+    for host in &hosts {
+        host.confirms();
+        host.proxy.leave_commits_unanswered(5);
+    }
+    for host in &hosts {
+        wait_until("commits are not answered", || host.proxy.cuts() >= cuts);
+        host.proxy.leave_commits_unanswered(0);
+    }
+    for host in &hosts {
+        host.confirms();
+    }
+    let cuts: usize = hosts.iter().map(|host| host.proxy.cuts()).sum();
+    let confirmed = fleet.end(hosts);
+    let (unkept, repeated) = (fleet.unkept.len(), fleet.platform.repeated());
+    print(
+        test,
+        format!(
+            "{cuts} commits without an answer, {confirmed} confirmed, {unkept} sent without being kept, {repeated} repeated"
+        ),
+    );
+}
+
+/// What one host does not know to be stored, another one may have been told to be.
+#[test]
+fn commits_without_an_answer_lose_no_message_that_two_hosts_post() {
+    let test = "unanswered commits of twins";
+    let Some(mut fleet) = Fleet::new(test) else { return };
+    let _shared = shared();
+    let rounds = setting("UNANSWERED_COMMITS", 6) as usize;
+    let mut twins = [fleet.start_twin(), fleet.start_twin()];
+    for host in &twins {
+        host.proxy.leave_commits_unanswered(4);
+    }
+    for round in 1..=rounds {
+        for host in &mut twins {
+            host.process.command("post 8");
+        }
+        for host in &twins {
+            host.process.wait_for("done post 8", round);
+        }
+    }
+    let cuts: usize = twins.iter().map(|host| host.proxy.cuts()).sum();
+    let confirmed = fleet.end_twins(twins.into());
+    print(test, format!("{cuts} commits without an answer, {confirmed} confirmed"));
 }

@@ -9,7 +9,8 @@
 //! | `RESULT_POSTER_PGBOUNCER` | the URL of the same database through PgBouncer in transaction mode | the tests through it do nothing |
 //! | `RESULT_POSTER_POSTGRES_CTL` | the command that runs `pg_ctl` on the server | the tests that restart it do nothing |
 //! | `HOST_LOSSES` | how many hosts are lost | 6 |
-//! | `RESTARTS` | how often the server is restarted in each test | 2 |
+//! | `UNANSWERED_COMMITS` | how many commits of each host, or in how many rounds, are not answered | 6 |
+//! | `RESTARTS` | how often the server is restarted | 2 |
 //! | `POSTGRES_FIGURES` | `1` measures: see `figures` and `large` | 0 |
 //!
 //! `eval "$(.ci/postgres start DIR)"` in the repository starts such a server and sets the first three; if `CI` is `true`,
@@ -28,6 +29,7 @@
 )]
 
 #[path = "../attack/child.rs"]
+#[expect(dead_code, reason = "some helpers are only for attacks on a file")]
 mod child;
 #[path = "../attack/platform.rs"]
 #[expect(dead_code, reason = "some helpers are only for attacks on a file")]

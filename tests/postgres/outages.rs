@@ -1,32 +1,29 @@
 //! The server hangs, is away, refuses, or is full: messages are sent all the same, and nothing hangs.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
 use crate::{
     fleet::{Fleet, Host},
-    proxy::{Network, Proxy},
-    server::{Database, Way, shared},
+    proxy::Network,
+    server::shared,
     tools::wait_until,
 };
 
 /// A message waits at most this long for the outbox before it is sent without being kept.
 const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
-fn fleet(test: &str) -> Option<Fleet> {
-    Database::new(Way::Direct, test).map(Fleet::new)
-}
-
 #[test]
 fn a_poster_starts_without_its_server() {
-    let Some(mut fleet) = fleet("start without a server") else {
+    let Some(mut fleet) = Fleet::new("start without a server") else {
         return;
     };
     let _shared = shared();
-    let proxy = Proxy::start(&fleet.database.address);
-    proxy.set(Network::Refuses);
-    let mut host = fleet.start_host_behind(proxy);
+    let mut host = fleet.start_host_on(Network::Refuses);
     host.process.wait_for("started", 1);
     host.posts_unkept("can't be reached");
     host.proxy.set(Network::Works);
@@ -36,7 +33,7 @@ fn a_poster_starts_without_its_server() {
 
 #[test]
 fn a_message_is_sent_while_connections_are_refused() {
-    let Some(mut fleet) = fleet("refused connections") else {
+    let Some(mut fleet) = Fleet::new("refused connections") else {
         return;
     };
     let _shared = shared();
@@ -50,7 +47,7 @@ fn a_message_is_sent_while_connections_are_refused() {
 
 #[test]
 fn a_message_is_sent_while_the_server_is_silent() {
-    let Some(mut fleet) = fleet("silent server") else {
+    let Some(mut fleet) = Fleet::new("silent server") else {
         return;
     };
     let _shared = shared();
@@ -64,7 +61,9 @@ fn a_message_is_sent_while_the_server_is_silent() {
 
 #[test]
 fn a_message_is_sent_while_answers_are_lost() {
-    let Some(mut fleet) = fleet("lost answers") else { return };
+    let Some(mut fleet) = Fleet::new("lost answers") else {
+        return;
+    };
     let _shared = shared();
     let mut host = fleet.start_working_host();
     host.proxy.set(Network::LosesAnswers);
@@ -78,7 +77,7 @@ fn a_message_is_sent_while_answers_are_lost() {
 
 #[test]
 fn a_broken_connection_costs_no_message_its_place() {
-    let Some(mut fleet) = fleet("broken connections") else {
+    let Some(mut fleet) = Fleet::new("broken connections") else {
         return;
     };
     let _shared = shared();
@@ -93,7 +92,9 @@ fn a_broken_connection_costs_no_message_its_place() {
 
 #[test]
 fn a_message_is_sent_while_the_disk_of_the_server_is_full() {
-    let Some(mut fleet) = fleet("full disk") else { return };
+    let Some(mut fleet) = Fleet::new("full disk") else {
+        return;
+    };
     let _shared = shared();
     let mut host = fleet.start_working_host();
     fleet.database.query(
@@ -110,21 +111,27 @@ fn a_message_is_sent_while_the_disk_of_the_server_is_full() {
 }
 
 #[test]
-fn a_message_is_sent_while_a_table_is_locked() {
-    let Some(mut fleet) = fleet("locked table") else { return };
+fn messages_are_sent_while_a_table_is_locked() {
+    let Some(mut fleet) = Fleet::new("locked table") else {
+        return;
+    };
     let _shared = shared();
     let mut host = fleet.start_working_host();
     std::thread::scope(|scope| {
         let locks = scope.spawn(|| {
             fleet
                 .database
-                .query("BEGIN; LOCK TABLE @calls IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(8); COMMIT")
+                .query("BEGIN; LOCK TABLE @calls IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6); COMMIT")
         });
         wait_until("the table is locked", || {
             let query = "SELECT count(*) FROM pg_locks WHERE relation = '@calls'::regclass AND mode = 'AccessExclusiveLock' AND granted";
             fleet.database.query(query)[0][0] == "1"
         });
-        host.posts_unkept("");
+        // All together, not one after the other.
+        let start = Instant::now();
+        host.process.does("post 50");
+        let took = start.elapsed();
+        assert!(took < LONGEST_WAIT, "{took:?}");
         locks.join().unwrap();
     });
     host.works_again();
@@ -133,7 +140,7 @@ fn a_message_is_sent_while_a_table_is_locked() {
 
 #[test]
 fn a_shutdown_keeps_its_limit_while_the_server_is_silent() {
-    let Some(mut fleet) = fleet("shutdown, silent server") else {
+    let Some(mut fleet) = Fleet::new("shutdown, silent server") else {
         return;
     };
     let _shared = shared();
@@ -148,6 +155,72 @@ fn a_shutdown_keeps_its_limit_while_the_server_is_silent() {
         fleet.kill(host);
     }
     fleet.end(Vec::new());
+}
+
+#[test]
+fn a_server_that_only_reads_is_not_used() {
+    let Some(mut fleet) = Fleet::new("read-only server") else {
+        return;
+    };
+    let _shared = shared();
+    let mut host = fleet.start_host_at(|url| format!("{url}?options=-c%20default_transaction_read_only%3Don"));
+    host.process.wait_for("started", 1);
+    host.posts_unkept("does not allow writes");
+    fleet.kill(host);
+    let host = fleet.start_working_host();
+    fleet.end(vec![host]);
+}
+
+#[test]
+fn of_several_servers_the_one_that_answers_is_used() {
+    let Some(mut fleet) = Fleet::new("several servers") else {
+        return;
+    };
+    let _shared = shared();
+    // The kernel accepts its connections, and nobody answers.
+    let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = frozen.local_addr().unwrap();
+    let mut host = fleet.start_host_at(|url| url.replacen('@', &format!("@{address},"), 1) + "?connect_timeout=1");
+    host.works_again();
+    fleet.end(vec![host]);
+}
+
+#[test]
+fn a_locked_owner_does_not_hold_up_others() {
+    let Some(mut fleet) = Fleet::new("locked owner") else {
+        return;
+    };
+    let _shared = shared();
+    let locked = fleet.start_working_host();
+    let owner = fleet.database.query("SELECT id FROM @owners").remove(0).remove(0);
+    let (mut lost, other) = (fleet.start_working_host(), fleet.start_working_host());
+    fleet.platform.set_latency(Duration::from_millis(500));
+    let before = lost.process.durable().len();
+    lost.process.command("post 8");
+    lost.process.wait_for("durable", before + 8);
+    let posted = lost.process.durable();
+    std::thread::scope(|scope| {
+        let database = &fleet.database;
+        let select = format!("BEGIN; SELECT 1 FROM @owners WHERE id = {owner} FOR UPDATE; SELECT pg_sleep(8); COMMIT");
+        let lock = scope.spawn(move || database.query(&select));
+        wait_until("the row is locked", || {
+            let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%@owners WHERE id%'";
+            fleet.database.query(query)[0][0] == "1"
+        });
+        fleet.platform.note_kill(&locked.process.name);
+        fleet.platform.note_kill(&lost.process.name);
+        locked.process.signal("KILL");
+        lost.process.signal("KILL");
+        wait_until("the lanes of the other one are taken over", || {
+            fleet.platform.missing(&posted).is_empty()
+        });
+        assert!(!lock.is_finished());
+        lock.join().unwrap();
+    });
+    for host in [locked, lost] {
+        fleet.kill(host);
+    }
+    fleet.end(vec![other]);
 }
 
 impl Host {

@@ -3,7 +3,10 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -30,6 +33,10 @@ struct State {
     network: Mutex<Network>,
     changed: Condvar,
     streams: Mutex<Vec<TcpStream>>,
+    /// Which `COMMIT`s are not answered: one of so many. 0: none.
+    unanswered: AtomicUsize,
+    commits: AtomicUsize,
+    cuts: AtomicUsize,
 }
 
 #[derive(Clone, Copy)]
@@ -47,6 +54,9 @@ impl Proxy {
             network: Mutex::new(Network::Works),
             changed: Condvar::new(),
             streams: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
+            cuts: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -64,6 +74,17 @@ impl Proxy {
         if network == Network::Refuses {
             self.break_connections();
         }
+    }
+
+    /// From now on, breaks the connection at one of so many `COMMIT`s: in turns, it reaches the server, whose answer is lost, and
+    /// is lost itself. 0: at none.
+    pub(crate) fn leave_commits_unanswered(&self, one_of: usize) {
+        self.state.unanswered.store(one_of, Ordering::SeqCst);
+    }
+
+    /// How many `COMMIT`s were not answered.
+    pub(crate) fn cuts(&self) -> usize {
+        self.state.cuts.load(Ordering::SeqCst)
     }
 
     /// Breaks all connections that there are.
@@ -92,16 +113,27 @@ impl State {
             stream.set_nodelay(true).unwrap();
         }
         let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        let state = Arc::clone(&self);
-        thread::spawn(move || state.pump(Direction::ToServer, from, to));
-        self.pump(Direction::FromServer, server, client);
+        let (state, is_cut) = (Arc::clone(&self), Arc::new(AtomicBool::new(false)));
+        let is_cut_by_client = Arc::clone(&is_cut);
+        thread::spawn(move || state.pump(Direction::ToServer, from, to, &is_cut_by_client));
+        self.pump(Direction::FromServer, server, client, &is_cut);
     }
 
-    fn pump(&self, direction: Direction, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, direction: Direction, mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             self.wait_until_open(direction);
-            if to.write_all(&buffer[..length]).is_err() {
+            if let Direction::ToServer = direction
+                && self.cuts_at(&buffer[..length])
+            {
+                // No answer passes any more.
+                is_cut.store(true, Ordering::SeqCst);
+                if self.cuts.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+                    let _ = to.write_all(&buffer[..length]);
+                }
+                break;
+            }
+            if is_cut.load(Ordering::SeqCst) || to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
@@ -109,6 +141,13 @@ impl State {
         self.wait_until_open(direction);
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
+    }
+
+    /// Whether these bytes have a `COMMIT` that is not answered.
+    fn cuts_at(&self, bytes: &[u8]) -> bool {
+        let one_of = self.unanswered.load(Ordering::SeqCst);
+        let has_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
+        one_of > 0 && has_commit && self.commits.fetch_add(1, Ordering::SeqCst) % one_of == 0
     }
 
     fn wait_until_open(&self, direction: Direction) {

@@ -5,27 +5,18 @@ use std::{thread::sleep, time::Duration};
 use crate::{
     fleet::Fleet,
     print::print,
-    server::{Control, Database, Way, alone},
+    server::{Control, alone},
     tools::setting,
 };
 
 #[test]
 fn restarts_of_the_server_lose_no_confirmed_message() {
-    restart(Way::Direct, "restarts");
-}
-
-#[test]
-fn restarts_of_the_server_behind_pgbouncer_lose_no_confirmed_message() {
-    restart(Way::PgBouncer, "restarts behind PgBouncer");
-}
-
-fn restart(way: Way, test: &str) {
-    let (Some(database), Some(control)) = (Database::new(way, test), Control::new(test)) else {
+    let test = "restarts";
+    let (Some(mut fleet), Some(control)) = (Fleet::new(test), Control::new(test)) else {
         return;
     };
     let _alone = alone();
     let restarts = setting("RESTARTS", 2);
-    let mut fleet = Fleet::new(database);
     let hosts: Vec<_> = (0..2).map(|_| fleet.start_busy_host()).collect();
     for number in 0..restarts {
         for host in &hosts {

@@ -11,10 +11,7 @@ use std::{
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::{
-    child::ServerPlan,
-    tools::{LIMIT, wait_until},
-};
+use crate::{child::ServerPlan, tools::LIMIT};
 
 /// The lease of the tests' owners. Attempts have to end within a third of it.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -62,41 +59,54 @@ pub(crate) fn variable(name: &str, test: &str) -> Option<String> {
     value
 }
 
+/// A way to the server.
+pub(crate) struct Route {
+    /// `host:port`.
+    pub(crate) address: String,
+    url: String,
+}
+
+impl Route {
+    /// `None`: there is no server.
+    pub(crate) fn new(way: Way, test: &str) -> Option<Self> {
+        let url = variable(way.variable(), test)?;
+        let (_, rest) = url.split_once('@').unwrap();
+        let (address, _) = rest.split_once('/').unwrap();
+        Some(Self {
+            address: address.to_owned(),
+            url,
+        })
+    }
+
+    /// The URL by a proxy that listens on this port.
+    pub(crate) fn url_by(&self, port: u16) -> String {
+        self.url.replace(&self.address, &format!("127.0.0.1:{port}"))
+    }
+}
+
 /// A schema that is dropped in the end.
 pub(crate) struct Database {
     /// Past PgBouncer and all proxies.
     url: String,
-    /// `host:port` of the way.
-    pub(crate) address: String,
-    way_url: String,
+    pub(crate) route: Route,
     pub(crate) schema: String,
 }
 
 impl Database {
     /// `None`: there is no server.
     pub(crate) fn new(way: Way, test: &str) -> Option<Self> {
-        let url = variable(Way::Direct.variable(), test)?;
-        let way_url = variable(way.variable(), test)?;
-        let (_, rest) = way_url.split_once('@').unwrap();
-        let (address, _) = rest.split_once('/').unwrap();
         Some(Self {
-            url,
-            address: address.to_owned(),
+            url: Route::new(Way::Direct, test)?.url,
+            route: Route::new(way, test)?,
             schema: format!("test_{:016x}", rand::random::<u64>()),
-            way_url,
         })
     }
 
-    /// The plan of a host whose proxy listens on this port.
-    pub(crate) fn plan(&self, port: u16) -> ServerPlan {
-        self.plan_with(self.way_url.replace(&self.address, &format!("127.0.0.1:{port}")))
-    }
-
     pub(crate) fn plan_without_proxy(&self) -> ServerPlan {
-        self.plan_with(self.way_url.clone())
+        self.plan(self.route.url.clone())
     }
 
-    fn plan_with(&self, url: String) -> ServerPlan {
+    pub(crate) fn plan(&self, url: String) -> ServerPlan {
         ServerPlan {
             url,
             schema: self.schema.clone(),
@@ -130,9 +140,23 @@ impl Database {
             .unwrap()
     }
 
-    /// Waits until all calls are delivered, and none is a dead letter.
-    pub(crate) fn is_emptied(&self) -> Duration {
-        wait_until("no call is left", || self.count("calls") == 0)
+    /// Waits until all calls are delivered, as long as there are fewer and fewer.
+    pub(crate) fn is_emptied(&self) {
+        let (mut fewest, mut since) = (u64::MAX, Instant::now());
+        while fewest > 0 {
+            let left = self.count("calls");
+            if left < fewest {
+                (fewest, since) = (left, Instant::now());
+            }
+            assert!(
+                since.elapsed() < LIMIT,
+                "{left} calls are left: {:#?}",
+                self.query(
+                    "SELECT state, owner, reason, attempts, kind, target_id, next_attempt_at FROM @outbox LIMIT 20"
+                )
+            );
+            sleep(Duration::from_millis(20));
+        }
     }
 }
 
