@@ -128,7 +128,7 @@ impl State {
             {
                 // No answer passes any more.
                 is_cut.store(true, Ordering::SeqCst);
-                if self.cuts.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+                if self.cuts.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                     let _ = to.write_all(&buffer[..length]);
                 }
                 break;
@@ -147,7 +147,7 @@ impl State {
     fn cuts_at(&self, bytes: &[u8]) -> bool {
         let one_of = self.unanswered.load(Ordering::SeqCst);
         let has_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
-        one_of > 0 && has_commit && self.commits.fetch_add(1, Ordering::SeqCst) % one_of == 0
+        one_of > 0 && has_commit && self.commits.fetch_add(1, Ordering::SeqCst).is_multiple_of(one_of)
     }
 
     fn wait_until_open(&self, direction: Direction) {
