@@ -127,6 +127,14 @@ impl PostgresStore {
     pub(super) fn id(&self) -> StoreFuture<i64> {
         self.handle.run(async |_, owner| Ok(owner.id))
     }
+
+    /// The calls were answered as not stored, without certainty.
+    pub(super) fn doubt(&self, calls: Vec<CallId>) -> StoreFuture<()> {
+        self.handle.run(async move |_, owner| {
+            owner.doubts.calls.extend(&calls);
+            Ok(())
+        })
+    }
 }
 
 impl Store for PostgresStore {

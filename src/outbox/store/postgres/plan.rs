@@ -215,6 +215,8 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::{call::CallKind, clock::Clock};
 
@@ -341,6 +343,23 @@ mod tests {
             assert_eq!(plan.add(&message), Some(Ok(answer)));
             assert!(plan.rows.is_empty() && plan.known.is_empty());
         }
+    }
+
+    #[test]
+    fn a_message_that_was_stored_before_it_was_withdrawn_is_answered_as_stored() {
+        let mut message = message(&["a"]);
+        let withdrawn = CancellationToken::new();
+        withdrawn.cancel();
+        message.withdrawn = Some(withdrawn);
+        let mut plan = plan(my_lane(), Some(1));
+        assert_eq!(plan.add(&message), Some(Ok(Inserted::Withdrawn)));
+        let stored = SameCall {
+            id: message.calls[0].id,
+            lane: Some(1),
+            seq: 1,
+        };
+        plan.add_same("a", stored);
+        assert_eq!(plan.add(&message), live(50));
     }
 
     #[test]

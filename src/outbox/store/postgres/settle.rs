@@ -290,5 +290,7 @@ mod tests {
         assert_eq!(repeated(Some(&row(None, 5)), &claim), done(true));
         assert_eq!(repeated(Some(&row(Some(9), 6)), &claim), Settled::NotCurrent);
         assert_eq!(repeated(Some(&row(None, 6)), &claim), Settled::NotCurrent);
+        // Another owner has freed it.
+        assert_eq!(repeated(Some(&row(None, 0)), &claim), Settled::NotCurrent);
     }
 }

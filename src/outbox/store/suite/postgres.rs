@@ -20,7 +20,7 @@ use super::super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
     postgres::{PostgresStore, prepare},
 };
-use super::{Fixture, shorthand::NOW};
+use super::{Fixture, shorthand::*};
 use crate::{
     call_id::CallId,
     outbox::{
@@ -275,4 +275,38 @@ impl Store for TimedStore {
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
+}
+
+#[actix_rt::test]
+async fn calls_in_doubt_are_deleted_unless_another_message_was_told_of_them() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let (first, second) = (fixture.owner().await, fixture.owner().await);
+    let told = first.insert_live("told", &["a"]).await.ids;
+    let untold = first.insert_live("untold", &["b"]).await.ids;
+    let known = second.insert(message("told", &["a"])).await.unwrap();
+    assert_eq!(known, Inserted::Known { ids: told.clone() });
+    first
+        .store
+        .doubt([told.clone(), untold.clone()].concat())
+        .await
+        .unwrap();
+    // Before its next job, the owner resolves the doubts.
+    assert_eq!(first.entry(untold[0]).await, None);
+    assert_eq!(second.claim_ids_at(NOW).await, told);
+    let lanes = fixture.query("SELECT name FROM @lanes").await;
+    assert_eq!(lanes, ["told"]);
+}
+
+#[actix_rt::test]
+async fn a_lane_that_was_freed_has_no_claim() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let (first, second) = (fixture.owner().await, fixture.owner().await);
+    first.insert_live("lane", &["a"]).await;
+    fixture.kill(first).await;
+    assert_eq!(second.watch(NOW, MINUTE).await.unwrap().freed, 1);
+    assert_eq!(fixture.query("SELECT claim FROM @lanes").await, ["0"]);
 }
