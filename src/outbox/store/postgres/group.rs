@@ -13,6 +13,9 @@ use super::{
 };
 use crate::outbox::location::PostgresServer;
 
+/// How many bytes of bodies are inserted at once, if there is more than one message.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Jobs of one kind.
 pub(super) type Group = Vec<Job>;
 
@@ -26,12 +29,32 @@ pub(super) fn groups(jobs: VecDeque<Job>) -> VecDeque<Group> {
             Work::Other(_) | Work::Close(_) => others.push_back(vec![job]),
         }
     }
-    for group in [settlements, inserts] {
-        if !group.is_empty() {
-            others.push_front(group);
-        }
+    if !settlements.is_empty() {
+        others.push_front(settlements);
+    }
+    for group in by_bytes(inserts).into_iter().rev() {
+        others.push_front(group);
     }
     others
+}
+
+/// Splits inserts, so that a slow network does not fail all of them together.
+fn by_bytes(inserts: Vec<Job>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut bytes = MAX_BYTES;
+    for job in inserts {
+        let calls = job.work.message().into_iter().flat_map(|message| &message.calls);
+        let size = calls.map(|call| call.body.len()).fold(0, usize::saturating_add);
+        bytes = bytes.saturating_add(size);
+        match groups.last_mut() {
+            Some(group) if bytes <= MAX_BYTES => group.push(job),
+            Some(_) | None => {
+                bytes = size;
+                groups.push(vec![job]);
+            }
+        }
+    }
+    groups
 }
 
 /// Does the jobs of a group in one transaction. A job without an answer waits for the next one.
