@@ -29,12 +29,11 @@ impl Dispatcher {
         state: &CallState<'_>,
     ) -> Outcome {
         let admission = state.admission;
-        let mut entered = self.gates.enter(call, admission, permit, &self.clock).await;
-        let started = self.clock.instant();
+        let mut started = None;
         let mut attempts: u32 = 0;
         let mut unauthorized: Option<PermanentError> = None;
         loop {
-            let pass = match entered {
+            let pass = match self.gates.enter(call, admission, permit, &self.clock).await {
                 Ok(pass) => pass,
                 Err(cause) => return Err(state.given_up(attempts, cause, None, unauthorized)),
             };
@@ -42,9 +41,12 @@ impl Dispatcher {
             state.attempts.set(attempts);
             self.telemetry.attempt_started(call.as_ref(), attempts);
             let began = self.clock.instant();
-            // Pinned first, since passing a future on copies it.
-            let attempt = pin!(self.attempt(call, state));
-            let attempt = pass.run(permit, &state.phase, attempt).await?;
+            let started = *started.get_or_insert(began);
+            let attempt = {
+                // Pinned first, since passing a future on copies it. In a block, so that its memory is free for the sleep.
+                let attempt = pin!(self.attempt(call, state));
+                pass.run(permit, &state.phase, attempt).await?
+            };
             let duration = self.clock.instant().saturating_duration_since(began);
             self.telemetry.attempt_ended(call.as_ref(), duration);
             self.note_authorization(&attempt);
@@ -92,10 +94,10 @@ impl Dispatcher {
                 Some(Duration::ZERO) => {}
                 Some(wait) => {
                     permit.release();
-                    self.gates.sleep(call, admission, self.clock.sleep(wait)).await;
+                    // Boxed: most calls never sleep, and every one would reserve room for it.
+                    Box::pin(self.gates.sleep(call, admission, self.clock.sleep(wait))).await;
                 }
             }
-            entered = self.gates.enter(call, admission, permit, &self.clock).await;
         }
     }
 

@@ -2,15 +2,17 @@
 
 use std::{mem, rc::Rc};
 
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+
 use super::actor::ResultPoster;
 use crate::{
     call::{Call, CallKind, CallRef, Platform, Target},
-    delivery::{Dispatcher, Job, Passage, Worker},
+    delivery::{Cancellation, Dispatcher, Job, Passage, Worker},
     error::{CallError, InvalidMessageError, ParkReason, PostError},
-    message::DeliveryOptions,
-    queue::{AdmitError, Bound},
+    message::{DeliveryOptions, Headers},
+    queue::{AdmitError, Bound, Permit, Ticket},
     receipt::{CallReceipt, Outcome, PostReceipt},
-    route::{Overflow, ReplyWhen},
+    route::{Overflow, ReplyWhen, Route},
     telemetry::Begin,
     util::catch_panic,
     warning::Warnings,
@@ -35,64 +37,34 @@ impl ResultPoster {
             .and_then(|()| self.check_durability(&options))
             .map_err(CallError::from)
             .map(|()| self.parts.queue.admit(target.clone(), Bound::Queue));
-        let (dispatcher, route) = (Rc::clone(&self.parts.dispatcher), Rc::clone(&self.parts.route));
+        let dispatcher = Rc::clone(&self.parts.dispatcher);
         let arrived_at = dispatcher.clock.instant();
-        let begin = Begin::Arrived(arrived_at);
         let unanswered = dispatcher.telemetry.message_arrived(arrived_at);
-        let cancellation = dispatcher.cancellation(options.cancellation);
-        let headers = Rc::new(options.headers);
         let reply_when = if options.reply_when_durable {
             ReplyWhen::Durable
         } else {
             ReplyWhen::Done
         };
+        // In a box that ends with the first poll, since a future holds what it has captured until its end.
+        let arrival = Box::new(Arrival {
+            place,
+            kinds,
+            target,
+            calls,
+            headers: Rc::new(options.headers),
+            worker,
+            cancellation: dispatcher.cancellation(options.cancellation),
+            begin: Begin::Arrived(arrived_at),
+            reply_when,
+            route: Rc::clone(&self.parts.route),
+            dispatcher,
+        });
         catch_panic(async move {
             let _unanswered = unanswered;
-            // A message is refused before its calls are built: an overload must not cost their encoding.
-            let place = match place {
-                Ok(Ok(place)) => Ok(place),
-                Ok(Err(refused)) => {
-                    let (reason, error) = match refused {
-                        AdmitError::Full => (ParkReason::QueueFull, CallError::Overloaded),
-                        AdmitError::Closed => (ParkReason::Shutdown, CallError::ShuttingDown),
-                    };
-                    match Rc::clone(&route).overflow() {
-                        Some(run_overflow) => Err((run_overflow, reason)),
-                        None => return refuse(&dispatcher, kinds, target.id(), &error),
-                    }
-                }
-                Err(error) => return refuse(&dispatcher, kinds, target.id(), &error),
-            };
-            let mut calls = calls(&dispatcher.platform, target.id());
-            for call in &mut calls {
-                call.headers = Rc::clone(&headers);
+            match arrival.start() {
+                Ok((run, warnings)) => warned(run.await, warnings),
+                Err(refused) => refused,
             }
-            let warnings = take_warnings(&dispatcher, &mut calls);
-            let outcomes = match place {
-                Ok((ticket, permit)) => {
-                    let job = Box::new(Job {
-                        calls,
-                        worker,
-                        cancellation,
-                        passage: Passage::Free,
-                        begin,
-                        may_send: None,
-                        permit,
-                        ticket,
-                    });
-                    route.run(dispatcher, job, reply_when).await
-                }
-                Err((run_overflow, reason)) => {
-                    let overflow = Overflow {
-                        calls,
-                        worker,
-                        cancellation,
-                        reason,
-                    };
-                    run_overflow(dispatcher, overflow, reply_when).await
-                }
-            };
-            warned(outcomes, warnings)
         })
     }
 
@@ -114,28 +86,115 @@ impl ResultPoster {
         Ok(())
     }
 
-    pub(super) async fn post_reply(
+    // A combinator, since an `async fn` holds its argument twice.
+    pub(super) fn post_reply(
         outcomes: impl Future<Output = Result<Vec<Outcome>, String>>,
-    ) -> Result<PostReceipt, PostError> {
-        let outcomes = outcomes.await.map_err(PostError::internal)?;
-        let [completion, status] = outcomes
-            .try_into()
-            .map_err(|_| PostError::internal("a result with other than two outcomes".into()))?;
-        match (completion, status) {
-            (Ok(completion), Ok(status)) => Ok(PostReceipt { completion, status }),
-            (Err(CallError::Invalid(error)), _) => Err(PostError::Invalid(error)),
-            (Err(error), Ok(_)) => Err(PostError::Completion(error)),
-            (Ok(_), Err(error)) => Err(PostError::Status(error)),
-            (Err(completion), Err(status)) => Err(PostError::Both { completion, status }),
-        }
+    ) -> impl Future<Output = Result<PostReceipt, PostError>> {
+        outcomes.map(|outcomes| {
+            let [completion, status] = outcomes
+                .map_err(PostError::internal)?
+                .try_into()
+                .map_err(|_| PostError::internal("a result with other than two outcomes".into()))?;
+            match (completion, status) {
+                (Ok(completion), Ok(status)) => Ok(PostReceipt { completion, status }),
+                (Err(CallError::Invalid(error)), _) => Err(PostError::Invalid(error)),
+                (Err(error), Ok(_)) => Err(PostError::Completion(error)),
+                (Ok(_), Err(error)) => Err(PostError::Status(error)),
+                (Err(completion), Err(status)) => Err(PostError::Both { completion, status }),
+            }
+        })
     }
 
-    pub(super) async fn call_reply(
+    pub(super) fn call_reply(
         outcomes: impl Future<Output = Result<Vec<Outcome>, String>>,
-    ) -> Result<CallReceipt, CallError> {
+    ) -> impl Future<Output = Result<CallReceipt, CallError>> {
         let internal = |message| CallError::Internal { message };
-        let outcome = outcomes.await.map_err(internal)?.pop();
-        outcome.unwrap_or_else(|| Err(internal("a call without an outcome".into())))
+        outcomes.map(move |outcomes| {
+            let outcome = outcomes.map_err(internal)?.pop();
+            outcome.unwrap_or_else(|| Err(internal("a call without an outcome".into())))
+        })
+    }
+}
+
+/// A message that has asked for a place in the queue, and whose calls are not built yet.
+struct Arrival<F> {
+    place: Result<Result<(Ticket, Permit), AdmitError>, CallError>,
+    kinds: &'static [CallKind],
+    target: Target,
+    calls: F,
+    headers: Rc<Headers>,
+    worker: Worker,
+    cancellation: Cancellation,
+    begin: Begin,
+    reply_when: ReplyWhen,
+    dispatcher: Rc<Dispatcher>,
+    route: Rc<dyn Route>,
+}
+
+impl<F> Arrival<F>
+where
+    F: FnOnce(&Platform, &Rc<str>) -> Vec<Call>,
+{
+    /// Builds the calls. Returns their run and the warnings of each, or the outcomes of a refused message.
+    fn start(self: Box<Self>) -> Result<(LocalBoxFuture<'static, Vec<Outcome>>, Vec<Warnings>), Vec<Outcome>> {
+        let Self {
+            place,
+            kinds,
+            target,
+            calls,
+            headers,
+            worker,
+            cancellation,
+            begin,
+            reply_when,
+            dispatcher,
+            route,
+        } = *self;
+        // A message is refused before its calls are built: an overload must not cost their encoding.
+        let place = match place {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(refused)) => {
+                let (reason, error) = match refused {
+                    AdmitError::Full => (ParkReason::QueueFull, CallError::Overloaded),
+                    AdmitError::Closed => (ParkReason::Shutdown, CallError::ShuttingDown),
+                };
+                match Rc::clone(&route).overflow() {
+                    Some(run_overflow) => Err((run_overflow, reason)),
+                    None => return Err(refuse(&dispatcher, kinds, target.id(), &error)),
+                }
+            }
+            Err(error) => return Err(refuse(&dispatcher, kinds, target.id(), &error)),
+        };
+        let mut calls = calls(&dispatcher.platform, target.id());
+        for call in &mut calls {
+            call.headers = Rc::clone(&headers);
+        }
+        let warnings = take_warnings(&dispatcher, &mut calls);
+        let run = match place {
+            Ok((ticket, permit)) => {
+                let job = Box::new(Job {
+                    calls,
+                    worker,
+                    cancellation,
+                    passage: Passage::Free,
+                    begin,
+                    may_send: None,
+                    permit,
+                    ticket,
+                });
+                route.run(dispatcher, job, reply_when)
+            }
+            Err((run_overflow, reason)) => {
+                let overflow = Overflow {
+                    calls,
+                    worker,
+                    cancellation,
+                    reason,
+                };
+                run_overflow(dispatcher, overflow, reply_when)
+            }
+        };
+        Ok((run, warnings))
     }
 }
 

@@ -104,14 +104,19 @@ impl Transport for HttpTransport {
             };
             let head = within(limit, self.client.round_trip(request)).await;
             let response = &mut head.ok_or_else(timed_out)??.response;
-            let mut answer = self.answer(request, response);
+            let (mut body, mut cut_short) = (Vec::new(), None);
             if has_body(response) {
                 let remaining = limit.saturating_sub(started.elapsed());
                 let limit = BodyPurpose::of(request, response).reading_time(remaining);
                 // A failed body does not fail the attempt: the verdict depends on the part that was read.
-                answer.cut_short = read_body(response, &mut answer.body, limit).await;
+                cut_short = read_body(response, &mut body, limit).await;
             }
-            Ok(answer)
+            Ok(Answer {
+                body,
+                cut_short,
+                // Last, since the future would hold it while the body is read.
+                ..self.answer(request, response)
+            })
         })
     }
 }
