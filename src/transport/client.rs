@@ -39,6 +39,8 @@ pub(super) struct HttpClient {
     http1: RefCell<Option<Client>>,
     /// The protocol that the platform is believed to speak.
     protocol: Cell<Protocol>,
+    /// The last `Authorization` header, since most requests have the same token.
+    authorization: RefCell<Option<HeaderValue>>,
 }
 
 /// A response with a complete head. Its body is still to be read.
@@ -54,6 +56,7 @@ impl HttpClient {
             config,
             http1: RefCell::new(None),
             protocol: Cell::new(Protocol::Http1),
+            authorization: RefCell::new(None),
         }
     }
 
@@ -130,7 +133,7 @@ impl HttpClient {
             headers.insert(HeaderName::from_static("idempotency-key"), key.try_into()?);
         }
         if let Some(token) = request.token {
-            headers.insert(header::AUTHORIZATION, sensitive(["Bearer ", token].concat())?);
+            headers.insert(header::AUTHORIZATION, self.authorization(token)?);
         }
         if let Some(value) = self.config.proxy_authorization() {
             headers.insert(
@@ -141,6 +144,16 @@ impl HttpClient {
         // A user's default `Expect` header: awc would wait for an interim response that `http1` removes.
         headers.remove(header::EXPECT);
         Ok(post)
+    }
+
+    fn authorization(&self, token: &str) -> Result<HeaderValue, HttpError> {
+        let mut last = self.authorization.borrow_mut();
+        let is_same = |value: &&HeaderValue| value.as_bytes().strip_prefix(b"Bearer ") == Some(token.as_bytes());
+        if let Some(value) = last.as_ref().filter(is_same) {
+            return Ok(value.clone());
+        }
+        let value = sensitive(["Bearer ", token].concat())?;
+        Ok(last.insert(value).clone())
     }
 
     /// The client for this protocol, and whether the platform has answered on its connection, which is not tracked for
