@@ -259,9 +259,17 @@ impl Platform {
     }
 }
 
-fn hex_digit(digit: u8) -> char {
-    char::from_digit(digit.into(), 16).unwrap_or_default()
+/// The digit of the lower four bits, in lower case.
+fn hex_digit(bits: u8) -> char {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    // In range.
+    DIGITS.get(usize::from(bits & 0xf)).copied().unwrap_or_default()
 }
+
+/// The usual length of a result in JSON, in bytes.
+const RESULT_BYTES: usize = 1024;
 
 /// A fingerprint of a result, in hexadecimal.
 fn digest(message: &PostResult) -> String {
@@ -272,14 +280,11 @@ fn digest(message: &PostResult) -> String {
         &message.status_fields,
         &message.terminal_workarea_lease,
     );
+    let mut json = Vec::with_capacity(RESULT_BYTES);
     // Only a map with keys that are not strings could fail here, and there is none.
-    let content = serde_json::to_vec(&content).unwrap_or_default();
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(&content) {
-        hex.push(hex_digit(byte >> 4));
-        hex.push(hex_digit(byte & 0xf));
-    }
-    hex
+    let _ = serde_json::to_writer(&mut json, &content);
+    let digits = Sha256::digest(&json).into_iter().flat_map(|byte| [byte >> 4, byte]);
+    digits.map(hex_digit).collect()
 }
 
 #[cfg(test)]
