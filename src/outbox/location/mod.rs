@@ -7,7 +7,8 @@ mod postgres;
 mod postgres_url;
 #[cfg(feature = "outbox-postgres")]
 mod server;
-#[cfg(all(test, feature = "outbox-postgres"))]
+#[cfg(feature = "outbox-postgres")]
+#[cfg(test)]
 mod tests;
 
 pub(super) use self::place::Location;
