@@ -101,9 +101,11 @@ impl<const IS_POOLED: bool> PostgresFixture<IS_POOLED> {
     pub(in super::super) async fn query(&self, statements: &str) -> Vec<String> {
         let statements = statements.replace('@', &format!("{}.", self.schema));
         let messages = self.operator.client.simple_query(&statements).await.unwrap();
-        let first = |message: SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        let first = |message: SimpleQueryMessage| {
+            let SimpleQueryMessage::Row(row) = message else {
+                return None;
+            };
+            row.get(0).map(str::to_owned)
         };
         messages.into_iter().filter_map(first).collect()
     }
