@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     env,
     error::Error,
+    fs::File,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use actix::Addr;
-use actix_rt::time::sleep;
+use actix_rt::{System, time::sleep};
 use futures_util::{
     StreamExt as _,
     future::join_all,
@@ -22,6 +23,7 @@ use futures_util::{
 };
 use result_poster::{
     AgentResult, CreateComment, Options, PostResult, ResultPoster, SessionStatus, Shutdown,
+    credentials::RuntimeTokenFile,
     health::GetHealth,
     outbox::{EntryQuery, GetOutboxStats, ListEntries, OutboxOptions, OutboxOptionsBuilder},
 };
@@ -35,6 +37,9 @@ use crate::{platform::Platform, tools::LIMIT};
 
 const PLAN: &str = "ATTACK_PLAN";
 
+/// The shim forks when this is opened, and lets only the child go on.
+const FORK: &str = "/attack/fork";
+
 /// What a process does.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -45,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) server: Option<ServerPlan>,
     /// The time limit of an attempt, if not the default.
     pub(crate) timeout_ms: Option<u64>,
+    /// Whether the process forks after it has built its options, as a daemon does. Needs the shim.
+    pub(crate) forks: bool,
     pub(crate) posters: usize,
     pub(crate) max_in_flight: usize,
     /// The wait of a parked call.
@@ -53,6 +60,8 @@ pub(crate) struct Plan {
     /// The length of each summary.
     pub(crate) summary: usize,
     pub(crate) expires_after_s: Option<u64>,
+    /// The file with the credentials, in place of fixed ones.
+    pub(crate) token_file: Option<PathBuf>,
     /// Whether the process wakes up every few milliseconds, for the command `gap`.
     pub(crate) measures_gaps: bool,
 }
@@ -74,12 +83,14 @@ impl Plan {
             outbox: outbox.to_owned(),
             server: None,
             timeout_ms: None,
+            forks: false,
             posters: 1,
             max_in_flight: 8,
             delay_ms: 10,
             max_bytes: None,
             summary: 16,
             expires_after_s: None,
+            token_file: None,
             measures_gaps: true,
         }
     }
@@ -112,11 +123,13 @@ impl Plan {
         }
     }
 
-    fn start(&self, index: usize) -> Addr<ResultPoster> {
-        let mut options = Options::builder(&self.url)
-            .without_proxy()
-            .worker_id("wkr_1")
-            .auth_token("token")
+    fn options(&self, index: usize) -> Options {
+        let mut options = Options::builder(&self.url).without_proxy().allow_plaintext_http(true);
+        options = match &self.token_file {
+            Some(file) => options.credential_provider(RuntimeTokenFile::new(file)),
+            None => options.worker_id("wkr_1").auth_token("token"),
+        };
+        options = options
             .user_agent(format!("{}.{index}", self.name))
             .base_delay(Duration::ZERO)
             .max_attempts(1)
@@ -125,7 +138,7 @@ impl Plan {
         if let Some(limit) = self.timeout_ms {
             options = options.timeout(Duration::from_millis(limit));
         }
-        ResultPoster::start_supervised(options.build().unwrap())
+        options.build().unwrap()
     }
 }
 
@@ -319,15 +332,23 @@ impl Drop for Process {
 /// - `stats` and `list` print how many milliseconds it takes to count the calls, and to list the first 500.
 /// - `health` prints the health of the first poster as JSON.
 /// - `chdir PATH` changes the folder.
-#[actix_rt::test]
-async fn child_process() {
+#[test]
+fn child_process() {
     let Ok(plan) = env::var(PLAN) else { return };
     let plan: Plan = serde_json::from_str(&plan).unwrap();
     // The harness of the tests does not end its line.
     println!();
     log::set_logger(&PrintLog).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let posters: Vec<_> = (0..plan.posters).map(|index| plan.start(index)).collect();
+    let options: Vec<_> = (0..plan.posters).map(|index| plan.options(index)).collect();
+    if plan.forks {
+        let _ = File::open(FORK);
+    }
+    System::new().block_on(run(plan, options));
+}
+
+async fn run(plan: Plan, options: Vec<Options>) {
+    let posters: Vec<_> = options.into_iter().map(ResultPoster::start_supervised).collect();
     println!("started {}", plan.name);
     let runner = Runner {
         plan,
@@ -517,6 +538,8 @@ impl log::Log for PrintLog {
             println!("log {} {line}", record.level());
         } else if line.starts_with("took over") {
             println!("takeover {line}");
+        } else if record.level() <= log::Level::Warn {
+            println!("warned {line}");
         }
     }
 

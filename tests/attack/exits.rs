@@ -51,6 +51,33 @@ fn the_last_process_leaves_no_log_and_the_database_holds_everything() {
 }
 
 #[test]
+fn a_daemon_that_forks_between_its_options_and_its_start_loses_nothing() {
+    let attack = "a fork before the start";
+    if is_missing("cc", attack) || is_missing("sqlite3", attack) {
+        return;
+    }
+    let _shared = shared();
+    let (folder, platform) = (Folder::new(), Platform::start());
+    let shim = Shim::new(&folder.outbox());
+    for name in ["first", "second"] {
+        let plan = Plan {
+            posters: 2,
+            forks: true,
+            ..Plan::new(name, &platform, &folder.outbox())
+        };
+        let mut process = Process::start_with(&plan, shim.command());
+        process.does("post 20");
+        process.does("shutdown 10000");
+        assert!(process.ends().success());
+        assert_eq!(process.durable().len(), 20, "{:?}", process.lines("unkept"));
+        assert!(platform.missing(&process.durable()).is_empty());
+        assert_eq!(process.logged(), Vec::<String>::new());
+    }
+    assert!(!folder.companion("-wal").exists());
+    assert_eq!(count(&folder.outbox(), "SELECT count(*) FROM calls"), 0);
+}
+
+#[test]
 fn a_shutdown_of_any_length_ends_the_process_and_loses_nothing() {
     if is_missing("sqlite3", "shutdowns") {
         return;

@@ -16,6 +16,8 @@
 //! | `ATTACK_CLOCK_SECONDS` | how long two processes with different clocks share a file | 3 |
 //! | `ATTACK_FAIRNESS_SECONDS` | how long a busy process and a quiet one share a file | 4 |
 //! | `ATTACK_IDLE_SECONDS` | how long an idle process is traced | 30 |
+//! | `ATTACK_OUTAGE_RESULTS` | results that are posted in each outage | 40 |
+//! | `ATTACK_FLAPS`, `ATTACK_FLAP_SECONDS` | how often a platform comes and goes, and for how long | 2, 5 |
 //! | `ATTACK_SIZE` | the rows of large outboxes, in percent of those that are documented | 1 |
 //!
 //! `cargo test --release --all-features --test attack -- --nocapture --test-threads=1` prints the figures.
@@ -49,6 +51,7 @@ mod figures;
 mod files;
 mod idle;
 mod kills;
+mod outages;
 mod platform;
 mod power;
 mod shim;

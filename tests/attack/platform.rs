@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, sleep},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -61,6 +61,14 @@ pub(crate) struct Platform {
     is_down: AtomicBool,
     /// Calls that begin so are answered with 500.
     failing: Mutex<Vec<String>>,
+    /// Whether the credentials are rejected.
+    is_rejecting: AtomicBool,
+    /// Whether requests are read and never answered.
+    is_silent: AtomicBool,
+    /// How many requests are taken in each second.
+    limit: AtomicU64,
+    /// The second, and how many requests it has had.
+    in_second: Mutex<(u64, u64)>,
     latency_us: AtomicU64,
 }
 
@@ -70,6 +78,7 @@ impl Platform {
         let platform = Arc::new(Self {
             port: listener.local_addr().unwrap().port(),
             latency_us: AtomicU64::new(1_000),
+            limit: AtomicU64::new(u64::MAX),
             ..Self::default()
         });
         let shared = Arc::clone(&platform);
@@ -88,6 +97,29 @@ impl Platform {
 
     pub(crate) fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_rejecting(&self, is_rejecting: bool) {
+        self.is_rejecting.store(is_rejecting, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    /// Further requests in a second are answered with 429.
+    pub(crate) fn set_limit(&self, a_second: u64) {
+        self.limit.store(a_second, Ordering::Relaxed);
+    }
+
+    fn is_over_limit(&self) -> bool {
+        let second = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let mut in_second = self.in_second.lock().unwrap();
+        if in_second.0 != second {
+            *in_second = (second, 0);
+        }
+        in_second.1 += 1;
+        in_second.1 > self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_latency(&self, latency: Duration) {
@@ -215,6 +247,12 @@ impl Platform {
         let mut writer = stream.try_clone().unwrap();
         let mut reader = BufReader::new(stream);
         while let Some((head, body)) = read_request(&mut reader) {
+            if self.is_silent.load(Ordering::Relaxed) {
+                while self.is_silent.load(Ordering::Relaxed) {
+                    sleep(Duration::from_millis(5));
+                }
+                return;
+            }
             let answer = self.answer(&head, &body);
             if writer.write_all(answer.as_bytes()).is_err() {
                 return;
@@ -239,6 +277,10 @@ impl Platform {
             .any(|prefix| call.starts_with(prefix));
         let status = if self.is_down.load(Ordering::Relaxed) {
             503
+        } else if self.is_rejecting.load(Ordering::Relaxed) {
+            401
+        } else if self.is_over_limit() {
+            429
         } else if is_failing {
             500
         } else {
@@ -263,7 +305,11 @@ impl Platform {
             status,
         });
         let body = if status == 200 { r#"{"success":true}"# } else { "" };
-        format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        let hint = if status == 429 { "retry-after: 1\r\n" } else { "" };
+        format!(
+            "HTTP/1.1 {status} -\r\n{hint}content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     }
 }
 

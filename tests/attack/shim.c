@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,6 +37,7 @@ struct control {
     int64_t fail_targets;
     int64_t fail_errno;
     int64_t failed;
+    int64_t has_no_names;
 };
 
 struct record {
@@ -145,7 +148,17 @@ static int opened(int fd, int target, int is_new) {
     return fd;
 }
 
+/* Only the child goes on; the parent ends as it does. */
+static void fork_away(void) {
+    pid_t child = fork();
+    int status = 0;
+    if (child == 0) return;
+    waitpid(child, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
 static int open_by(int (*real)(const char *, int, ...), const char *path, int flags, mode_t mode) {
+    if (!strcmp(path, "/attack/fork")) fork_away();
     int target = target_of(path);
     if (target < 0) return real(path, flags, mode);
     if (fails(OPEN, target)) return -1;
@@ -293,4 +306,14 @@ int statx(int base, const char *path, int flags, unsigned int mask, struct statx
 void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset) {
     REAL(mmap64);
     return fails(MAP, target_of_fd(fd)) ? MAP_FAILED : real(address, length, protection, flags, fd, offset);
+}
+
+/* Names that end so are the loopback address, while there are names. */
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    static const char end[] = ".test";
+    REAL(getaddrinfo);
+    size_t length = name ? strlen(name) : 0;
+    if (length < sizeof end || strcmp(name + length - (sizeof end - 1), end)) return real(name, service, hints, found);
+    if (control && __atomic_load_n(&control->has_no_names, __ATOMIC_SEQ_CST)) return EAI_AGAIN;
+    return real("127.0.0.1", service, hints, found);
 }

@@ -69,6 +69,7 @@ enum Word {
     FailTargets,
     FailErrno,
     Failed,
+    HasNoNames,
 }
 
 /// The shim of one outbox: a control block that its processes share, and their journal.
@@ -139,6 +140,11 @@ impl Shim {
 
     pub(crate) fn fail_nothing(&self) {
         self.set(Word::FailCalls, 0);
+    }
+
+    /// Whether names can't be resolved. Otherwise those that end in `.test` are the loopback address.
+    pub(crate) fn has_no_names(&self, has_no_names: bool) {
+        self.set(Word::HasNoNames, has_no_names.into());
     }
 
     /// How many calls have failed.

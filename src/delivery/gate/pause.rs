@@ -344,46 +344,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn after_its_first_burst_a_limit_of_10_a_second_rejects_few_requests() {
-        let (mut gate, start) = (Pause::default(), Clock::system().instant());
-        let millisecond = Duration::from_millis(1);
-        let (mut requests, mut taken, mut limited) = (0_u32, 0_u32, 0_u32);
-        let mut in_this_second = 0;
-        let mut running = std::collections::VecDeque::new();
-        for elapsed in 0..60_000 {
-            let now = start + elapsed * millisecond;
-            if elapsed % 1000 == 0 {
-                in_this_second = 0;
-            }
-            if elapsed == 1000 {
-                // The limit is known only from here on.
-                assert_eq!((taken, limited), (10, 54));
-                (requests, taken, limited) = (0, 0, 0);
-            }
-            while let Some((end, round, ended)) = running.pop_front() {
-                if end > now {
-                    running.push_front((end, round, ended));
-                    break;
-                }
-                gate.leave(round, &Target::Session("a".into()), ended, now);
-            }
-            while running.len() < 64
-                && let Entry::Now { round } = gate.enter(now)
-            {
-                requests += 1;
-                in_this_second += 1;
-                let ended = if in_this_second > 10 {
-                    limited += 1;
-                    Ended::RateLimited(SECOND)
-                } else {
-                    taken += 1;
-                    Ended::Handled
-                };
-                running.push_back((now + 5 * millisecond, round, ended));
+    /// A platform that takes 10 requests a second, and answers each after 5 ms.
+    struct Limiter {
+        taken_in_this_second: u32,
+        requests: u32,
+        limited: u32,
+    }
+
+    impl Limiter {
+        fn answer(&mut self) -> Ended {
+            self.requests += 1;
+            self.taken_in_this_second += 1;
+            if self.taken_in_this_second > 10 {
+                self.limited += 1;
+                Ended::RateLimited(SECOND)
+            } else {
+                Ended::Handled
             }
         }
-        assert!(limited * 40 <= requests, "{limited} of {requests} got a 429");
-        assert!(taken >= 400, "{taken} in a minute");
+    }
+
+    #[test]
+    fn a_limit_of_10_a_second_rejects_few_of_2000_calls_and_none_more_than_twice() {
+        let (mut gate, start) = (Pause::default(), Clock::system().instant());
+        let mut platform = Limiter {
+            taken_in_this_second: 0,
+            requests: 0,
+            limited: 0,
+        };
+        // How often each of the waiting calls was answered 429.
+        let mut waiting = std::collections::VecDeque::from([0_u32; 2000]);
+        let mut running = std::collections::VecDeque::<(Instant, u64, Ended, u32)>::new();
+        let mut after_a_second = None;
+        let mut milliseconds = 0;
+        while !(waiting.is_empty() && running.is_empty()) {
+            let now = start + Duration::from_millis(milliseconds);
+            if milliseconds % 1000 == 0 {
+                platform.taken_in_this_second = 0;
+            }
+            if milliseconds == 1000 {
+                after_a_second = Some((platform.requests, platform.limited));
+            }
+            while running.front().is_some_and(|(end, ..)| *end <= now) {
+                let (_, round, ended, limited) = running.pop_front().unwrap();
+                gate.leave(round, &Target::Session("a".into()), ended, now);
+                if let Ended::RateLimited(_) = ended {
+                    assert!(limited < 2, "a third 429 for a call");
+                    waiting.push_front(limited + 1);
+                }
+            }
+            while running.len() < 64
+                && !waiting.is_empty()
+                && let Entry::Now { round } = gate.enter(now)
+            {
+                let end = now + Duration::from_millis(5);
+                running.push_back((end, round, platform.answer(), waiting.pop_front().unwrap()));
+            }
+            milliseconds += 1;
+        }
+        // The limit is known only after a first burst.
+        let (first_requests, first_limited) = after_a_second.unwrap();
+        assert_eq!((first_requests, first_limited), (64, 54));
+        let Limiter { requests, limited, .. } = platform;
+        let later = (requests - first_requests, limited - first_limited);
+        assert!(later.1 * 40 <= later.0, "{later:?} after the first second");
+        assert!(limited * 20 < requests, "{limited} of {requests}");
+        assert!(milliseconds < 300_000, "{milliseconds} ms for 2000 calls");
     }
 }

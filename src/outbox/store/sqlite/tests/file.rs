@@ -1,6 +1,10 @@
 use std::{
+    ffi::{OsStr, OsString},
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::{PermissionsExt as _, symlink},
+    },
     path::Path,
     thread,
 };
@@ -34,6 +38,26 @@ async fn all_files_are_readable_for_their_owner_alone() {
     }
     assert_eq!(mode(&outbox.companion("-owners")), 0o700);
     assert_eq!(mode(&outbox.owner_files()[0]), 0o600);
+}
+
+#[actix_rt::test]
+async fn a_path_need_not_be_unicode() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = prepare(&folder.path().join(OsStr::from_bytes(b"out\xffbox.db"))).unwrap();
+    let store = SqliteStore::open(&path, "queue".into(), u64::MAX);
+    insert(&store, "lane").await.unwrap();
+    store.release_all(0).await.unwrap();
+    assert_eq!(claim(&store).await.unwrap().messages.len(), 1);
+    store.close().await.unwrap();
+    let names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    let name = |suffix: &[u8]| OsString::from_vec([b"out\xffbox.db", suffix].concat());
+    assert!(
+        names.contains(&name(b"")) && names.contains(&name(b"-owners")),
+        "{names:?}"
+    );
 }
 
 #[test]
