@@ -31,6 +31,8 @@ pub(crate) struct Dispatcher {
     pub(crate) transport: Rc<dyn Transport>,
     pub(crate) retry_policy: RetryPolicy,
     pub(crate) clock: Clock,
+    /// A random number from 0 to 1.
+    pub(crate) chance: fn() -> f64,
     pub(crate) telemetry: Telemetry,
     pub(crate) gates: Rc<Gates>,
     /// Cancelled when the time limit of a shutdown expires.

@@ -75,7 +75,7 @@ impl Dispatcher {
             let wait = if self.gates.holds(call, admission) {
                 None
             } else {
-                policy.wait_after(attempts, hint, rand::random())
+                policy.wait_after(attempts, hint, (self.chance)())
             };
             self.telemetry.attempt_failed(
                 call.as_ref(),
@@ -137,7 +137,7 @@ impl Dispatcher {
         let asked = hint.map(|hint| hint.duration().min(policy.max_retry_after));
         match error {
             AttemptError::RetryableResponse { status_code: 429, .. } => {
-                Ended::RateLimited(asked.unwrap_or_else(|| policy.backoff(attempts, rand::random())))
+                Ended::RateLimited(asked.unwrap_or_else(|| policy.backoff(attempts, (self.chance)())))
             }
             AttemptError::RetryableResponse { status_code: 503, .. } if asked.is_some() => {
                 Ended::Busy(asked.unwrap_or_default())

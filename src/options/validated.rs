@@ -105,6 +105,7 @@ impl Options {
             retry_policy: self.retry_policy,
             telemetry: Telemetry::new(self.clock.clone(), self.subscribers),
             clock: self.clock,
+            chance: rand::random,
             gates: Rc::new(Gates::new(self.limits.max_in_flight)),
             shutdown: CancellationToken::new(),
             platform_time: Cell::new(None),

@@ -55,6 +55,15 @@ use crate::{
 const MAX_IN_FLIGHT: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
+thread_local! {
+    /// What delays are shortened by.
+    static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
+}
+
+fn chance() -> f64 {
+    CHANCE.with_borrow_mut(|random| random.random())
+}
+
 /// The platform's present treatment of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
@@ -515,7 +524,8 @@ impl Life {
             .clock(clock.clone())
             .build()
             .unwrap();
-        let parts = options.into_parts_over(Rc::new(SimulatedTransport(Rc::clone(&process))));
+        let mut parts = options.into_parts_over(Rc::new(SimulatedTransport(Rc::clone(&process))));
+        Rc::get_mut(&mut parts.dispatcher).unwrap().chance = chance;
         let _ = process.gates.set(Rc::clone(&parts.dispatcher.gates));
         let store = MemoryStore::open(&world.tables);
         let simulated = Rc::new(SimulatedStore {
@@ -529,7 +539,7 @@ impl Life {
             OutboxOptions::new("unused"),
             "wkr_1",
             clock,
-            || 0.5,
+            chance,
         );
         let route: Rc<dyn Route> = Rc::new(Durable::new(outbox));
         let local = LocalSet::new();
@@ -628,6 +638,7 @@ fn is_promise(outcome: &Outcome) -> bool {
 
 async fn simulate(seed: u64) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(seed);
+    CHANCE.set(StdRng::seed_from_u64(seed));
     let processes = random.random_range(1..=3);
     let clocks: Vec<ManualClock> = (0..processes).map(|_| ManualClock::new()).collect();
     for clock in &clocks {
