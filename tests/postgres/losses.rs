@@ -153,6 +153,8 @@ fn commits_without_an_answer_lose_no_message_that_two_hosts_post() {
     let _shared = shared();
     let rounds = setting("UNANSWERED_COMMITS", 6) as usize;
     let mut twins = [fleet.start_twin(), fleet.start_twin()];
+    // What a host sends without keeping it is lost: only the store has what the other one was told to be stored.
+    fleet.platform.set_down(true);
     for host in &twins {
         host.proxy.leave_commits_unanswered(4);
     }
@@ -165,6 +167,7 @@ fn commits_without_an_answer_lose_no_message_that_two_hosts_post() {
         }
     }
     let cuts: usize = twins.iter().map(|host| host.proxy.cuts()).sum();
+    fleet.platform.set_down(false);
     let confirmed = fleet.end_twins(twins.into());
     print(test, format!("{cuts} commits without an answer, {confirmed} confirmed"));
 }
