@@ -61,8 +61,8 @@ impl ResultPoster {
         });
         catch_panic(async move {
             let _unanswered = unanswered;
-            match arrival.start() {
-                Ok((run, warnings)) => warned(run.await, warnings),
+            match (*arrival).start() {
+                Ok(Started { run, warnings }) => warned(run.await, warnings),
                 Err(refused) => refused,
             }
         })
@@ -131,12 +131,19 @@ struct Arrival<F> {
     route: Rc<dyn Route>,
 }
 
+/// A message whose calls run.
+struct Started {
+    run: LocalBoxFuture<'static, Vec<Outcome>>,
+    /// The warnings of each call.
+    warnings: Vec<Warnings>,
+}
+
 impl<F> Arrival<F>
 where
     F: FnOnce(&Platform, &Rc<str>) -> Vec<Call>,
 {
-    /// Builds the calls. Returns their run and the warnings of each, or the outcomes of a refused message.
-    fn start(self: Box<Self>) -> Result<(LocalBoxFuture<'static, Vec<Outcome>>, Vec<Warnings>), Vec<Outcome>> {
+    /// Builds the calls and starts them, or returns the outcomes of a refused message.
+    fn start(self) -> Result<Started, Vec<Outcome>> {
         let Self {
             place,
             kinds,
@@ -149,7 +156,7 @@ where
             reply_when,
             dispatcher,
             route,
-        } = *self;
+        } = self;
         // A message is refused before its calls are built: an overload must not cost their encoding.
         let place = match place {
             Ok(Ok(place)) => Ok(place),
@@ -194,7 +201,7 @@ where
                 run_overflow(dispatcher, overflow, reply_when)
             }
         };
-        Ok((run, warnings))
+        Ok(Started { run, warnings })
     }
 }
 
