@@ -108,7 +108,7 @@ impl Handle {
         Self::start(path)
     }
 
-    /// Has the thread wake the holder every [`LOOK_INTERVAL`].
+    /// Has the thread wake the holder for its looks.
     pub(super) fn tick(&self, tick: Arc<Tick>) {
         self.send(Message::Tick(self.member, tick));
     }
