@@ -56,7 +56,7 @@ const MAX_IN_FLIGHT: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// What delays are shortened by.
+    /// The random numbers that shorten delays, from the seed.
     static CHANCE: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
 }
 

@@ -25,7 +25,7 @@ pub(super) struct PostgresUrl {
 impl PostgresUrl {
     /// # Errors
     ///
-    /// What is wrong, and what to do.
+    /// The fault of a URL, and what to do about it.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let rest = ["postgres://", "postgresql://"]
             .into_iter()

@@ -45,7 +45,7 @@ type Place = (CallId, i64);
 pub(super) struct Changes {
     delivered: Vec<Place>,
     withdrawn: Vec<Place>,
-    /// Those of the withdrawn whose lane is not parked.
+    /// The withdrawn calls whose lane is not parked.
     moved_if_known: Vec<Place>,
     failed: Vec<(Place, Failure)>,
     dead: Vec<Place>,

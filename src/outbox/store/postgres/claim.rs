@@ -19,7 +19,7 @@ use super::{
 };
 use crate::call_id::CallId;
 
-/// Those of the lanes that are still as they were seen, and that no other owner is claiming.
+/// Locks the lanes that have not changed since they were seen, and that no other owner is claiming.
 pub(super) const LOCK: &str = "
     SELECT lanes.id FROM unnest($1, $2) AS seen (id, parked_at) JOIN @lanes AS lanes ON lanes.id = seen.id
     WHERE lanes.owner IS NULL AND lanes.parked_at = seen.parked_at FOR UPDATE OF lanes SKIP LOCKED";

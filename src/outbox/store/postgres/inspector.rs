@@ -170,8 +170,8 @@ impl Drop for Inspector {
     }
 }
 
-/// Those of the calls that are stored, in the order of their lanes, in which posters lock them too; those of one lane in the
-/// order in which they are named.
+/// The calls that are stored, of these. They are sorted by lane, since posters lock lanes in that order; calls of one lane
+/// keep the order in which they are named.
 async fn by_lane(transaction: &Transaction<'_>, calls: &[CallId]) -> PgResult<Vec<CallId>> {
     let rows = transaction.ask(BY_LANE, [ids(calls)]).await?;
     rows.iter().map(|row| rows::call_id(row, "id")).collect()

@@ -37,7 +37,7 @@ impl Job {
         }
     }
 
-    /// Answers. Whoever asked may have given up.
+    /// Answers. The caller may have given up.
     pub(super) fn end(self, answer: Result<Answer, OutboxError>) {
         match (self.work, answer) {
             (Work::Insert(_, reply), Ok(Answer::Inserted(inserted))) => drop(reply.send(inserted)),
@@ -122,7 +122,7 @@ where
 
     fn end(self: Box<Self>, committed: Result<(), OutboxError>) {
         let Self { output, reply, .. } = *self;
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = reply.send(committed.and_then(|()| output.ok_or(OutboxError::Stopped)));
     }
 }

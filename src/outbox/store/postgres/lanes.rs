@@ -107,7 +107,7 @@ pub(super) struct Park {
     pub(super) reason: Option<ParkReason>,
 }
 
-/// Says anew when a lane is due, if it has no owner.
+/// Updates when a lane is due, if it has no owner.
 pub(super) fn park_free<'a>(
     transaction: &'a Transaction<'_>,
     (queue, name): (&str, &str),

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_owner_had_before_its_lease_has_lapsed_is_perhaps_no_longer_its_own() {
+    fn after_a_lapse_of_the_lease_earlier_lanes_are_no_longer_certain() {
         let start = Clock::system().instant();
         let mut lease = Lease::new(90 * SECOND);
         lease.renewed(start, start);

@@ -68,7 +68,7 @@ pub(super) struct Owner {
     pub(super) doubts: Doubts,
 }
 
-/// What may have been committed without an answer.
+/// The changes whose commit was not answered: they may have been made or not.
 #[derive(Default)]
 pub(super) struct Doubts {
     /// Calls that were answered as not stored.

@@ -223,7 +223,7 @@ impl StoreThread {
         Ok(())
     }
 
-    /// Those of these owners that would see nothing at a look.
+    /// The owners, of these, for which a look would find nothing.
     fn look(&mut self, members: &[Member]) -> Vec<Member> {
         let nothing = self.attempt(|this| {
             let connection = this.file.ready(&mut this.owners)?;

@@ -49,7 +49,8 @@ impl Ticks {
 }
 
 impl Owners {
-    /// Those of these owners that would see nothing at a look: no owner has lanes, and the database is as they saw it last.
+    /// The owners, of these, for which a look would find nothing: no owner has lanes, and the database has not changed since
+    /// their last look.
     pub(super) fn with_nothing_to_see(
         &self,
         connection: &Connection,
