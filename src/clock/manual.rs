@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix_rt::time::timeout;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How long [`ManualClock::wait_for_sleepers`] waits, in real time.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +40,39 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     origin: Instant,
-    state: Arc<watch::Sender<ManualTime>>,
+    shared: Arc<Shared>,
+}
+
+/// Waiters are woken in the order in which they came, so that a simulation can be repeated; `tokio::sync::watch` wakes
+/// them at random.
+#[derive(Debug, Default)]
+struct Shared {
+    time: Mutex<ManualTime>,
+    has_changed: Notify,
+}
+
+impl Shared {
+    fn time(&self) -> MutexGuard<'_, ManualTime> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut ManualTime) -> T) -> T {
+        let output = change(&mut self.time());
+        self.has_changed.notify_waiters();
+        output
+    }
+
+    /// Waits until a condition holds.
+    async fn wait_until(&self, condition: impl Fn(&ManualTime) -> bool) {
+        loop {
+            // It notices changes from here on.
+            let has_changed = self.has_changed.notified();
+            if condition(&self.time()) {
+                return;
+            }
+            has_changed.await;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,14 +109,14 @@ impl ManualClock {
     pub fn new() -> Self {
         Self {
             origin: Instant::now(),
-            state: Arc::new(watch::Sender::new(ManualTime::default())),
+            shared: Arc::default(),
         }
     }
 
     /// Moves the time forward and wakes the sleepers that are due.
     pub fn advance(&self, duration: Duration) {
-        self.state
-            .send_modify(|state| state.elapsed = state.elapsed.saturating_add(duration));
+        self.shared
+            .change(|time| time.elapsed = time.elapsed.saturating_add(duration));
     }
 
     /// Waits until there are at least `count` sleepers and returns the remaining time of each, ascending.
@@ -93,52 +125,49 @@ impl ManualClock {
     /// [`advance`](Self::advance). The background work of a poster's outbox does not count either, nor do parked calls; the
     /// wait between two attempts does, with an outbox too, and so does a pause after a 429. After ten seconds of real time the method returns the sleepers that there are.
     pub async fn wait_for_sleepers(&self, count: usize) -> Vec<Duration> {
-        let mut changes = self.state.subscribe();
-        let enough = changes.wait_for(|state| state.remaining().len() >= count);
+        let enough = self.shared.wait_until(|time| time.remaining().len() >= count);
         let _ = timeout(WAIT_LIMIT, enough).await;
-        self.state.borrow().remaining()
+        self.shared.time().remaining()
     }
 
     /// The time of day by this clock.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         const START: Duration = Duration::from_secs(1_767_225_600);
-        let state = self.state.borrow();
-        let start = state.start.unwrap_or(START);
+        let time = self.shared.time();
+        let start = time.start.unwrap_or(START);
         UNIX_EPOCH
-            .checked_add(start.saturating_add(state.elapsed))
+            .checked_add(start.saturating_add(time.elapsed))
             .unwrap_or(UNIX_EPOCH)
     }
 
     /// Sets the time of day, as an administrator or a time server would. Sleepers are not affected.
     pub fn set_time_of_day(&self, now: SystemTime) {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.state
-            .send_modify(|state| state.start = Some(now.saturating_sub(state.elapsed)));
+        self.shared
+            .change(|time| time.start = Some(now.saturating_sub(time.elapsed)));
     }
 
     pub(crate) fn instant(&self) -> Instant {
-        let elapsed = self.state.borrow().elapsed;
+        let elapsed = self.shared.time().elapsed;
         self.origin.checked_add(elapsed).unwrap_or(self.origin)
     }
 
     pub(crate) async fn sleep(&self, duration: Duration) {
-        let mut sleeper = Sleeper { clock: self, number: 0 };
-        self.state.send_modify(|state| {
-            sleeper.number = state.next_number;
-            state.next_number = state.next_number.wrapping_add(1);
-            let wake = state.elapsed.saturating_add(duration);
-            state.wakes.insert(sleeper.number, wake);
+        let number = self.shared.change(|time| {
+            let number = time.next_number;
+            time.next_number = number.wrapping_add(1);
+            time.wakes.insert(number, time.elapsed.saturating_add(duration));
+            number
         });
+        let _sleeper = Sleeper { clock: self, number };
         self.idle(duration).await;
     }
 
     /// Sleeps without being counted as a sleeper.
     pub(crate) async fn idle(&self, duration: Duration) {
-        let mut changes = self.state.subscribe();
-        let wake = self.state.borrow().elapsed.saturating_add(duration);
-        // `self` holds the sender, so the channel is open.
-        let _ = changes.wait_for(|state| state.elapsed >= wake).await;
+        let wake = self.shared.time().elapsed.saturating_add(duration);
+        self.shared.wait_until(|time| time.elapsed >= wake).await;
     }
 }
 
@@ -156,8 +185,6 @@ struct Sleeper<'a> {
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        self.clock.state.send_modify(|state| {
-            state.wakes.remove(&self.number);
-        });
+        self.clock.shared.change(|time| time.wakes.remove(&self.number));
     }
 }

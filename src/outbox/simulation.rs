@@ -809,8 +809,8 @@ fn every_invariant_holds_in_the_simulation() {
     });
     assert!(
         failures.is_empty(),
-        "{} failures, the first: {}",
+        "{} failures:\n{}",
         failures.len(),
-        failures[0]
+        failures.join("\n")
     );
 }
