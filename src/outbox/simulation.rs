@@ -64,6 +64,10 @@ fn chance() -> f64 {
     CHANCE.with_borrow_mut(|random| random.random())
 }
 
+/// How many seconds a lane may stay parked because of an outage that is over: as long as the last request takes that is
+/// not answered, and some probes.
+const LONGEST_OUTAGE: u32 = 40;
+
 /// The platform's present treatment of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
@@ -738,9 +742,15 @@ async fn simulate(seed: u64) -> Result<(), String> {
             *life = Some(Life::start(&world, number, &clocks[number]));
         }
     }
+    let mut outages: BTreeMap<(String, i64), u32> = BTreeMap::new();
     for second in 0..2000 {
-        if second == 120 && world.tables.borrow().has_outages() {
-            world.violation("calls are parked because of an outage that is over".into());
+        let parked = world.tables.borrow().outages();
+        outages.retain(|lane, _| parked.contains(lane));
+        for lane in parked {
+            let since = *outages.entry(lane).or_insert(second);
+            if second - since == LONGEST_OUTAGE {
+                world.violation("calls are parked because of an outage that is over".into());
+            }
         }
         if world.tables.borrow().waiting() == 0 {
             break;

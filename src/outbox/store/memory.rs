@@ -770,10 +770,11 @@ impl Tables {
         })
     }
 
-    /// Whether any lane is parked because of an outage.
-    pub(in crate::outbox) fn has_outages(&self) -> bool {
-        let mut free = self.lanes.values().filter(|lane| lane.owner.is_none());
-        free.any(|lane| lane.reason.is_some_and(ParkReason::is_outage))
+    /// The lanes that are parked because of an outage, each with the claim that ended so.
+    pub(in crate::outbox) fn outages(&self) -> BTreeSet<(String, i64)> {
+        let free = self.lanes.iter().filter(|(_, lane)| lane.owner.is_none());
+        let parked = free.filter(|(_, lane)| lane.reason.is_some_and(ParkReason::is_outage));
+        parked.map(|(name, lane)| (name.clone(), lane.claim)).collect()
     }
 
     /// Whether any of the calls may have killed an owner.
