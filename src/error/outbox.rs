@@ -28,8 +28,9 @@ pub enum OutboxError {
     /// them meanwhile.
     #[error("the server can't be reached")]
     Unreachable(#[source] SharedError),
-    /// The server did not answer within `statement_timeout`: it is overloaded, or its disk is slow.
-    #[error("the server did not answer in time")]
+    /// The server did not answer within `statement_timeout`, or 10,000 cancelled messages or 64 MiB of them wait for the
+    /// outbox already: it is overloaded, or its disk is slow.
+    #[error("the outbox did not answer in time")]
     TimedOut,
     /// The server refuses the role or its password, has no such database, or the role lacks a permission: see `docs::postgres` for
     /// those that it needs.

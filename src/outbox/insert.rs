@@ -53,7 +53,8 @@ impl Outbox {
     }
 
     /// Inserts a message. If its caller cancels it first, it is withdrawn as soon as the store answers. Until then it may
-    /// be stored, and another owner may send it. `waiting` counts it until then.
+    /// be stored, and another owner may send it. `waiting` counts it until then; without it, the message has a place in
+    /// the queue, is counted once that is given back, and is not inserted if too many wait without a place.
     pub(super) async fn insert(
         &self,
         lane: &str,
@@ -62,6 +63,9 @@ impl Outbox {
         cancellation: &Cancellation,
         waiting: Option<Waiting>,
     ) -> Result<Result<Inserted, OutboxError>, CallError> {
+        if waiting.is_none() && self.0.overflowing.is_full() {
+            return Ok(Err(OutboxError::TimedOut));
+        }
         // The store does not store it then.
         let is_withdrawn = cancellation.is_cancelled_by_token();
         message.withdrawn = cancellation.token();
@@ -79,6 +83,8 @@ impl Outbox {
             Either::Right((_, insert)) => {
                 let by = cancellation.by().unwrap_or(CancelledBy::Shutdown);
                 let (inner, lane, ids) = (Rc::clone(&self.0), lane.to_owned(), ids.to_vec());
+                let waiting =
+                    waiting.unwrap_or_else(|| inner.overflowing.count(usize::try_from(bytes).unwrap_or(usize::MAX)));
                 let withdraw = async move {
                     let inserted = insert.await;
                     drop(waiting);

@@ -1,4 +1,5 @@
-//! Counts the messages without a place in the queue whose insert is pending, since nothing else bounds them.
+//! Counts the messages without a place in the queue whose insert is pending, since nothing else bounds them: those that
+//! found the queue full, and those that were cancelled.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -22,17 +23,28 @@ pub(super) struct Waiting {
 impl Overflowing {
     /// `None` if there is no room for a message with bodies of so many bytes.
     pub(super) fn begin(self: &Rc<Self>, bytes: usize) -> Option<Waiting> {
-        let messages = self.messages.get().saturating_add(1);
-        let all_bytes = self.bytes.get().saturating_add(bytes);
-        if messages > MAX_MESSAGES || all_bytes > MAX_BYTES {
-            return None;
-        }
-        self.messages.set(messages);
-        self.bytes.set(all_bytes);
-        Some(Waiting {
+        let has_room = self.messages.get() < MAX_MESSAGES && self.bytes.get().saturating_add(bytes) <= MAX_BYTES;
+        has_room.then(|| self.count(bytes))
+    }
+
+    /// Counts a message whose place in the queue was given back. It waits already.
+    pub(super) fn count(self: &Rc<Self>, bytes: usize) -> Waiting {
+        self.messages.set(self.messages.get().saturating_add(1));
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        Waiting {
             all: Rc::clone(self),
             bytes,
-        })
+        }
+    }
+
+    /// Whether a message that is cancelled now would be too much.
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.get() >= MAX_MESSAGES || self.bytes.get() >= MAX_BYTES
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     call_id::CallId,
     clock::Clock,
     delivery::{Dispatcher, Job, Passage, Worker},
-    error::{AttemptError, CallError, CancelledBy, ParkReason},
+    error::{AttemptError, CallError, CancelledBy, OutboxError, ParkReason},
     options::Options,
     queue::{Bound, LaneQueue},
     receipt::Outcome,
@@ -220,4 +220,30 @@ async fn a_shutdown_does_not_wait_for_the_settlement_of_an_unreadable_call() {
     poster.queue.close();
     poster.dispatcher.shutdown.cancel();
     timeout(LIMIT, poster.queue.drained()).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn cancelled_messages_are_bounded_while_the_store_does_not_answer() {
+    const MIB: usize = 1024 * 1024;
+    let poster = Poster::new();
+    poster.tables.borrow_mut().is_stalled = true;
+    let text = "x".repeat(90_000);
+    for _ in 0..1000 {
+        let token = CancellationToken::new();
+        let message = poster.send(&text, Some(token.clone()));
+        all_tasks_wait().await;
+        token.cancel();
+        assert_cancelled(message, CancelledBy::Token).await;
+    }
+    let waiting = poster.outbox.0.overflowing.bytes();
+    assert!((64 * MIB..65 * MIB).contains(&waiting), "{waiting}");
+    // What can't be stored is sent all the same, once the store has said that nothing is before it.
+    poster.tables.borrow_mut().is_stalled = false;
+    poster.platform.may_answer.notify_one();
+    let message = poster.send("unstored", None);
+    let outcomes = timeout(LIMIT, message).await.unwrap().unwrap();
+    assert!(
+        matches!(&outcomes[..], [Ok(receipt)] if receipt.outbox_error() == Some(&OutboxError::TimedOut)),
+        "{outcomes:?}"
+    );
 }
