@@ -228,7 +228,7 @@ async fn cancelled_messages_are_bounded_while_the_store_does_not_answer() {
     let poster = Poster::new();
     poster.tables.borrow_mut().is_stalled = true;
     let text = "x".repeat(90_000);
-    for _ in 0..1000 {
+    for _ in 0..750 {
         let token = CancellationToken::new();
         let message = poster.send(&text, Some(token.clone()));
         all_tasks_wait().await;

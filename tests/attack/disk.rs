@@ -1,6 +1,12 @@
 //! A disk that fails, is full, or is read-only, and recovers.
 
-use std::time::Duration;
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use crate::{
     child::{Plan, Process},
@@ -133,4 +139,82 @@ fn survives(call: Call, errno: i32, end: End) -> i64 {
     platform.assert_keys();
     assert_eq!(sqlite3(&outbox, "PRAGMA quick_check"), "ok");
     shim.failed()
+}
+
+/// A file system of its own in the memory, of 2 MiB.
+struct SmallDisk<'a>(&'a Folder);
+
+impl<'a> SmallDisk<'a> {
+    /// `None` if this user may not mount.
+    fn mount(folder: &'a Folder) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&folder.path);
+        let is_mounted = mount.output().is_ok_and(|output| output.status.success());
+        is_mounted.then(|| Self(folder))
+    }
+
+    /// Writes a file until there is no room.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.path.join("filler");
+        let mut file = File::create(&path).unwrap();
+        while file.write_all(&[1; 512]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0.path).status();
+    }
+}
+
+#[test]
+fn a_full_file_system_loses_nothing() {
+    let attack = "full file system";
+    if is_missing("sqlite3", attack) {
+        return;
+    }
+    let folder = Folder::new();
+    let Some(disk) = SmallDisk::mount(&folder) else {
+        println!("skipped {attack}: this user may not mount");
+        return;
+    };
+    let _shared = shared();
+    let outbox = folder.outbox();
+    let platform = Platform::start();
+    let mut process = Process::start(&Plan {
+        posters: 2,
+        ..Plan::new("full", &platform, &outbox)
+    });
+    process.does("post 4");
+    let filler = disk.fill();
+    // The log may have room for some.
+    wait_within(RECOVERS_WITHIN, "a message is not kept", || {
+        process.does("post 8");
+        !process.lines("unkept").is_empty()
+    });
+    fs::remove_file(filler).unwrap();
+    wait_within(RECOVERS_WITHIN, "messages are kept again", || {
+        let before = process.lines("unkept").len();
+        process.does("post 1");
+        process.lines("unkept").len() == before
+    });
+    // It is killed while the disk is full once more.
+    let filler = disk.fill();
+    process.does("post 8");
+    platform.note_kill("full");
+    process.kill();
+    fs::remove_file(filler).unwrap();
+    drain(&platform, &outbox);
+    let unkept = process.lines("unkept");
+    let unkept = unkept
+        .iter()
+        .filter_map(|line| line.split(' ').next().map(str::to_owned));
+    let posted: Vec<_> = process.durable().into_iter().chain(unkept).collect();
+    assert_eq!(platform.missing(&posted), Default::default());
+    assert_eq!(process.lines("failed"), Vec::<String>::new());
+    platform.assert_no_live_double();
+    platform.assert_keys();
+    assert_eq!(sqlite3(&outbox, "PRAGMA quick_check"), "ok");
+    print(attack, format!("{} posted, none lost", posted.len()));
 }

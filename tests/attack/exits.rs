@@ -1,6 +1,10 @@
 //! Ends of processes: clean, hurried, repeated, during a takeover, and on a file that hangs.
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{
+    fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use crate::{
     child::{Plan, Process},
@@ -212,4 +216,41 @@ fn a_successor_delivers_within_a_second_of_its_start() {
     drain(&platform, &outbox);
     print("crash loop", format!("{LIVES} lives, taken over after {times:?}"));
     assert_eq!(sqlite3(&outbox, "PRAGMA quick_check"), "ok");
+}
+
+#[test]
+fn a_crash_loop_of_short_lives_delivers() {
+    if is_missing("sqlite3", "crash loop of short lives") {
+        return;
+    }
+    let _shared = shared();
+    const LIVES: usize = 5;
+    const LIFE: Duration = Duration::from_secs(2);
+    let folder = Folder::new();
+    let outbox = folder.outbox();
+    let platform = Platform::start();
+    // A completion and its status together take longer than a life.
+    platform.set_latency(Duration::from_millis(1_200));
+    let mut confirmed: Vec<String> = Vec::new();
+    for life in 0..LIVES {
+        let begun = Instant::now();
+        let mut process = Process::start(&Plan::new(&format!("short-{life}"), &platform, &outbox));
+        process.command("post 4");
+        process.wait_for("durable", 4);
+        sleep(LIFE.saturating_sub(begun.elapsed()));
+        platform.note_kill(&process.name);
+        process.kill();
+        // What the former lives left is delivered.
+        assert_eq!(platform.missing(&confirmed), Default::default(), "life {life}");
+        confirmed.extend(process.durable());
+    }
+    platform.set_latency(Duration::from_millis(1));
+    drain(&platform, &outbox);
+    assert_eq!(platform.missing(&confirmed), Default::default());
+    platform.assert_no_live_double();
+    assert_eq!(sqlite3(&outbox, "PRAGMA quick_check"), "ok");
+    print(
+        "crash loop of short lives",
+        format!("{} confirmed, none lost", confirmed.len()),
+    );
 }
