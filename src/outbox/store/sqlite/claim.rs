@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::super::{
-    ClaimRequest, Claimed, ClaimedMessage, LaneClaim,
+    ClaimRequest, Claimed, ClaimedMessage, LaneClaim, StoredCall,
     room::{CallOutline, Room, first_calls},
 };
 use super::{
@@ -15,12 +15,10 @@ use super::{
 };
 use crate::error::OutboxError;
 
-pub(super) const OUTLINE: &str = "
-    SELECT seq, message, octet_length(body) AS bytes FROM calls WHERE lane = ?1 AND state = 'waiting' ORDER BY seq";
 pub(super) const CALLS: &str = concat!(
-    "SELECT message, ",
+    "SELECT seq, message, ",
     rows::stored_call_columns!(),
-    " FROM calls WHERE lane = ?1 AND state = 'waiting' AND seq <= ?2 ORDER BY seq"
+    " FROM calls WHERE lane = ?1 AND state = 'waiting' ORDER BY seq"
 );
 pub(super) const TAKE: &str = "UPDATE lanes SET owner = ?2, claim = ?3, round = ?4, taken = ?5 WHERE id = ?1";
 
@@ -56,7 +54,7 @@ pub(super) fn claim(
     Ok(claimed)
 }
 
-/// Takes the first messages of a lane. Only the rows of these are read.
+/// Takes the first messages of a lane. Only their rows are read, and those of the message behind them.
 fn take(
     connection: &Connection,
     owner: &mut Owner,
@@ -64,14 +62,18 @@ fn take(
     candidate: Candidate,
     room: &mut Room,
 ) -> rusqlite::Result<Vec<ClaimedMessage>> {
+    let mut calls: Vec<(CallOutline, StoredCall)> = Vec::new();
     let first = {
-        let mut outline = connection.prepare_cached(OUTLINE)?;
-        let outline = outline.query_map([candidate.lane], |row| {
-            Ok(CallOutline {
+        let mut waiting = connection.prepare_cached(CALLS)?;
+        let outline = waiting.query_map([candidate.lane], |row| {
+            let call = rows::stored_call(row);
+            let outline = CallOutline {
                 seq: rows::number(row, "seq"),
                 message: rows::call_id(row, "message"),
-                bytes: usize::try_from(rows::count(row, "bytes")).unwrap_or(usize::MAX),
-            })
+                bytes: call.body.len(),
+            };
+            calls.push((outline, call));
+            Ok(outline)
         })?;
         first_calls(outline, room)?
     };
@@ -90,19 +92,15 @@ fn take(
         .execute([candidate.lane, owner.id, lane.claim, round, taken])?;
     let mut messages: Vec<ClaimedMessage> = Vec::new();
     let mut last_message = None;
-    let mut calls = connection.prepare_cached(CALLS)?;
-    let mut calls = calls.query([candidate.lane, taken])?;
-    while let Some(row) = calls.next()? {
-        let message = Some(rows::call_id(row, "message"));
-        if message != last_message {
-            last_message = message;
+    for (outline, call) in calls.into_iter().take_while(|(outline, _)| outline.seq <= taken) {
+        if last_message.replace(outline.message) != Some(outline.message) {
             messages.push(ClaimedMessage {
                 lane: lane.clone(),
                 calls: Vec::new(),
             });
         }
         if let Some(message) = messages.last_mut() {
-            message.calls.push(rows::stored_call(row));
+            message.calls.push(call);
         }
     }
     Ok(messages)

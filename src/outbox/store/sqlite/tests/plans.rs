@@ -24,7 +24,6 @@ const STATEMENTS: &[&str] = &[
     due::NOT_DUE,
     due::PARKED_BY,
     due::BY_OUTAGE,
-    claim::OUTLINE,
     claim::CALLS,
     claim::TAKE,
     target::WAITING,
