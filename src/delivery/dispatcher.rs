@@ -33,7 +33,7 @@ pub(crate) struct Dispatcher {
     pub(crate) clock: Clock,
     /// A random number from 0 to 1.
     pub(crate) chance: fn() -> f64,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) telemetry: Rc<Telemetry>,
     pub(crate) gates: Rc<Gates>,
     /// Cancelled when the time limit of a shutdown expires.
     pub(crate) shutdown: CancellationToken,

@@ -103,7 +103,7 @@ impl Options {
             token_required: self.token_required,
             transport,
             retry_policy: self.retry_policy,
-            telemetry: Telemetry::new(self.clock.clone(), self.subscribers),
+            telemetry: Rc::new(Telemetry::new(self.clock.clone(), self.subscribers)),
             clock: self.clock,
             chance: rand::random,
             gates: Rc::new(Gates::new(self.limits.max_in_flight)),

@@ -1,12 +1,14 @@
 //! A call that became a dead letter, and the closure that is called with it.
 
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc};
 
 use serde::Serialize;
 
+use super::store::{Change, Settlement};
 use crate::{
     call::{Call, CallKind},
     call_id::CallId,
+    telemetry::Telemetry,
     util::ignore_panic,
 };
 
@@ -55,6 +57,25 @@ impl Dead {
             reason: self.reason,
             attempts: self.attempts,
         })
+    }
+}
+
+/// The dead letters that are not written yet, each with what it is reported to once it is.
+#[derive(Default)]
+pub(super) struct UnwrittenLetters(RefCell<HashMap<CallId, (Rc<Telemetry>, DeadLetter)>>);
+
+impl UnwrittenLetters {
+    pub(super) fn add(&self, telemetry: &Rc<Telemetry>, letter: DeadLetter) {
+        let letter = (Rc::clone(telemetry), letter);
+        self.0.borrow_mut().insert(letter.1.id, letter);
+    }
+
+    /// Takes the dead letters of a settlement that has ended.
+    pub(super) fn take(&self, settlement: &Settlement) -> Vec<(Rc<Telemetry>, DeadLetter)> {
+        let dead = settlement.changes.iter();
+        let dead = dead.filter(|(_, change)| matches!(change, Change::DeadLetter(_)));
+        let mut letters = self.0.borrow_mut();
+        dead.filter_map(|(id, _)| letters.remove(id)).collect()
     }
 }
 

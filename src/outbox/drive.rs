@@ -107,15 +107,11 @@ impl Outbox {
         };
         let mut outcomes = Box::pin(dispatcher.run_calls(job, policy, settle)).await;
         self.note_answers(dispatcher, &stored, &outcomes);
-        settling.note_reduced(&job.calls);
         let worker_id = job.worker.id();
-        let finished = settling
-            .finish(worker_id.as_deref(), &dispatcher.shutdown, &mut outcomes)
+        let has_released = settling
+            .finish(dispatcher, &job.calls, worker_id.as_deref(), &mut outcomes)
             .await;
-        for letter in finished.dead.into_iter().filter_map(|dead| dead.letter(&job.calls)) {
-            self.report_dead(dispatcher, &letter);
-        }
-        if finished.has_released {
+        if has_released {
             // Claims ascend: a message behind this one may be sent under a later claim only.
             job.ticket.set_mark(stored.lane.claim);
         }

@@ -75,8 +75,8 @@ impl Outbox {
             };
             outcomes.push(settling.record(index, Err(error), outage));
         }
-        let finished = settling.finish(None, &dispatcher.shutdown, &mut outcomes).await;
-        if finished.has_released {
+        let has_released = settling.finish(dispatcher, &job.calls, None, &mut outcomes).await;
+        if has_released {
             // Claims ascend: a message behind this one may be sent under a later claim only.
             job.ticket.set_mark(stored.lane.claim);
         }

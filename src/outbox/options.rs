@@ -235,10 +235,10 @@ impl OutboxOptionsBuilder {
     }
 
     /// Calls this closure with each call that becomes a dead letter in this process, for a runner that has to release
-    /// something then. It runs on the poster's arbiter, after the dead letter was written, or could not be written yet: it
-    /// must not block. Its panic is
-    /// caught, and has no effect. It is not called again for a dead letter if the process ends before it: such a runner
-    /// lists the [dead letters](super::EntryQuery::dead_letters) at its start, too. Default: none.
+    /// something then. It is called once for each, when the dead letter is durable: if the outbox can't be written, that is
+    /// later than the reply to the call's message. It runs on the poster's arbiter, and must not block. Its panic is caught,
+    /// and has no effect. If the process ends between the write and the call, no other process calls it: such a runner lists
+    /// the [dead letters](super::EntryQuery::dead_letters) at its start, too. Default: none.
     pub fn on_dead_letter(mut self, call: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
         self.0.on_dead_letter = OnDeadLetter::new(call);
         self

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     config::Config,
     counted::Counted,
+    dead_letter::UnwrittenLetters,
     delays::Delays,
     deliveries::Deliveries,
     entry::{EntryQuery, OutboxEntry, OutboxStats},
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) unauthorized: RefCell<Unauthorized>,
     /// Settlements that could not be written.
     pub(super) unwritten: Unwritten,
+    pub(super) unwritten_letters: UnwrittenLetters,
     /// Settlements that wait for those before them.
     pub(super) to_settle: SettlementQueue,
     pub(super) failures: Failures,
@@ -116,6 +118,7 @@ impl Outbox {
             witnesses: RefCell::default(),
             unauthorized: RefCell::default(),
             unwritten: Unwritten::default(),
+            unwritten_letters: UnwrittenLetters::default(),
             to_settle: SettlementQueue::default(),
             failures: Failures::new(clock.clone()),
             counted: Counted::default(),

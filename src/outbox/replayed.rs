@@ -28,8 +28,6 @@ pub(super) struct Replayed {
     size: (usize, usize),
     /// Deletes the calls that can't be read.
     unreadable: Option<Settlement>,
-    /// The calls that can't be read.
-    dead: Vec<DeadLetter>,
     /// `None` if no call can be read, or the poster is shutting down and releases its lanes.
     sendable: Option<(Box<Job>, Stored)>,
 }
@@ -49,7 +47,7 @@ impl Replayed {
         let size = (calls.len(), calls.iter().map(|call| call.body.len()).sum());
         let mut rows: Vec<StoredCall> = Vec::new();
         let mut restored: Vec<Call> = Vec::new();
-        let (mut unreadable, mut dead) = (Vec::new(), Vec::new());
+        let mut unreadable = Vec::new();
         for row in calls {
             let stored = StoredForm {
                 kind: &row.kind,
@@ -70,7 +68,7 @@ impl Replayed {
                 Err(error) => {
                     let (id, error) = (row.id, format!("the stored call can't be read: {}", chain(&error)));
                     ignore_panic(|| warn!("call {id} in the outbox is a dead letter: {error}"));
-                    dead.push(DeadLetter {
+                    let letter = DeadLetter {
                         id,
                         kind: row.kind.parse().ok(),
                         target_id: row.target_id,
@@ -78,7 +76,8 @@ impl Replayed {
                         status_code: None,
                         reason: error.clone(),
                         attempts: row.history.attempts,
-                    });
+                    };
+                    outbox.0.unwritten_letters.add(&dispatcher.telemetry, letter);
                     let failure = Failure {
                         status_code: None,
                         error,
@@ -104,7 +103,6 @@ impl Replayed {
             outbox: outbox.clone(),
             dispatcher: Rc::clone(dispatcher),
             lane: name,
-            dead,
             size,
             unreadable: Some(settlement).filter(|settlement| !settlement.changes.is_empty()),
             sendable,
@@ -173,9 +171,6 @@ impl Replayed {
             let settled = self.outbox.0.settle(settlement);
             // A shutdown ends the wait, not the write.
             self.dispatcher.shutdown.run_until_cancelled(settled).await;
-        }
-        for letter in &self.dead {
-            self.outbox.report_dead(&self.dispatcher, letter);
         }
         if let Some((job, stored)) = self.sendable {
             self.dispatcher.accept(&job.calls);

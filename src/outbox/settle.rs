@@ -17,6 +17,7 @@ use super::{
 use crate::{
     call::Call,
     call_id::CallId,
+    delivery::Dispatcher,
     error::{AttemptError, CallError, CancelledBy, OutboxError, ParkReason, ParkedError},
     receipt::Outcome,
 };
@@ -43,15 +44,6 @@ pub(super) struct Settling<'a> {
     changes: Vec<(CallId, Change)>,
     kept: Vec<Kept>,
     dead: Vec<Dead>,
-}
-
-/// The end of a message in the store.
-#[derive(Default)]
-pub(super) struct Finished {
-    /// Whether the lane is no longer this owner's.
-    pub(super) has_released: bool,
-    /// The dead letters that were written, or will be.
-    pub(super) dead: Vec<Dead>,
 }
 
 impl<'a> Settling<'a> {
@@ -169,7 +161,7 @@ impl<'a> Settling<'a> {
     }
 
     /// Notes which calls the platform takes in reduced form only.
-    pub(super) fn note_reduced(&mut self, calls: &[Call]) {
+    fn note_reduced(&mut self, calls: &[Call]) {
         for (row, call) in self.stored.calls.iter().zip(calls) {
             let changes = self.changes.iter_mut().filter(|(id, _)| *id == row.id);
             for (_, change) in changes {
@@ -180,18 +172,20 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// Writes the outcomes that are left, and releases the lane if calls stay. `shutdown` ends the wait for the disk, not
+    /// Writes the outcomes that are left, and releases the lane if calls stay. A shutdown ends the wait for the disk, not
     /// the write. `worker_id` is the one that the calls were sent with. Corrects the outcomes of calls that the store has
-    /// lost, since nobody will send them.
+    /// lost, since nobody will send them. Returns whether the lane is no longer this owner's.
     pub(super) async fn finish(
         mut self,
+        dispatcher: &Dispatcher,
+        calls: &[Call],
         worker_id: Option<&str>,
-        shutdown: &CancellationToken,
         outcomes: &mut [Outcome],
-    ) -> Finished {
+    ) -> bool {
+        self.note_reduced(calls);
         self.withdraw_all(outcomes);
         if self.changes.is_empty() {
-            return Finished::default();
+            return false;
         }
         let inner = &self.stored.outbox.0;
         for (_, change) in &mut self.changes {
@@ -209,11 +203,13 @@ impl<'a> Settling<'a> {
             }
         }
         let settlement = self.stored.settlement(mem::take(&mut self.changes), then);
-        let mut dead = mem::take(&mut self.dead);
-        let has_released = match shutdown.run_until_cancelled(inner.settle(settlement)).await {
+        for letter in self.dead.drain(..).filter_map(|dead| dead.letter(calls)) {
+            inner.unwritten_letters.add(&dispatcher.telemetry, letter);
+        }
+        let shutdown = &dispatcher.shutdown;
+        match shutdown.run_until_cancelled(inner.settle(settlement)).await {
             Some(Ok(Settled::NotCurrent)) => {
                 self.correct(shutdown, outcomes).await;
-                dead.clear();
                 true
             }
             Some(Err(_)) => {
@@ -222,8 +218,7 @@ impl<'a> Settling<'a> {
             }
             Some(Ok(Settled::Done { is_released })) => releases || is_released,
             None => releases,
-        };
-        Finished { has_released, dead }
+        }
     }
 
     /// Withdraws the calls that would be kept if another call of the message was withdrawn: a token withdraws a message as a

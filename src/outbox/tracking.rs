@@ -11,9 +11,9 @@ use super::{
 use crate::{
     call::{Call, CallKind, CallRef, Endpoint, Target},
     call_id::CallId,
-    delivery::Dispatcher,
     error::{CallError, CancelledBy, OutboxError},
     receipt::{CallReceipt, Outcome},
+    telemetry::Telemetry,
 };
 
 /// How many of the calls that are waited for are looked up at once.
@@ -105,25 +105,6 @@ impl Outbox {
         }
     }
 
-    /// Reports a new dead letter: counts it, sends the event, and calls the closure, whose panic costs nothing.
-    pub(super) fn report_dead(&self, dispatcher: &Dispatcher, letter: &DeadLetter) {
-        let call = letter.kind.map(|kind| CallRef {
-            kind,
-            target_id: &letter.target_id,
-            id: Some(letter.id),
-            idempotency_key: Some(&letter.idempotency_key),
-        });
-        dispatcher
-            .telemetry
-            .dead_letter(call, &letter.reason, letter.status_code);
-        let end = DeliveryEnd::DeadLetter {
-            status_code: letter.status_code,
-            reason: Some(letter.reason.clone()),
-        };
-        self.0.deliveries.borrow_mut().ended(letter.id, &end);
-        self.0.options.on_dead_letter().call(letter);
-    }
-
     /// Notes which calls of a message were withdrawn or discarded.
     pub(super) fn note_withdrawn(&self, calls: &[Call], outcomes: &[Outcome]) {
         for (call, outcome) in calls.iter().zip(outcomes) {
@@ -140,6 +121,23 @@ impl Outbox {
 }
 
 impl Inner {
+    /// Reports a new dead letter: counts it, sends the event, and calls the closure, whose panic costs nothing.
+    pub(super) fn report_dead(&self, telemetry: &Telemetry, letter: &DeadLetter) {
+        let call = letter.kind.map(|kind| CallRef {
+            kind,
+            target_id: &letter.target_id,
+            id: Some(letter.id),
+            idempotency_key: Some(&letter.idempotency_key),
+        });
+        telemetry.dead_letter(call, &letter.reason, letter.status_code);
+        let end = DeliveryEnd::DeadLetter {
+            status_code: letter.status_code,
+            reason: Some(letter.reason.clone()),
+        };
+        self.deliveries.borrow_mut().ended(letter.id, &end);
+        self.options.on_dead_letter().call(letter);
+    }
+
     pub(super) async fn of_target(&self, target: &Target) -> Result<Vec<OutboxEntry>, OutboxError> {
         self.store.of_target(lane(target), target.id().to_string()).await
     }

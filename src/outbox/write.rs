@@ -101,6 +101,8 @@ impl Inner {
     async fn follow_up(&self, settlement: &Settlement, settled: Settled) -> Result<Settled, OutboxError> {
         match settled {
             Settled::NotCurrent => {
+                // Its calls are no dead letters.
+                self.unwritten_letters.take(settlement);
                 // The lane was released before. Calls that have ended must not be sent again from there.
                 let of = |kind: fn(&Change) -> bool| {
                     let changes = settlement.changes.iter().filter(move |(_, change)| kind(change));
@@ -119,6 +121,9 @@ impl Inner {
                     self.wake_replay.notify_one();
                 }
                 self.note_delay(settlement);
+                for (telemetry, letter) in self.unwritten_letters.take(settlement) {
+                    self.report_dead(&telemetry, &letter);
+                }
             }
         }
         Ok(settled)

@@ -156,6 +156,43 @@ async fn the_closure_of_the_options_is_called_with_each_dead_letter() {
 }
 
 #[actix_rt::test]
+async fn the_closure_is_called_once_when_the_dead_letter_is_durable() {
+    let fixture = OutboxFixture::new();
+    let clock = ManualClock::new();
+    let letters = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&letters);
+    let outbox = replay_late(fixture.path()).on_dead_letter(move |letter| kept.lock().unwrap().push(letter.clone()));
+    let poster = start(fixture.options_with(outbox).clock(clock.clone()));
+    send_update(&poster, "other").await.unwrap();
+    // As a disk that fails.
+    let database = fixture.database();
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'full'); END")
+        .unwrap();
+    fixture.script("issue-tracker-proxy", [404]);
+    assert_eq!(outcome(&send_update(&poster, "i").await), "permanent:404");
+    let look = async || {
+        clock.advance(Duration::from_secs(5));
+        poster.send(GetStats).await.unwrap().dead_letters
+    };
+    for _ in 0..10 {
+        assert_eq!(look().await, 0);
+    }
+    assert!(letters.lock().unwrap().is_empty() && fixture.dead_letters().is_empty());
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    wait_until(|| {
+        clock.advance(Duration::from_secs(5));
+        !letters.lock().unwrap().is_empty()
+    })
+    .await;
+    assert_eq!(fixture.dead_letters()[0].id, letters.lock().unwrap()[0].id);
+    for _ in 0..10 {
+        assert_eq!(look().await, 1);
+    }
+    assert_eq!(letters.lock().unwrap().len(), 1);
+}
+
+#[actix_rt::test]
 async fn a_closure_that_panics_costs_nothing() {
     let fixture = OutboxFixture::new();
     fixture.script("issue-tracker-proxy", [404]);
