@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ended::Ended, opening::Opening};
+use super::{ended::Ended, hanging::AT_LEAST, opening::Opening};
 use crate::{call::Target, error::AttemptError};
 
 /// So many failures in a row close the gate.
@@ -48,6 +48,8 @@ struct Closed {
     /// The last failure.
     cause: AttemptError,
     probe_at: Instant,
+    /// When the last probe began.
+    probed_at: Instant,
     /// The probes that are being sent.
     probes: usize,
 }
@@ -177,6 +179,7 @@ impl Outage {
                 since: now,
                 cause: error.clone(),
                 probe_at: after(now, FIRST_PROBE),
+                probed_at: now,
                 probes: 0,
             });
             Change::Closed
@@ -212,11 +215,13 @@ impl Outage {
         Some(Change::Opened { closed_for })
     }
 
-    /// When the next probe is due. There is none while so many are being sent.
+    /// When the next probe is due. While so many are being sent, it is once the last one hangs: a platform that is silent
+    /// for a while may swallow all of them, and answer others.
     pub(super) fn probe_at(&self, max_probes: usize) -> Option<Instant> {
         match &self.state {
             State::Closed(closed) if closed.probes < max_probes => Some(closed.probe_at),
-            State::Open | State::Closed(_) | State::Opening { .. } => None,
+            State::Closed(closed) => Some(after(closed.probed_at, AT_LEAST)),
+            State::Open | State::Opening { .. } => None,
         }
     }
 
@@ -224,6 +229,7 @@ impl Outage {
     pub(super) fn begin_probe(&mut self, now: Instant, chance: f64) -> u64 {
         if let State::Closed(closed) = &mut self.state {
             closed.probes = closed.probes.saturating_add(1);
+            closed.probed_at = now;
             closed.probe_at = after(now, PROBE_INTERVAL.mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0));
         }
         self.round
@@ -510,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_overlap_up_to_a_limit() {
+    fn probes_overlap_up_to_a_limit_and_then_as_they_hang() {
         let mut test = Test::closed();
         let mut rounds = Vec::new();
         for _ in 0..MAX_PROBES {
@@ -520,14 +526,20 @@ mod tests {
         }
         test.now += 3 * SECOND;
         assert!(!test.is_probe_due());
+        test.now += 2 * SECOND;
+        assert!(test.is_probe_due());
+        test.outage.begin_probe(test.now, 0.5);
+        test.now += 4 * SECOND;
+        assert!(!test.is_probe_due());
         test.outage.end_probe(rounds[0]);
+        test.outage.end_probe(rounds[2]);
         assert!(test.is_probe_due());
         // Probes of an earlier outage do not count in the next one.
         test.end("a", Ended::Answered);
         test.fail(5, Ended::Unconnected);
         test.outage.begin_probe(test.now, 0.5);
         test.outage.end_probe(rounds[1]);
-        assert_eq!(test.outage.probe_at(1), None);
+        assert_eq!(test.outage.probe_at(1), Some(test.now + 5 * SECOND));
     }
 
     #[test]
