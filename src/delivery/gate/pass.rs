@@ -243,3 +243,128 @@ impl Drop for Pass<'_> {
         }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        call::{Platform, WireFormat},
+        clock::ManualClock,
+        queue::{Bound, LaneQueue, Limits, Ticket},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Calls of several issues, each with a place in the queue of a poster.
+    struct Calls {
+        gates: Rc<Gates>,
+        queue: Rc<LaneQueue>,
+        clock: ManualClock,
+        time: Clock,
+    }
+
+    impl Calls {
+        fn new(max_in_flight: usize) -> Self {
+            let clock = ManualClock::new();
+            Self {
+                gates: Rc::new(Gates::new(max_in_flight)),
+                queue: LaneQueue::new(Limits {
+                    max_in_flight,
+                    max_queued: 99,
+                }),
+                time: clock.clone().into(),
+                clock,
+            }
+        }
+
+        /// The call of an issue of its own.
+        fn call(&self, number: usize) -> (Call, Ticket, Permit) {
+            let platform = Platform {
+                base: String::new(),
+                organization_id: None,
+                wire_format: WireFormat::default(),
+                max_text_bytes: 99,
+            };
+            let call = platform.create_comment(&number.to_string().into(), "text", number.to_string());
+            let (ticket, permit) = self.queue.admit(call.target.clone(), Bound::Queue).unwrap();
+            (call, ticket, permit)
+        }
+
+        fn calls(&self, count: usize) -> Vec<(Call, Ticket, Permit)> {
+            (0..count).map(|number| self.call(number)).collect()
+        }
+
+        fn enter<'a>(
+            &'a self,
+            (call, _, permit): &'a mut (Call, Ticket, Permit),
+        ) -> impl Future<Output = Result<Pass<'a>, AttemptError>> {
+            self.gates.enter(call, Admission::Held, permit, &self.time)
+        }
+
+        /// The platform is not reached five times.
+        fn close(&self) {
+            for mut call in self.calls(5) {
+                let pass = self.enter(&mut call).now_or_never().unwrap().unwrap();
+                pass.ended(Ended::Unconnected, Some(&unreachable()));
+            }
+            assert!(self.gates.is_closed(PlatformRoute::Tracker));
+        }
+    }
+
+    fn unreachable() -> AttemptError {
+        AttemptError::Connect(std::io::Error::other("refused").into())
+    }
+
+    #[test]
+    fn a_closed_gate_lets_a_call_through_only_if_a_probe_is_due() {
+        let calls = Calls::new(64);
+        calls.close();
+        let [mut early, mut probe, mut late] = [7, 8, 9].map(|number| calls.call(number));
+        assert!(calls.enter(&mut early).now_or_never().unwrap().is_err());
+        calls.clock.advance(SECOND);
+        let probe = calls.enter(&mut probe).now_or_never().unwrap();
+        assert!(probe.is_ok());
+        assert!(calls.enter(&mut late).now_or_never().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_call_that_waits_for_its_permit_is_held_back_once_the_gate_closes() {
+        let calls = Calls::new(5);
+        let mut first = calls.calls(5);
+        let mut passes: Vec<_> = (first.iter_mut())
+            .map(|call| calls.enter(call).now_or_never().unwrap().unwrap())
+            .collect();
+        let mut next = calls.call(9);
+        let mut waiting = pin!(calls.enter(&mut next));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        for pass in passes.drain(..) {
+            pass.ended(Ended::Unconnected, Some(&unreachable()));
+        }
+        assert!(waiting.now_or_never().unwrap().is_err());
+    }
+
+    #[test]
+    fn an_opening_gate_lets_8_calls_through_at_once_and_twice_as_many_after_their_success() {
+        let calls = Calls::new(64);
+        calls.close();
+        calls.gates.open(calls.time.instant());
+        let mut all = calls.calls(30);
+        let mut entering: Vec<_> = all.iter_mut().map(|call| Box::pin(calls.enter(call))).collect();
+        for expected in [8, 16] {
+            let mut passes = Vec::new();
+            entering.retain_mut(|entering| match entering.as_mut().now_or_never() {
+                Some(pass) => {
+                    passes.push(pass.unwrap());
+                    false
+                }
+                None => true,
+            });
+            assert_eq!(passes.len(), expected);
+            for pass in passes {
+                pass.ended(Ended::Handled, None);
+            }
+        }
+    }
+}
