@@ -10,6 +10,8 @@
     reason = "a panic is a failed test"
 )]
 
+mod flapping;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -40,8 +42,8 @@ use crate::{
     call::{Call, PlatformRoute, Target},
     call_id::CallId,
     clock::{Clock, ManualClock},
-    delivery::{Dispatcher, Gates, Job, Passage, Worker},
-    error::{AttemptError, CallError, OutboxError},
+    delivery::{Dispatcher, Gates, Job, Passage, Worker, max_hanging},
+    error::{AttemptError, AttemptPhase, CallError, OutboxError},
     message::PostResult,
     options::Options,
     queue::{AdmitError, Bound, LaneQueue},
@@ -137,6 +139,8 @@ struct Process {
     clock: ManualClock,
     is_crashed: Cell<bool>,
     in_flight: Cell<usize>,
+    /// The requests in flight without an answer, which may have given back their permits.
+    hanging: Cell<usize>,
     /// The keys of messages that this process could not store. Another process may have stored the same ones.
     unstored: RefCell<BTreeSet<String>>,
     /// Whether a note of calls that are sent could not be stored.
@@ -144,8 +148,10 @@ struct Process {
     gates: OnceCell<Rc<Gates>>,
     /// The requests of each route while its outage gate is closed, and since when it is.
     while_closed: RefCell<BTreeMap<PlatformRoute, (Instant, u32)>>,
-    /// Whether the outage gate of completions was ever closed.
-    holds_completions: Cell<bool>,
+    /// When the outage gate of completions was last closed.
+    held_completions_at: Cell<Option<Instant>>,
+    /// When this process last began to take each call in hand.
+    in_hand_since: RefCell<BTreeMap<String, Instant>>,
 }
 
 impl Process {
@@ -172,15 +178,36 @@ impl Process {
         let mut while_closed = self.while_closed.borrow_mut();
         for route in PlatformRoute::ALL {
             if gates.is_closed(route) {
-                let now = Clock::from(self.clock.clone()).instant();
-                while_closed.entry(route).or_insert((now, 0));
+                while_closed.entry(route).or_insert((self.now(), 0));
             } else {
                 while_closed.remove(&route);
             }
         }
         if while_closed.contains_key(&PlatformRoute::Completion) {
-            self.holds_completions.set(true);
+            self.held_completions_at.set(Some(self.now()));
         }
+    }
+
+    fn now(&self) -> Instant {
+        Clock::from(self.clock.clone()).instant()
+    }
+
+    /// The requests in flight that hold a permit.
+    fn permits(&self) -> usize {
+        self.in_flight.get() - self.hanging.get()
+    }
+
+    fn take_in_hand(&self, keys: impl IntoIterator<Item = String>, now: Instant) {
+        self.note_gates();
+        self.in_hand_since
+            .borrow_mut()
+            .extend(keys.into_iter().map(|key| (key, now)));
+    }
+
+    /// Whether the gate was closed since the process has had this completion in hand.
+    fn may_hold_back(&self, completion: &str) -> bool {
+        let since = self.in_hand_since.borrow().get(completion).copied();
+        since.is_some() && self.held_completions_at.get() >= since
     }
 
     /// Checks that a closed gate lets only probes through: after 1 s, and then about every 2 s. A request that was let
@@ -194,8 +221,7 @@ impl Process {
             return;
         }
         *requests += 1;
-        let now = Clock::from(self.clock.clone()).instant();
-        let probes = now.saturating_duration_since(*since).as_millis() / 1500 + 1;
+        let probes = self.now().saturating_duration_since(*since).as_millis() / 1500 + 1;
         if u128::from(*requests) > probes + MAX_IN_FLIGHT as u128 {
             self.world
                 .violation(format!("{requests} {route} requests while the gate is closed"));
@@ -239,6 +265,7 @@ impl Store for SimulatedStore {
     fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
         let process = Rc::clone(&self.process);
         let keys: Vec<_> = message.calls.iter().map(|call| call.idempotency_key.clone()).collect();
+        process.take_in_hand(keys.clone(), process.now());
         let insert = self.change(self.store.insert(message));
         Box::pin(async move {
             let inserted = insert.await;
@@ -250,7 +277,14 @@ impl Store for SimulatedStore {
     }
 
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
-        self.change(self.store.claim(request))
+        let (process, since) = (Rc::clone(&self.process), self.process.now());
+        let claim = self.change(self.store.claim(request));
+        Box::pin(async move {
+            let claimed = claim.await?;
+            let calls = claimed.messages.iter().flat_map(|message| &message.calls);
+            process.take_in_hand(calls.map(|call| call.idempotency_key.clone()), since);
+            Ok(claimed)
+        })
     }
 
     fn has_lease_since(&self, since: Instant) -> bool {
@@ -263,7 +297,7 @@ impl Store for SimulatedStore {
 
     fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
         let process = Rc::clone(&self.process);
-        if process.in_flight.get() >= MAX_IN_FLIGHT {
+        if process.permits() >= MAX_IN_FLIGHT {
             process.world.violation(format!("{ids:?} are noted without a permit"));
         }
         if !process.world.tables.borrow().has_suspect(&ids) {
@@ -352,6 +386,7 @@ struct SimulatedTransport(Rc<Process>);
 /// The end of a request, also of one that is dropped.
 struct Running<'a> {
     process: &'a Process,
+    is_hanging: Cell<bool>,
     target: String,
     key: String,
 }
@@ -363,6 +398,14 @@ impl Drop for Running<'_> {
             running.retain(|(process, key, _)| (*process, key) != (self.process.number, &self.key));
         }
         self.process.in_flight.set(self.process.in_flight.get() - 1);
+        self.hangs(false);
+    }
+}
+
+impl Running<'_> {
+    fn hangs(&self, is_hanging: bool) {
+        let hanging = self.process.hanging.get() - usize::from(self.is_hanging.replace(is_hanging));
+        self.process.hanging.set(hanging + usize::from(is_hanging));
     }
 }
 
@@ -380,7 +423,7 @@ impl SimulatedTransport {
         };
         process.in_flight.set(process.in_flight.get() + 1);
         let world = &process.world;
-        if process.in_flight.get() > MAX_IN_FLIGHT {
+        if process.permits() > MAX_IN_FLIGHT || process.in_flight.get() > MAX_IN_FLIGHT + max_hanging(MAX_IN_FLIGHT) {
             world.violation(format!("{} requests in flight", process.in_flight.get()));
         }
         let mut requests = world.requests.borrow_mut();
@@ -422,8 +465,9 @@ impl SimulatedTransport {
         }
         // A completion that is held back counts as attempted.
         if let Some(session) = key.strip_suffix("-status")
-            && !requests.attempted.contains(&format!("{session}-completion"))
-            && !process.holds_completions.get()
+            && let completion = format!("{session}-completion")
+            && !requests.attempted.contains(&completion)
+            && !process.may_hold_back(&completion)
         {
             world.violation(format!("{key} is sent before its completion was attempted"));
         }
@@ -433,7 +477,12 @@ impl SimulatedTransport {
             .entry(target.clone())
             .or_default()
             .push((process.number, key.clone(), is_stored));
-        Running { process, target, key }
+        Running {
+            process,
+            is_hanging: Cell::new(false),
+            target,
+            key,
+        }
     }
 }
 
@@ -456,10 +505,12 @@ impl Transport for SimulatedTransport {
             match mood {
                 Mood::Refusing => Err(AttemptError::Connect(std::io::Error::other("refused").into())),
                 Mood::Silent => {
+                    request.phase.set(AttemptPhase::Waiting);
+                    running.hangs(true);
                     Clock::from(process.clock.clone()).sleep(30 * SECOND).await;
                     Err(AttemptError::Timeout {
                         limit: 30 * SECOND,
-                        phase: crate::error::AttemptPhase::Waiting,
+                        phase: AttemptPhase::Waiting,
                     })
                 }
                 Mood::Failing => answer(503),
@@ -514,11 +565,13 @@ impl Life {
             clock: clock.clone(),
             is_crashed: Cell::new(false),
             in_flight: Cell::new(0),
+            hanging: Cell::new(0),
             unstored: RefCell::default(),
             lacks_note: Cell::default(),
             gates: OnceCell::new(),
             while_closed: RefCell::default(),
-            holds_completions: Cell::default(),
+            held_completions_at: Cell::default(),
+            in_hand_since: RefCell::default(),
         });
         let options = Options::builder("http://127.0.0.1:1")
             .worker_id("wkr_1")
@@ -789,6 +842,7 @@ async fn simulate(seed: u64) -> Result<(), String> {
 async fn run_all(lives: &mut [Option<Life>], turns: u32) {
     for slot in lives {
         if let Some(life) = slot {
+            life.process.note_gates();
             life.run(turns).await;
             life.process.note_gates();
             if life.process.is_crashed.get() {
