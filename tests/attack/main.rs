@@ -17,6 +17,7 @@
 //! | `ATTACK_FAIRNESS_SECONDS` | how long a busy process and a quiet one share a file | 4 |
 //! | `ATTACK_IDLE_SECONDS` | how long an idle process is traced | 30 |
 //! | `ATTACK_OUTAGE_RESULTS` | results that are posted in each outage | 40 |
+//! | `ATTACK_OUTAGE_SECONDS`, `ATTACK_OUTAGE_TIMEOUT_MS` | how long each outage lasts, and the time limit of an attempt | 5, 2000 |
 //! | `ATTACK_FLAPS`, `ATTACK_FLAP_SECONDS` | how often a platform comes and goes, and for how long | 2, 5 |
 //! | `ATTACK_SIZE` | the rows of large outboxes, in percent of those that are documented | 1 |
 //!
