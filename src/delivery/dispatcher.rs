@@ -15,7 +15,7 @@ use crate::{
     call::{Call, Platform},
     clock::Clock,
     credentials::Credentials,
-    error::{AttemptPhase, CallError, CancelledBy, ParkedError},
+    error::{AttemptPhase, CallError, CancelledBy},
     queue::{Permit, Ticket},
     telemetry::{Begin, Telemetry},
     transport::Transport,
@@ -42,7 +42,7 @@ pub(crate) struct Dispatcher {
 }
 
 /// Asks whether a call of a message, which has this index, may still be sent. An error ends the call instead.
-pub(crate) type MaySend = Box<dyn Fn(usize) -> LocalBoxFuture<'static, Result<(), ParkedError>>>;
+pub(crate) type MaySend = Box<dyn Fn(usize) -> LocalBoxFuture<'static, Result<(), CallError>>>;
 
 /// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
 pub(crate) struct Job {
@@ -89,11 +89,13 @@ impl CallState<'_> {
     /// Checks that the call may still be sent.
     pub(super) async fn check(&self) -> Result<(), CallError> {
         let Some(may_send) = self.may_send else { return Ok(()) };
-        may_send(self.index).await.map_err(|mut parked| {
-            // The present attempt is not made.
-            parked.attempts = self.attempts.get().saturating_sub(1);
-            parked.may_have_been_delivered = self.may_have_been_delivered.get();
-            parked.into()
+        may_send(self.index).await.map_err(|mut error| {
+            if let CallError::Parked(parked) = &mut error {
+                // The present attempt is not made.
+                parked.attempts = self.attempts.get().saturating_sub(1);
+                parked.may_have_been_delivered = self.may_have_been_delivered.get();
+            }
+            error
         })
     }
 

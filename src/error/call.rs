@@ -54,8 +54,12 @@ pub enum CallError {
     /// Neither the queue nor an outbox could keep the message until its turn: `max_queued` messages were waiting already and
     /// it was not stored, earlier messages of its target are parked and it was not stored, or the outbox's file was removed
     /// before its turn. The message was not sent.
-    #[error("the message could not be kept until its turn; it was not sent")]
-    Overloaded,
+    #[error("the message could not be kept until its turn; {}", if *.may_have_been_delivered { "it may have been stored, and be delivered nevertheless" } else { "it was not sent" })]
+    Overloaded {
+        /// Whether the message may be delivered nevertheless: the connection to the outbox's server was lost while the message was
+        /// being stored, and another poster may find it there.
+        may_have_been_delivered: bool,
+    },
     /// The message arrived after a [`Shutdown`](crate::Shutdown). It was not sent.
     #[error("the poster is shutting down; the message was not sent")]
     ShuttingDown,
@@ -95,6 +99,11 @@ impl CancelledBy {
 }
 
 impl CallError {
+    /// The message was neither sent nor stored.
+    pub(crate) const OVERLOADED: Self = Self::Overloaded {
+        may_have_been_delivered: false,
+    };
+
     /// The kind of this error.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
@@ -105,7 +114,7 @@ impl CallError {
             Self::Transient(_) => FailureKind::Transient,
             Self::Parked(_) => FailureKind::Parked,
             Self::Cancelled { .. } => FailureKind::Cancelled,
-            Self::Overloaded => FailureKind::Overloaded,
+            Self::Overloaded { .. } => FailureKind::Overloaded,
             Self::ShuttingDown => FailureKind::ShuttingDown,
             Self::Internal { .. } => FailureKind::Internal,
         }
@@ -118,7 +127,11 @@ impl CallError {
             Self::Transient(error) => error.attempts,
             Self::Parked(error) => error.attempts,
             Self::Cancelled { attempts, .. } => *attempts,
-            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded | Self::ShuttingDown | Self::Internal { .. } => 0,
+            Self::Invalid(_)
+            | Self::NoCredentials
+            | Self::Overloaded { .. }
+            | Self::ShuttingDown
+            | Self::Internal { .. } => 0,
         }
     }
 
@@ -146,7 +159,7 @@ impl CallError {
             Self::Transient(error) => NextStep::RetryLater {
                 after: error.retry_after.unwrap_or(RETRY_LATER).min(LONGEST_RETRY),
             },
-            Self::Overloaded => NextStep::RetryLater { after: RETRY_SOON },
+            Self::Overloaded { .. } => NextStep::RetryLater { after: RETRY_SOON },
             Self::ShuttingDown => NextStep::UseNextPoster,
             Self::Cancelled { by, .. } => match by {
                 CancelledBy::Shutdown => NextStep::UseNextPoster,
@@ -196,12 +209,15 @@ impl CallError {
             Self::Permanent(error) => error.may_have_been_delivered,
             Self::Transient(error) => error.may_have_been_delivered,
             Self::Parked(error) => error.may_have_been_delivered,
-            Self::Cancelled {
+            Self::Overloaded {
+                may_have_been_delivered,
+            }
+            | Self::Cancelled {
                 may_have_been_delivered,
                 ..
             } => *may_have_been_delivered,
             Self::Internal { .. } => true,
-            Self::Invalid(_) | Self::NoCredentials | Self::Overloaded | Self::ShuttingDown => false,
+            Self::Invalid(_) | Self::NoCredentials | Self::ShuttingDown => false,
         }
     }
 
@@ -217,7 +233,7 @@ impl CallError {
             Self::Invalid(_)
             | Self::NoCredentials
             | Self::Cancelled { .. }
-            | Self::Overloaded
+            | Self::Overloaded { .. }
             | Self::ShuttingDown
             | Self::Internal { .. } => chain(self),
         }
@@ -233,7 +249,7 @@ impl CallError {
             | Self::Invalid(_)
             | Self::NoCredentials
             | Self::Cancelled { .. }
-            | Self::Overloaded
+            | Self::Overloaded { .. }
             | Self::ShuttingDown
             | Self::Internal { .. } => None,
         };
@@ -296,6 +312,9 @@ mod tests {
             may_have_been_delivered: true,
             ..PermanentError::new(409, String::new())
         };
+        let overloaded = CallError::Overloaded {
+            may_have_been_delivered: true,
+        };
         let internal = CallError::Internal { message: "oh".into() };
         for (error, step, delivered) in [
             (
@@ -320,7 +339,8 @@ mod tests {
             (parked(true), NextStep::Nothing, true),
             (cancelled(CancelledBy::Token, true), NextStep::Nothing, true),
             (cancelled(CancelledBy::Shutdown, false), NextStep::UseNextPoster, false),
-            (CallError::Overloaded, after(1), false),
+            (CallError::OVERLOADED, after(1), false),
+            (overloaded, after(1), true),
             (CallError::ShuttingDown, NextStep::UseNextPoster, false),
             (internal, NextStep::GiveUp, true),
         ] {

@@ -65,7 +65,7 @@ pub(super) fn disposition(
         CallError::Invalid(_)
         | CallError::NoCredentials
         | CallError::Parked(_)
-        | CallError::Overloaded
+        | CallError::Overloaded { .. }
         | CallError::ShuttingDown
         | CallError::Internal { .. } => {}
     }
@@ -98,7 +98,7 @@ pub(super) fn disposition(
         | CallError::Invalid(_)
         | CallError::Parked(_)
         | CallError::Cancelled { .. }
-        | CallError::Overloaded
+        | CallError::Overloaded { .. }
         | CallError::ShuttingDown => ParkReason::AttemptsFailed,
     };
     let expires_after = match reason {

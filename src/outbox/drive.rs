@@ -143,7 +143,7 @@ impl Outbox {
             };
             let parked = parked_error(id, ParkReason::LaneParked);
             if is_lost.get() {
-                return Box::pin(ready(Err(parked)));
+                return Box::pin(ready(Err(parked.into())));
             }
             if inner.is_sure_of_lanes(looked_at.get()) {
                 return Box::pin(ready(Ok(())));
@@ -156,7 +156,7 @@ impl Outbox {
                     return Ok(());
                 }
                 is_lost.set(true);
-                Err(parked)
+                Err(parked.into())
             })
         })
     }
@@ -213,7 +213,7 @@ pub(super) async fn end_parked(
             parked(id, reason)
         };
         if may_be_lost && dispatcher.shutdown.run_until_cancelled(inner.has_lost(id)).await == Some(true) {
-            error = cancellation.by().map_or(CallError::Overloaded, cancelled);
+            error = cancellation.by().map_or(CallError::OVERLOADED, cancelled);
         }
         outcomes.push(dispatcher.end_unsent(call.as_ref(), error));
     }

@@ -64,7 +64,7 @@ impl Witnesses {
             | CallError::Permanent(_)
             | CallError::Parked(_)
             | CallError::Cancelled { .. }
-            | CallError::Overloaded
+            | CallError::Overloaded { .. }
             | CallError::ShuttingDown
             | CallError::Internal { .. } => false,
         };

@@ -74,7 +74,10 @@ impl Outbox {
         let insert = self.0.writes.track_future(self.0.store.insert(message));
         match select(insert, pin!(cancellation.cancelled())).await {
             Either::Left((inserted, _)) => {
-                started.end(&inserted);
+                match &inserted {
+                    Ok(Inserted::InDoubt(error)) => started.end::<()>(&Err(error.clone())),
+                    Ok(_) | Err(_) => started.end(&inserted),
+                }
                 if let Ok(Inserted::Live { .. } | Inserted::Parked) = inserted {
                     self.0.inflow.borrow_mut().add(bytes, self.0.clock.instant());
                 }
@@ -147,7 +150,7 @@ impl Inner {
             Ok(Inserted::Live { claim }) => claim,
             // No claim has this number: parked calls are discarded.
             Ok(Inserted::Parked) => 0,
-            Ok(Inserted::Known { .. } | Inserted::Withdrawn) | Err(_) => return,
+            Ok(Inserted::Known { .. } | Inserted::Withdrawn | Inserted::InDoubt(_)) | Err(_) => return,
         };
         let settlement = Settlement {
             lane: LaneClaim { lane, claim },

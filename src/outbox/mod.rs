@@ -42,6 +42,7 @@ mod stored;
 mod track;
 mod tracking;
 mod unauthorized;
+mod unstored;
 mod unwritten;
 mod write;
 

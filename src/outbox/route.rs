@@ -1,9 +1,9 @@
 //! The durable way of a message: stored, then sent, and its outcome written.
 
-use std::{cell::RefCell, pin::pin, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use actix_rt::spawn;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::LocalBoxFuture;
 use log::info;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -13,7 +13,8 @@ use super::{
     owner::Outbox,
     replay,
     store::Inserted,
-    stored::{noted, parked, receipts},
+    stored::{parked, receipts},
+    unstored::{self, end},
 };
 use crate::{
     call::Call,
@@ -108,23 +109,14 @@ impl Durable {
                 let error = |id| parked(id, ParkReason::AlreadyStored);
                 end_stored(&dispatcher, &mut job.calls, ids, error, reply_when)
             }
+            Ok(Inserted::InDoubt(error)) => {
+                job.may_send = Some(self.outbox.may_send_in_doubt(since.at));
+                let refused = unstored::refused_in_doubt(ParkReason::LaneParked);
+                self.outbox.run_unstored(&dispatcher, job, &error, refused).await
+            }
             Err(error) => {
-                // Earlier messages of the lane may be parked until then.
-                {
-                    let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
-                    select(cancelled, turn).await;
-                }
-                let has_calls = {
-                    let cancelled = pin!(job.cancellation.cancelled());
-                    let has_calls = pin!(self.outbox.0.has_calls(&job.calls));
-                    matches!(select(cancelled, has_calls).await, Either::Right((true, _)))
-                };
-                if has_calls {
-                    // Sent now, the message would overtake them.
-                    return end(&dispatcher, &job.calls, |_| CallError::Overloaded);
-                }
-                let outcomes = dispatcher.run(job).await;
-                outcomes.into_iter().map(|outcome| noted(outcome, &error)).collect()
+                let refused = CallError::OVERLOADED;
+                self.outbox.run_unstored(&dispatcher, job, &error, refused).await
             }
         }
     }
@@ -146,7 +138,7 @@ impl Durable {
             if reason == ParkReason::Shutdown {
                 CallError::ShuttingDown
             } else {
-                CallError::Overloaded
+                CallError::OVERLOADED
             }
         };
         let bytes = calls.iter().map(|call| call.stored_body().len()).sum();
@@ -170,18 +162,11 @@ impl Durable {
                 let error = |id| parked(id, ParkReason::AlreadyStored);
                 end_stored(&dispatcher, &mut calls, ids, error, reply_when)
             }
+            Ok(Ok(Inserted::InDoubt(_))) => end(&dispatcher, &calls, |_| unstored::refused_in_doubt(reason)),
             Ok(Err(_)) => end(&dispatcher, &calls, |_| refused()),
             Err(cancelled) => end(&dispatcher, &calls, |_| cancelled.clone()),
         }
     }
-}
-
-/// Ends calls that were not accepted.
-fn end(dispatcher: &Dispatcher, calls: &[Call], error: impl Fn(&Call) -> CallError) -> Vec<Outcome> {
-    calls
-        .iter()
-        .map(|call| dispatcher.end_unsent(call.as_ref(), error(call)))
-        .collect()
 }
 
 /// Notes the ids of stored calls.

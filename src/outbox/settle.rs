@@ -110,7 +110,7 @@ impl<'a> Settling<'a> {
                     CallError::Invalid(_)
                     | CallError::NoCredentials
                     | CallError::Parked(_)
-                    | CallError::Overloaded
+                    | CallError::Overloaded { .. }
                     | CallError::ShuttingDown
                     | CallError::Internal { .. } => (0, None, None),
                 };
@@ -148,7 +148,7 @@ impl<'a> Settling<'a> {
             | CallError::Transient(_)
             | CallError::Parked(_)
             | CallError::Cancelled { .. }
-            | CallError::Overloaded
+            | CallError::Overloaded { .. }
             | CallError::ShuttingDown
             | CallError::Internal { .. } => None,
         };

@@ -162,7 +162,7 @@ where
             Ok(Ok(place)) => Ok(place),
             Ok(Err(refused)) => {
                 let (reason, error) = match refused {
-                    AdmitError::Full => (ParkReason::QueueFull, CallError::Overloaded),
+                    AdmitError::Full => (ParkReason::QueueFull, CallError::OVERLOADED),
                     AdmitError::Closed => (ParkReason::Shutdown, CallError::ShuttingDown),
                 };
                 match Rc::clone(&route).overflow() {
@@ -264,6 +264,6 @@ mod tests {
                 calls,
             )
             .await;
-        assert_eq!(outcomes, Ok(vec![Err(CallError::Overloaded)]));
+        assert_eq!(outcomes, Ok(vec![Err(CallError::OVERLOADED)]));
     }
 }

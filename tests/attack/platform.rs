@@ -43,6 +43,7 @@ pub(crate) fn process_of(sender: &str) -> &str {
 /// A key that two senders sent at once.
 struct Double {
     key: String,
+    call: String,
     first: String,
     second: String,
     at: Instant,
@@ -170,8 +171,16 @@ impl Platform {
             first != process_of(&double.second) && killed.get(first).is_some_and(|at| *at <= double.at)
         };
         let doubles = self.doubles.lock().unwrap();
-        if let Some(Double { key, first, second, .. }) = doubles.iter().find(|double| !was_dead(double)) {
-            panic!("{second} sent {key} while {first} was sending it");
+        let live = doubles.iter().find(|double| !was_dead(double));
+        if let Some(Double {
+            key,
+            call,
+            first,
+            second,
+            ..
+        }) = live
+        {
+            panic!("{second} sent {call} ({key}) while {first} was sending it");
         }
     }
 
@@ -290,6 +299,7 @@ impl Platform {
         if let Some(first) = before {
             let double = Double {
                 key: key.clone(),
+                call: call.clone(),
                 first,
                 second: sender.clone(),
                 at,

@@ -453,6 +453,9 @@ async fn call_errors() -> Vec<(CallError, Vec<&'static str>)> {
     let internal = CallError::Internal {
         message: "a panic".into(),
     };
+    let overloaded = |may_have_been_delivered| CallError::Overloaded {
+        may_have_been_delivered,
+    };
     let mut errors = vec![
         (
             CallError::NoCredentials,
@@ -467,8 +470,14 @@ async fn call_errors() -> Vec<(CallError, Vec<&'static str>)> {
             vec!["cancelled by a shutdown; the request was not processed"],
         ),
         (
-            CallError::Overloaded,
+            overloaded(false),
             vec!["the message could not be kept until its turn; it was not sent"],
+        ),
+        (
+            overloaded(true),
+            vec![
+                "the message could not be kept until its turn; it may have been stored, and be delivered nevertheless",
+            ],
         ),
         (
             CallError::ShuttingDown,

@@ -297,7 +297,10 @@ async fn every_call_is_counted_once() {
         .unwrap();
     let [first, second] = ["a", "b"].map(|issue| actix_rt::spawn(poster.send(CreateComment::new(issue, "x"))));
     first.await.unwrap().unwrap().unwrap();
-    assert!(matches!(second.await.unwrap().unwrap(), Err(CallError::Overloaded)));
+    assert!(matches!(
+        second.await.unwrap().unwrap(),
+        Err(CallError::Overloaded { .. })
+    ));
 
     let stats = poster.send(GetStats).await.unwrap();
     assert_eq!((stats.accepted, stats.refused), (11, 3));

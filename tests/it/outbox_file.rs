@@ -11,7 +11,7 @@ use std::{
 use actix::Addr;
 use futures_util::future::join_all;
 use result_poster::{
-    CallError, CreateComment, NextStep, OptionsError, OutboxError, PostResult, ResultPoster, Shutdown,
+    CallError, CreateComment, FailureKind, NextStep, OptionsError, OutboxError, PostResult, ResultPoster, Shutdown,
     outbox::{OutboxInspector, OutboxOptions},
     testing::{ManualClock, Reply},
 };
@@ -299,7 +299,7 @@ async fn a_message_behind_a_failed_call_of_a_deleted_file_is_not_reported_as_par
     fixture.delete_files();
     assert_not_stored(&running.await.unwrap().unwrap().unwrap_err());
     let lost = waiting.await.unwrap().unwrap().unwrap_err();
-    assert_eq!(lost, CallError::Overloaded);
+    assert_eq!(lost.kind(), FailureKind::Overloaded);
     assert!(!lost.may_have_been_delivered());
     assert_eq!(fixture.platform.requests().len(), 1);
     // It is sent again, as its error says.

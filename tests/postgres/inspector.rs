@@ -245,6 +245,39 @@ async fn an_outbox_that_is_dropped_is_created_again() {
     assert!(left.len() >= 2, "{left:?}");
 }
 
+#[actix_rt::test]
+async fn a_message_in_doubt_is_not_said_to_be_unsent() {
+    let Some(database) = Database::new(Way::Direct, "message in doubt") else {
+        return;
+    };
+    let _shared = shared();
+    let proxy = Proxy::start(&database.route.address);
+    let poster = start(database.outbox_at(&database.route.url_by(proxy.port)));
+    let post = async |run| poster.send(result("a").with_run(run)).await.unwrap().unwrap_err();
+    let error = post(1).await;
+    assert!(error.parked().is_some(), "{error:?}");
+    // It would overtake the first one, so that it is not sent; but it is in the store.
+    proxy.silence_behind_insert();
+    let error = post(2).await;
+    assert_eq!(database.count("calls"), 4);
+    assert!(error.may_have_been_delivered(), "{error:?}");
+    assert!(error.parked().is_none(), "{error:?}");
+    proxy.set(Network::Works);
+    proxy.break_connections();
+    // The next connection removes it, since its caller sends it again.
+    let mut is_stored = false;
+    for _ in 0..50 {
+        is_stored = post(3).await.parked().is_some();
+        if is_stored {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(is_stored);
+    assert_eq!(database.count("calls"), 4);
+    stop(poster).await;
+}
+
 #[test]
 fn an_outbox_that_can_not_be_inspected_says_why() {
     let Some(database) = Database::new(Way::Direct, "errors of the inspector") else {

@@ -90,18 +90,11 @@ fn a_host_that_is_cut_off_sends_nothing_after_its_lease() {
     let start = Instant::now();
     sleep(LEASE);
     // An attempt that is answered now was under way; the platform notes it when it answers.
-    let sent_by = |fleet: &Fleet| {
-        let arrivals = fleet.platform.arrivals();
-        arrivals
-            .iter()
-            .filter(|arrival| arrival.process() == cut_off.process.name)
-            .count()
-    };
-    let sent = sent_by(&fleet);
+    let sent = fleet.sent_by(&cut_off);
     wait_until("others have delivered the results", || {
         fleet.platform.missing(&cut_off.process.durable()).is_empty()
     });
-    assert_eq!(sent_by(&fleet), sent);
+    assert_eq!(fleet.sent_by(&cut_off), sent);
     let (delivered, took) = (fleet.platform.count(), start.elapsed());
     print(
         test,
@@ -114,6 +107,36 @@ fn a_host_that_is_cut_off_sends_nothing_after_its_lease() {
     let mut hosts = Vec::from(others);
     hosts.push(cut_off);
     fleet.end(hosts);
+}
+
+/// Whoever has taken the lane over sends the message.
+#[test]
+fn a_message_in_doubt_is_not_sent_after_the_lease() {
+    let Some(mut fleet) = Fleet::new("message in doubt") else {
+        return;
+    };
+    let _shared = shared();
+    let mut cut_off = fleet.start_working_host();
+    let other = fleet.start_working_host();
+    let last_result = cut_off.process.durable().len();
+    let sent = fleet.sent_by(&cut_off);
+    cut_off.proxy.silence_behind_insert();
+    cut_off.process.does("post 1");
+    assert!(cut_off.proxy.is_silent());
+    let failed = cut_off.process.lines("failed");
+    assert_eq!(failed.len(), 1, "{:?}", cut_off.process.lines("unkept"));
+    assert!(
+        failed[0].ends_with("it may have been stored, and be delivered nevertheless"),
+        "{failed:?}"
+    );
+    let posted = [format!("{}-{}", cut_off.process.name, last_result + 1)];
+    wait_until("the other one has delivered it", || {
+        fleet.platform.missing(&posted).is_empty()
+    });
+    assert_eq!(fleet.sent_by(&cut_off), sent);
+    cut_off.proxy.set(Network::Works);
+    cut_off.stores_again();
+    fleet.end(vec![cut_off, other]);
 }
 
 #[test]

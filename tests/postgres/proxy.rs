@@ -37,6 +37,8 @@ struct State {
     unanswered: AtomicUsize,
     commits: AtomicUsize,
     cuts: AtomicUsize,
+    /// Whether the network becomes silent behind the next `COMMIT` of calls.
+    silenced_by_insert: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +59,7 @@ impl Proxy {
             unanswered: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
+            silenced_by_insert: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -80,6 +83,16 @@ impl Proxy {
     /// is lost itself. 0: at none.
     pub(crate) fn leave_commits_unanswered(&self, one_of: usize) {
         self.state.unanswered.store(one_of, Ordering::SeqCst);
+    }
+
+    /// The next `COMMIT` of calls reaches the server, but nothing passes after it: it stays in doubt whether they are stored.
+    pub(crate) fn silence_behind_insert(&self) {
+        self.state.silenced_by_insert.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that has happened.
+    pub(crate) fn is_silent(&self) -> bool {
+        *self.state.network.lock().unwrap() == Network::Silent
     }
 
     /// How many `COMMIT`s were not answered.
@@ -133,6 +146,12 @@ impl State {
                 }
                 break;
             }
+            if let Direction::ToServer = direction
+                && self.is_silenced_by(&buffer[..length])
+            {
+                // Before the server can answer.
+                *self.network.lock().unwrap() = Network::Silent;
+            }
             if is_cut.load(Ordering::SeqCst) || to.write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -146,8 +165,13 @@ impl State {
     /// Whether these bytes have a `COMMIT` that is not answered.
     fn cuts_at(&self, bytes: &[u8]) -> bool {
         let one_of = self.unanswered.load(Ordering::SeqCst);
-        let has_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
-        one_of > 0 && has_commit && self.commits.fetch_add(1, Ordering::SeqCst).is_multiple_of(one_of)
+        one_of > 0 && has(bytes, "COMMIT\0") && self.commits.fetch_add(1, Ordering::SeqCst).is_multiple_of(one_of)
+    }
+
+    /// Whether these bytes have the `COMMIT` of calls, behind which the network becomes silent.
+    fn is_silenced_by(&self, bytes: &[u8]) -> bool {
+        let is_insert = has(bytes, ".calls (id, queue, lane") && has(bytes, "COMMIT\0");
+        is_insert && self.silenced_by_insert.swap(false, Ordering::SeqCst)
     }
 
     fn wait_until_open(&self, direction: Direction) {
@@ -159,4 +183,8 @@ impl State {
         let network = self.network.lock().unwrap();
         drop(self.changed.wait_while(network, is_closed).unwrap());
     }
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

@@ -50,6 +50,9 @@ pub(in crate::outbox) enum Inserted {
     Known { ids: Vec<CallId> },
     /// Nothing was stored, since the message was withdrawn.
     Withdrawn,
+    /// The store can't tell whether the message was stored, for this reason. If it was, its calls are deleted before the store
+    /// does anything else for this owner, except for calls that another owner has taken or another message was answered with.
+    InDoubt(OutboxError),
 }
 
 /// Which of the lanes that are free.

@@ -117,7 +117,7 @@ fn failure(error: &CallError) -> String {
         CallError::Invalid(error) => format!("invalid:{}", error.field),
         CallError::NoCredentials => "no credentials".into(),
         CallError::Cancelled { by, .. } => format!("cancelled by {by}"),
-        CallError::Overloaded => "overloaded".into(),
+        CallError::Overloaded { .. } => "overloaded".into(),
         CallError::ShuttingDown => "shutting down".into(),
         other => panic!("{other:?}"),
     }

@@ -12,6 +12,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::super::Inserted;
 use super::{
     connection::{Failed, connect, limit, transact},
     group::{self, groups},
@@ -182,6 +183,7 @@ impl Worker {
         self.is_closed |= matches!(job.work, Work::Close(_));
         if let (true, Work::Insert(message, _)) = (job.is_in_doubt, &job.work) {
             self.owner.doubts.calls.extend(message.calls.iter().map(|call| call.id));
+            return job.end(Ok(Answer::Inserted(Ok(Inserted::InDoubt(error)))));
         }
         job.end(Err(error));
     }

@@ -185,7 +185,7 @@ impl<'a, F: Fixture> World<'a, F> {
                 Answer::Live
             }
             Inserted::Parked => Answer::Parked,
-            Inserted::Known { .. } | Inserted::Withdrawn => panic!("{keys:?} was not stored"),
+            Inserted::Known { .. } | Inserted::Withdrawn | Inserted::InDoubt(_) => panic!("{keys:?} was not stored"),
         }
     }
 
