@@ -75,6 +75,8 @@ impl Outbox {
         }
         let looked_at = self.0.clock.instant();
         if is_released || !self.is_current(&job.cancellation, &stored).await {
+            // The lane may still be this owner's for a moment, with messages behind this one that are live under the claim.
+            job.ticket.set_mark(stored.lane.claim);
             let reason = match job.cancellation.by() {
                 Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
                 Some(CancelledBy::Token | CancelledBy::Discard) | None => ParkReason::LaneParked,
@@ -93,7 +95,8 @@ impl Outbox {
             job.worker.set_kept(worker_id);
         }
         job.worker.keep_by(self.keep_worker(stored.ids()));
-        job.may_send = Some(self.may_send(&stored, looked_at));
+        let is_lost = Rc::new(Cell::new(false));
+        job.may_send = Some(self.may_send(&stored, looked_at, Rc::clone(&is_lost)));
         let mut settling = Settling::new(&stored, self.0.clock.instant());
         let kinds: Vec<CallKind> = job.calls.iter().map(|call| call.kind).collect();
         let outage = |index: usize| {
@@ -111,7 +114,7 @@ impl Outbox {
         let has_released = settling
             .finish(dispatcher, &job.calls, worker_id.as_deref(), &mut outcomes)
             .await;
-        if has_released {
+        if has_released || is_lost.get() {
             // Claims ascend: a message behind this one may be sent under a later claim only.
             job.ticket.set_mark(stored.lane.claim);
         }
@@ -132,11 +135,10 @@ impl Outbox {
     }
 
     /// Asks the store again before a request is sent, if another owner may have the lane by now. If it has, no call of the
-    /// message is sent any more.
-    fn may_send(&self, stored: &Stored, looked_at: Instant) -> MaySend {
+    /// message is sent any more, and `is_lost` is set.
+    fn may_send(&self, stored: &Stored, looked_at: Instant, is_lost: Rc<Cell<bool>>) -> MaySend {
         let (inner, lane, ids) = (Rc::clone(&self.0), stored.lane.clone(), stored.ids());
         let looked_at = Cell::new(looked_at);
-        let is_lost = Rc::new(Cell::new(false));
         Box::new(move |index| {
             let Some(id) = ids.get(index).copied() else {
                 return Box::pin(ready(Ok(())));

@@ -17,7 +17,7 @@ impl Inner {
     /// Whether a lane that was this owner's at that time is certainly still its own, and stays so until a request that begins
     /// now has ended. Otherwise the store has to be asked.
     pub(super) fn is_sure_of_lanes(&self, since: Instant) -> bool {
-        !self.was_stopped_since(since) && self.store.has_lease_since(since)
+        !self.is_uncertain_since(since) && self.store.has_lease_since(since)
     }
 
     /// Asks the store whether these calls, which were this owner's at that time, may still be sent under the claim. If the store can't answer, they may as long as

@@ -76,8 +76,9 @@ pub(super) struct Inner {
     pub(super) chance: fn() -> f64,
     /// When the replay last looked at the store: long ago means that the process was stopped.
     last_look: Cell<Instant>,
-    /// When this process was last found to have been stopped.
-    resumed_at: Cell<Option<Instant>>,
+    /// When messages in hand became uncertain that came before: this process was found to have been stopped, or a lane was
+    /// released later than they were told to be live in it.
+    uncertain_at: Cell<Option<Instant>>,
 }
 
 /// Since when this owner has had a message: noted before the store was asked for it.
@@ -131,7 +132,7 @@ impl Outbox {
             wake_replay,
             chance,
             last_look: Cell::new(clock.instant()),
-            resumed_at: Cell::default(),
+            uncertain_at: Cell::default(),
             clock,
         }))
     }
@@ -214,10 +215,15 @@ impl Inner {
         }
     }
 
-    /// Whether this process was stopped for a while after `since`: then the store has to be asked before a call is sent.
-    pub(super) fn was_stopped_since(&self, since: Instant) -> bool {
+    /// Whether the store has to be asked before a call is sent that has been in hand since then.
+    pub(super) fn is_uncertain_since(&self, since: Instant) -> bool {
         self.notice_stop();
-        self.resumed_at.get().is_some_and(|at| since < at)
+        self.uncertain_at.get().is_some_and(|at| since <= at)
+    }
+
+    /// Messages that are in hand now are uncertain.
+    pub(super) fn become_uncertain(&self) {
+        self.uncertain_at.set(Some(self.clock.instant()));
     }
 
     /// The output of work of the store, which may hang: then this process is not stopped.
@@ -237,7 +243,7 @@ impl Inner {
         const SUSPICIOUS: Duration = Duration::from_secs(5);
         let now = self.clock.instant();
         if now.saturating_duration_since(self.last_look.get()) > SUSPICIOUS {
-            self.resumed_at.set(Some(now));
+            self.uncertain_at.set(Some(now));
         }
     }
 

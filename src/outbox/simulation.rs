@@ -287,8 +287,11 @@ impl Store for SimulatedStore {
         })
     }
 
+    /// Now and then the lease is about to end, as after an operation of a server that took long. The next one renews it.
     fn has_lease_since(&self, since: Instant) -> bool {
-        self.store.has_lease_since(since)
+        let world = &self.process.world;
+        let is_about_to_end = !world.is_calm.get() && world.chance(30);
+        !is_about_to_end && self.store.has_lease_since(since)
     }
 
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {

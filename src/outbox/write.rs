@@ -166,6 +166,10 @@ impl Inner {
                 if let Ok(settled) = settled
                     && self.follow_up(settlement, settled).await.is_ok()
                 {
+                    if let Then::Park { .. } = settlement.then {
+                        // Until now, messages were stored as live behind those that it parks.
+                        self.become_uncertain();
+                    }
                     self.unwritten.remove(number);
                 }
             }
