@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     sync::{Mutex, Once, PoisonError},
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -336,8 +337,8 @@ fn texts(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The lines about an outbox that fails and works again. No other test of this process has any.
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The lines about outboxes that fail and work again, each with its thread: a test runs its poster on its own.
+static LINES: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
 
 struct Collector;
 
@@ -351,7 +352,7 @@ impl Log for Collector {
             LINES
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(record.args().to_string());
+                .push((thread::current().id(), record.args().to_string()));
         }
     }
 
@@ -404,7 +405,9 @@ async fn an_idle_poster_notices_an_outage_of_the_server_and_its_end() {
     proxy.break_connections();
     wait_for_health(&poster, OutboxHealth::is_writable).await;
     stop(poster).await;
-    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let all = LINES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let own = |(thread, line)| (thread == thread::current().id()).then_some(line);
+    let lines: Vec<String> = all.into_iter().filter_map(own).collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains(": the server can't be reached: "), "{lines:?}");
     assert_eq!(lines[1], "the outbox works again");
