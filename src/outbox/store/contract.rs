@@ -135,6 +135,14 @@ pub(in crate::outbox) struct Settlement {
     pub(in crate::outbox) now: WallTime,
 }
 
+impl Settlement {
+    /// Whether nothing changes but that delivered calls are gone.
+    pub(super) fn only_deletes(&self) -> bool {
+        let is_delete = |change: &Change| matches!(change, Change::Delete);
+        matches!(self.then, Then::Continue) && self.changes.iter().all(|(_, change)| is_delete(change))
+    }
+}
+
 /// The end of one call, or its place in the store from now on.
 #[derive(Debug, Clone)]
 pub(in crate::outbox) enum Change {

@@ -9,8 +9,9 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 use super::super::{StoreFuture, Tick};
 use super::{
     handle::Handle,
-    jobs::{Ended, Home},
+    jobs::{Ended, Home, Write},
     owners::{Member, Owner, Owners},
+    thread::Message,
 };
 use crate::error::OutboxError;
 
@@ -60,12 +61,29 @@ impl Arbiter {
         T: Send + 'static,
         W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
+        self.submit(Message::Write, work)
+    }
+
+    /// A change that nobody waits for, or not long: it may wait a little for others, to share their flush.
+    pub(super) fn write_later<T, W>(self: &Rc<Self>, work: W) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+    {
+        self.submit(Message::WriteLater, work)
+    }
+
+    fn submit<T, W>(self: &Rc<Self>, message: fn(Box<dyn Write>) -> Message, work: W) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+    {
         let (this, queue, mut work) = (Rc::clone(self), Arc::clone(&self.queue), work);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(|result| drop(sender.send(result)));
             let work = move |connection: &Connection, owner: &mut Owner| work(connection, owner, &queue);
-            this.handle.write(Some(&this.home), work, reply);
+            this.handle.write(message, Some(&this.home), work, reply);
             answer.await.unwrap_or(Err(OutboxError::Stopped))
         })
     }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::super::Tick;
 use super::{
     file::FileId,
-    jobs::{Home, JobReply, ReadJob, WriteJob},
+    jobs::{Home, JobReply, ReadJob, Write, WriteJob},
     open_file::FileState,
     owners::{Member, Owner, Owners},
     thread::{Leave, Message, StoreThread},
@@ -137,19 +137,20 @@ impl Handle {
         }
     }
 
-    /// Submits a change. The answer means that it is on the disk. Without a home it comes from the thread.
-    pub(super) fn write<T, W>(&self, home: Option<&Home>, work: W, reply: JobReply<T>)
-    where
+    /// Submits a change, as this message. The answer means that it is on the disk. Without a home it comes from the thread.
+    pub(super) fn write<T, W>(
+        &self,
+        message: fn(Box<dyn Write>) -> Message,
+        home: Option<&Home>,
+        work: W,
+        reply: JobReply<T>,
+    ) where
         T: Send + 'static,
         W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
     {
         if !self.has_left.load(Ordering::Relaxed) {
-            self.send(Message::Write(Box::new(WriteJob::new(
-                self.member,
-                home.cloned(),
-                work,
-                reply,
-            ))));
+            let job = WriteJob::new(self.member, home.cloned(), work, reply);
+            self.send(message(Box::new(job)));
         }
     }
 

@@ -15,7 +15,9 @@ use super::{
     inspect::{self, Count, List},
     jobs::JobReply,
     owners::{Owner, Owners},
-    repair, transfer,
+    repair,
+    thread::Message,
+    transfer,
 };
 use crate::{
     call_id::CallId,
@@ -130,7 +132,7 @@ impl Inspector {
     {
         wait(|reply| {
             let work = move |connection: &Connection, _: &mut Owner| work(connection).map_err(sqlite_error);
-            self.handle.write(None, work, reply);
+            self.handle.write(Message::Write, None, work, reply);
         })
     }
 }

@@ -171,10 +171,17 @@ impl Store for SqliteStore {
     }
 
     fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
-        self.arbiter.write(move |connection, owner, queue| {
+        let only_deletes = settlements.iter().all(Settlement::only_deletes);
+        let settle = move |connection: &Connection, owner: &mut Owner, queue: &str| {
             let settle = |settlement| settle::settle(connection, owner, queue, settlement).map_err(sqlite_error);
             settlements.iter().map(settle).collect()
-        })
+        };
+        if only_deletes {
+            // Their callers have been answered.
+            self.arbiter.write_later(settle)
+        } else {
+            self.arbiter.write(settle)
+        }
     }
 
     fn release_all(&self, now: WallTime) -> StoreFuture<()> {

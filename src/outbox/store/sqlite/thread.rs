@@ -33,11 +33,16 @@ const SLOW_FAILURE: Duration = Duration::from_secs(4);
 /// How long jobs fail without a try after a slow failure.
 const FAILS_FOR: Duration = Duration::from_secs(2);
 
+/// How long a change that nobody waits for waits for others, to share their flush.
+const LINGERS_FOR: Duration = Duration::from_micros(500);
+
 /// The longest pause between two transactions.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) enum Message {
     Write(Box<dyn Write>),
+    /// Nobody waits for it.
+    WriteLater(Box<dyn Write>),
     Read(Box<dyn Read>),
     Tick(Member, Arc<Tick>),
     Leave(Leave),
@@ -57,11 +62,28 @@ struct Inbox<'a> {
     reads: VecDeque<Box<dyn Read>>,
     ticks: Ticks,
     leaves: Vec<Leave>,
+    /// Whether somebody waits for a message that was taken last.
+    is_awaited: bool,
+    lingers_for: Duration,
 }
 
-impl Inbox<'_> {
-    /// The next writes. Waits for a message or a tick if there is no read to go on with. `None` if there are no handles.
-    fn next_writes(&mut self, now: Instant) -> Option<Vec<Box<dyn Write>>> {
+impl<'a> Inbox<'a> {
+    fn new(messages: &'a Receiver<Message>, lingers_for: Duration) -> Self {
+        Self {
+            messages,
+            reads: VecDeque::new(),
+            ticks: Ticks::default(),
+            leaves: Vec::new(),
+            is_awaited: false,
+            lingers_for,
+        }
+    }
+
+    /// The next writes. Waits for a message or a tick if there is no read to go on with, and for others if nobody waits for
+    /// those that there are. `None` if there are no handles.
+    fn next_writes(&mut self, clock: &Clock) -> Option<Vec<Box<dyn Write>>> {
+        self.is_awaited = !self.reads.is_empty();
+        let now = clock.instant();
         let first = match self.ticks.next(now) {
             _ if !self.reads.is_empty() => None,
             None => Some(self.messages.recv().ok()?),
@@ -71,7 +93,16 @@ impl Inbox<'_> {
                 Err(RecvTimeoutError::Disconnected) => return None,
             },
         };
-        Some(self.sort(first.into_iter().chain(self.messages.try_iter().take(MAX_BATCH))))
+        let mut writes = self.sort(first.into_iter().chain(self.messages.try_iter().take(MAX_BATCH)));
+        let since = clock.instant();
+        while !self.is_awaited && (1..MAX_BATCH).contains(&writes.len()) {
+            let waited = clock.instant().saturating_duration_since(since);
+            let Ok(message) = self.messages.recv_timeout(self.lingers_for.saturating_sub(waited)) else {
+                break;
+            };
+            writes.extend(self.sort([message].into_iter().chain(self.messages.try_iter().take(MAX_BATCH))));
+        }
+        Some(writes)
     }
 
     /// Answers the writes that came while a job waited for the file: they have waited for it, too.
@@ -83,8 +114,9 @@ impl Inbox<'_> {
     fn sort(&mut self, messages: impl Iterator<Item = Message>) -> Vec<Box<dyn Write>> {
         let mut writes = Vec::new();
         for message in messages {
+            self.is_awaited |= !matches!(message, Message::WriteLater(_));
             match message {
-                Message::Write(job) => writes.push(job),
+                Message::Write(job) | Message::WriteLater(job) => writes.push(job),
                 Message::Read(job) => self.reads.push_back(job),
                 Message::Tick(member, tick) => self.ticks.add(member, tick),
                 Message::Leave(leave) => self.leaves.push(leave),
@@ -119,14 +151,9 @@ impl StoreThread {
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         // An error is answered to the first job.
         let _ = self.file.ready(&mut self.owners);
-        let mut inbox = Inbox {
-            messages,
-            reads: VecDeque::new(),
-            ticks: Ticks::default(),
-            leaves: Vec::new(),
-        };
+        let mut inbox = Inbox::new(messages, LINGERS_FOR);
         let last = loop {
-            let Some(writes) = inbox.next_writes(self.clock.instant()) else {
+            let Some(writes) = inbox.next_writes(&self.clock) else {
                 break None;
             };
             if let Err(error) = self.commit(writes) {
@@ -269,5 +296,51 @@ impl StoreThread {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use rusqlite::Connection;
+
+    use super::super::{jobs::WriteJob, owners::Owner};
+    use super::*;
+
+    fn job() -> Box<dyn Write> {
+        let work = |_: &Connection, _: &mut Owner| Ok(());
+        Box::new(WriteJob::new(0, None, work, Box::new(|_| ())))
+    }
+
+    /// How many writes are taken together if each message is sent once the one before was taken.
+    fn taken(lingers_for: Duration, messages: Vec<Message>) -> usize {
+        let (sender, receiver) = sync_channel(0);
+        let taken = thread::spawn(move || {
+            Inbox::new(&receiver, lingers_for)
+                .next_writes(&Clock::system())
+                .unwrap()
+                .len()
+        });
+        for message in messages {
+            // Nobody takes what comes too late.
+            let _ = sender.send(message);
+        }
+        taken.join().unwrap()
+    }
+
+    #[test]
+    fn what_nobody_waits_for_shares_the_flush_of_what_comes_next() {
+        const LONG: Duration = Duration::from_secs(60);
+        let messages = vec![
+            Message::WriteLater(job()),
+            Message::WriteLater(job()),
+            Message::Write(job()),
+        ];
+        assert_eq!(taken(LONG, messages), 3);
+        // Alone, it waits no longer than it may.
+        assert_eq!(taken(Duration::ZERO, vec![Message::WriteLater(job())]), 1);
+        // What somebody waits for does not wait.
+        assert_eq!(taken(LONG, vec![Message::Write(job())]), 1);
     }
 }
