@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 pub(crate) fn run<T: DeserializeOwned>(words: &[String], variables: &[(&str, &str)]) -> io::Result<T> {
     let output = Command::new(env::current_exe()?)
         .args(words)
+        // Roots beside those of `SSL_CERT_FILE` would be read, too.
+        .env_remove("SSL_CERT_DIR")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
