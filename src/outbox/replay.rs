@@ -88,8 +88,8 @@ impl Share {
 
 /// Claims and sends parked calls until `stop` is cancelled, and then until the claimed ones are done.
 pub(super) async fn replay(outbox: Outbox, dispatcher: Rc<Dispatcher>, queue: Rc<LaneQueue>, stop: CancellationToken) {
-    // Four times as many results as can be sent at once: half of them are sent while others are claimed. A result has two
-    // calls.
+    // Four times as many results as can be sent at once, so that enough are left to send while others are claimed. A
+    // result has two calls.
     let max_at_once = queue.max_in_flight().saturating_mul(8);
     let inner = &outbox.0;
     let mut running = FuturesUnordered::new();

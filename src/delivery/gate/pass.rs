@@ -246,6 +246,8 @@ impl Drop for Pass<'_> {
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
     use futures_util::FutureExt as _;
 
     use super::*;

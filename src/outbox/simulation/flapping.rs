@@ -45,7 +45,9 @@ async fn flap(seed: u64) -> Result<(), String> {
                 issue: sent,
                 reply_when: ReplyWhen::Done,
             };
-            let life = lives[world.pick(processes as u32) as usize].as_ref().unwrap();
+            let life = lives[world.pick(u32::try_from(processes).unwrap()) as usize]
+                .as_ref()
+                .unwrap();
             waiting.extend(
                 life.send(&message, None, &replies)
                     .into_iter()
