@@ -12,10 +12,10 @@ use crate::call_id::CallId;
 
 // The sum keeps the server from looking for a call among all calls of its lane, instead of by its id.
 
-const DELETE: &str = "
+pub(super) const DELETE: &str = "
     DELETE FROM @calls AS calls USING unnest($1, $2) AS settled (id, lane)
     WHERE calls.id = settled.id AND calls.lane + 0 = settled.lane";
-const WITHDRAW: &str = "
+pub(super) const WITHDRAW: &str = "
     DELETE FROM @calls AS calls USING unnest($1, $2) AS settled (id, lane)
     WHERE calls.id = settled.id AND calls.lane + 0 = settled.lane AND NOT known";
 /// A call that was withdrawn and is there nevertheless, since another message was answered with its id. The lane stays the
@@ -26,14 +26,14 @@ const MOVE_TO_END: &str = "
         WHERE id = $2 AND EXISTS (SELECT 1 FROM @calls AS calls WHERE calls.id = $1 AND calls.lane = $2)
         RETURNING next_seq - 1 AS seq
     ) UPDATE @calls AS calls SET seq = lane.seq FROM lane WHERE calls.id = $1";
-const RECORD: &str = "
+pub(super) const RECORD: &str = "
     UPDATE @calls AS calls SET attempts = new.attempts, parks = new.parks, faults = new.faults,
         takeovers = new.takeovers, rejections = new.rejections, reduced = new.reduced, age = new.age,
         status_code = new.status_code, last_error = new.last_error, worker_id = coalesce(new.worker_id, calls.worker_id)
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS new (id, lane, attempts, parks, faults, takeovers,
         rejections, reduced, age, status_code, last_error, worker_id)
     WHERE calls.id = new.id AND calls.lane + 0 = new.lane";
-const BURY: &str = "
+pub(super) const BURY: &str = "
     UPDATE @calls AS calls SET lane = NULL, seq = NULL, dead_at = NULL FROM unnest($1, $2) AS settled (id, lane)
     WHERE calls.id = settled.id AND calls.lane + 0 = settled.lane";
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use actix_rt::time::sleep;
+use futures_util::future::join;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::super::{
@@ -23,6 +24,7 @@ use super::super::{
 use super::{Fixture, shorthand::*};
 use crate::{
     call_id::CallId,
+    clock::Clock,
     outbox::{
         entry::{EntryQuery, OutboxEntry, OutboxStats},
         location::{PostgresOptions, PostgresServer},
@@ -311,4 +313,106 @@ async fn a_lane_that_was_freed_has_no_claim() {
     fixture.kill(first).await;
     assert_eq!(second.watch(NOW, MINUTE).await.unwrap().freed, 1);
     assert_eq!(fixture.query("SELECT claim FROM @lanes").await, ["0"]);
+}
+
+/// A call that another owner is about to commit at the end of the lane.
+const BEGIN_INSERT: &str = "
+    BEGIN;
+    UPDATE @lanes SET next_seq = next_seq + 1;
+    INSERT INTO @calls (id, lane, seq, message, created_at, queue, home, kind, target_id, idempotency_key, body)
+    SELECT gen_random_uuid(), id, next_seq - 1, gen_random_uuid(), 0, queue, name, 'completion', 'target', 'new', '{}'
+    FROM @lanes";
+
+/// What the operator's transaction holds up, which is then committed.
+async fn commit_before<T>(fixture: &PostgresFixture<false>, held_up: impl Future<Output = T>) -> T {
+    let commit = async {
+        let held_up = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+        while fixture.query(held_up).await.is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        fixture.execute("COMMIT").await;
+    };
+    join(held_up, commit).await.0
+}
+
+async fn assert_has_new_call_in_its_lane(fixture: &PostgresFixture<false>) {
+    let keys = "SELECT idempotency_key FROM @calls AS calls JOIN @lanes AS lanes ON lanes.id = calls.lane";
+    assert_eq!(fixture.query(keys).await, ["new"]);
+}
+
+#[actix_rt::test]
+async fn a_lane_with_a_new_call_outlives_its_calls_in_doubt() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let owner = fixture.owner().await;
+    let in_doubt = owner.insert_live("lane", &["a"]).await.ids;
+    fixture.execute(BEGIN_INSERT).await;
+    owner.store.doubt(in_doubt.clone()).await.unwrap();
+    // Before its next job, the owner resolves the doubts.
+    assert_eq!(commit_before(&fixture, owner.entry(in_doubt[0])).await, None);
+    assert_has_new_call_in_its_lane(&fixture).await;
+}
+
+#[actix_rt::test]
+async fn a_lane_with_a_new_call_outlives_a_discarded_one() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let owner = fixture.owner().await;
+    let parked = owner.park_new("lane", &["a"]).await;
+    fixture.execute(BEGIN_INSERT).await;
+    assert_eq!(commit_before(&fixture, owner.discard(parked[0])).await, Ok(true));
+    assert_has_new_call_in_its_lane(&fixture).await;
+}
+
+#[actix_rt::test]
+async fn a_purge_changes_few_dead_letters_at_a_time() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let owner = fixture.owner().await;
+    let dead_letters = "
+        INSERT INTO @calls (id, message, created_at, queue, home, kind, target_id, idempotency_key, body)
+        SELECT gen_random_uuid(), gen_random_uuid(), 0, 'queue', 'lane', 'completion', 'target', i::text, '{}'
+        FROM generate_series(1, 1200) AS i;
+        CREATE FUNCTION @check_page() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM changed) > 500 THEN RAISE 'too many at once'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER stamped AFTER UPDATE ON @calls REFERENCING NEW TABLE AS changed
+            FOR EACH STATEMENT EXECUTE FUNCTION @check_page();
+        CREATE TRIGGER purged AFTER DELETE ON @calls REFERENCING OLD TABLE AS changed
+            FOR EACH STATEMENT EXECUTE FUNCTION @check_page()";
+    fixture.execute(dead_letters).await;
+    owner.purge(NOW, MINUTE).await.unwrap();
+    let stamped = "SELECT count(*) FROM @calls WHERE dead_at IS NOT NULL";
+    assert_eq!(fixture.query(stamped).await, ["1200"]);
+    owner.purge(MINUTE_LATER, MINUTE).await.unwrap();
+    assert_eq!(fixture.query("SELECT count(*) FROM @calls").await, ["0"]);
+}
+
+#[actix_rt::test]
+async fn an_owner_whose_lease_has_lapsed_is_not_sure_of_its_earlier_lanes() {
+    const SHORT: Duration = Duration::from_millis(600);
+    let Some(mut fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let options = PostgresOptions::new(fixture.url.clone()).schema(&fixture.schema);
+    fixture.server = PostgresServer::new(&options.lease(SHORT)).unwrap();
+    let (first, second) = (fixture.owner().await, fixture.owner().await);
+    let message = first.insert_live("lane", &["a"]).await;
+    let clock = Clock::system();
+    let since = clock.instant();
+    assert!(first.has_lease_since(since));
+    // A lease takes real time, and the server's ends a second later.
+    while second.watch(NOW, MINUTE).await.unwrap().freed == 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(second.claim_ids_at(NOW).await, message.ids);
+    // The next write renews the lease, but the lane is another owner's.
+    first.insert_live("other lane", &["b"]).await;
+    assert!(first.has_lease_since(clock.instant()));
+    assert!(!first.has_lease_since(since));
+    assert!(!first.may_send(&message).await);
 }
