@@ -29,7 +29,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 impl Database {
-    fn options(&self, url: &str) -> PostgresOptions {
+    pub(crate) fn options(&self, url: &str) -> PostgresOptions {
         PostgresOptions::new(url).schema(&self.schema)
     }
 
@@ -327,7 +327,7 @@ fn an_outbox_that_can_not_be_inspected_says_why() {
 }
 
 /// An error and its sources.
-fn texts(error: &dyn std::error::Error) -> String {
+pub(crate) fn texts(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

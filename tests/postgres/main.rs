@@ -52,3 +52,4 @@ mod outages;
 mod proxy;
 mod restarts;
 mod server;
+mod tls;
