@@ -52,6 +52,10 @@ pub(in crate::outbox) enum Inserted {
     Withdrawn,
     /// The store can't tell whether the message was stored, for this reason. If it was, its calls are deleted before the store
     /// does anything else for this owner, except for calls that another owner has taken or another message was answered with.
+    #[cfg_attr(
+        not(feature = "outbox-postgres"),
+        expect(dead_code, reason = "a file leaves no commit in doubt")
+    )]
     InDoubt(OutboxError),
 }
 
