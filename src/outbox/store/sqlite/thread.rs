@@ -258,8 +258,7 @@ impl StoreThread {
             let nothing = this.owners.with_nothing_to_see(connection, members, now);
             nothing.map_err(sqlite_error)
         });
-        // After an error, each looks itself, and says what is wrong.
-        nothing.unwrap_or_default()
+        nothing.unwrap_or_default() // After an error, each looks itself, and says what is wrong.
     }
 
     /// Does work, unless the last work failed slowly.
