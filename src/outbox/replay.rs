@@ -34,7 +34,7 @@ use crate::{
 const WITHOUT_TICK: Duration = Duration::from_secs(3);
 
 /// How many bytes of bodies the replay holds in memory for each endpoint.
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 24 * 1024 * 1024;
 
 /// The shortest time between two claims.
 const SHORTEST_WAIT: Duration = Duration::from_millis(3);
