@@ -812,7 +812,7 @@ async fn simulate(seed: u64) -> Result<(), String> {
         if world.tables.borrow().waiting() == 0 {
             break;
         }
-        // What is left after a minute waits for long delays.
+        // After a minute, only calls with long delays are left.
         let step = if second < 60 { 1 } else { 10 };
         second += step;
         for clock in &clocks {

@@ -237,7 +237,7 @@ async fn cancelled_messages_are_bounded_while_the_store_does_not_answer() {
     }
     let waiting = poster.outbox.0.overflowing.bytes();
     assert!((64 * MIB..65 * MIB).contains(&waiting), "{waiting}");
-    // What can't be stored is sent all the same, once the store has said that nothing is before it.
+    // A message that can't be stored is sent all the same, if the store says that no call of its lane waits.
     poster.tables.borrow_mut().is_stalled = false;
     poster.platform.may_answer.notify_one();
     let message = poster.send("unstored", None);

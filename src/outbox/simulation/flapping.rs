@@ -56,7 +56,7 @@ async fn flap(seed: u64) -> Result<(), String> {
             );
         }
         run_all(&mut lives, 60).await;
-        // What is left has failed, and waits for its delay.
+        // The calls that are left have failed, and wait for their delays.
         let step = if second >= SENDING && waiting.is_empty() { 7 } else { 1 };
         clock.advance(step * SECOND);
         run_all(&mut lives, 60).await;

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_shares_the_flush_of_what_comes_next() {
+    fn a_change_without_a_waiting_caller_shares_the_flush_of_the_next_change() {
         const LONG: Duration = Duration::from_secs(60);
         let messages = vec![
             Message::WriteLater(job()),
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(taken(LONG, messages), 3);
         // Alone, it waits no longer than it may.
         assert_eq!(taken(Duration::ZERO, vec![Message::WriteLater(job())]), 1);
-        // What somebody waits for does not wait.
+        // A change with a waiting caller is taken at once.
         assert_eq!(taken(LONG, vec![Message::Write(job())]), 1);
     }
 }
