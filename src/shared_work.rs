@@ -45,9 +45,8 @@ impl<K: Hash + Eq, T: Clone + Send + Sync + 'static> SharedWork<K, T> {
     /// many run.
     pub(crate) fn join_or_start(&self, key: K, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Running<T> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // An output is not kept: a sender that is gone has sent it.
         running.retain(|_, works| {
-            works.retain(|work| work.output.has_changed().is_ok());
+            works.retain(Running::goes_on);
             !works.is_empty()
         });
         let works = running.entry(key).or_default();
@@ -66,6 +65,13 @@ impl<K: Hash + Eq, T: Clone + Send + Sync + 'static> SharedWork<K, T> {
             sender.send_replace(Some(work().map_err(Arc::new)));
         });
         started
+    }
+}
+
+impl<T> Running<T> {
+    /// Whether there is neither an output nor a panic yet.
+    fn goes_on(&self) -> bool {
+        self.output.has_changed().is_ok() && self.output.borrow().is_none()
     }
 }
 
@@ -133,7 +139,17 @@ mod tests {
         *GATE.0.lock().unwrap() = true;
         GATE.1.notify_all();
         assert!(waiting.await.into_iter().all(|output| output.unwrap() == 0));
-        assert_eq!(join().output().await.unwrap(), 1, "an output is not kept");
+    }
+
+    #[actix_rt::test]
+    async fn an_output_is_not_kept() {
+        static POOL: BlockingPool = BlockingPool::new("test");
+        static BEGUN: AtomicUsize = AtomicUsize::new(0);
+        let shared = SharedWork::new(&POOL, 1);
+        for round in 0..5_000 {
+            let output = shared.join_or_start("a", || Ok(BEGUN.fetch_add(1, Ordering::SeqCst))).output();
+            assert_eq!(output.await.unwrap(), round);
+        }
     }
 
     #[actix_rt::test]
