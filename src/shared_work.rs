@@ -147,7 +147,9 @@ mod tests {
         static BEGUN: AtomicUsize = AtomicUsize::new(0);
         let shared = SharedWork::new(&POOL, 1);
         for round in 0..5_000 {
-            let output = shared.join_or_start("a", || Ok(BEGUN.fetch_add(1, Ordering::SeqCst))).output();
+            let output = shared
+                .join_or_start("a", || Ok(BEGUN.fetch_add(1, Ordering::SeqCst)))
+                .output();
             assert_eq!(output.await.unwrap(), round);
         }
     }
