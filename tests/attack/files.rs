@@ -8,7 +8,7 @@ use crate::{
     figures::print,
     platform::Platform,
     shim::{Call, Shim, Target},
-    tools::{Folder, is_missing, setting, shared, sqlite3, wait_within},
+    tools::{Folder, is_missing, setting, shared, sqlite3, wait_until, wait_within},
 };
 
 /// After a change of the files, messages are kept again within this time.
@@ -51,6 +51,63 @@ fn a_backup_is_restored_into_the_file() {
         sleep(Duration::from_millis(200));
         sqlite3(&folder.outbox(), &format!(".restore '{}'", backup.display()));
     });
+}
+
+/// All calls of the backup were delivered before it is restored: the living processes deliver them again.
+#[test]
+fn a_backup_that_is_restored_later_is_delivered_by_the_living() {
+    let attack = "files, restored later";
+    if is_missing("sqlite3", attack) {
+        return;
+    }
+    let _shared = shared();
+    let folder = Folder::new();
+    let outbox = folder.outbox();
+    let platform = Platform::start();
+    let plan = |name: &str| Plan {
+        posters: 2,
+        ..Plan::new(name, &platform, &outbox)
+    };
+    let mut processes = [Process::start(&plan("one")), Process::start(&plan("two"))];
+    let backup = folder.path.join("backup");
+    let back_up = || sqlite3(&outbox, &format!(".backup '{}'", backup.display()));
+    let calls = || sqlite3(&outbox, "SELECT count(*) FROM calls");
+    platform.set_down(true);
+    for process in &mut processes {
+        process.does("post 8");
+    }
+    // Some calls are live in it, others parked.
+    platform.set_latency(Duration::from_millis(100));
+    platform.set_down(false);
+    wait_until("calls are delivered", || platform.acknowledged().len() >= 4);
+    back_up();
+    let stored = sqlite3(&backup, "SELECT count(*) FROM calls");
+    // Each poster changes the outbox once more, and notes that.
+    for process in &mut processes {
+        process.does("post 4");
+    }
+    wait_until("the outbox is empty", || calls() == "0");
+    let marks = |path: &Path| sqlite3(path, "SELECT mark FROM owners ORDER BY id");
+    let of_backup = marks(&backup);
+    wait_until("all posters have noted their changes", || {
+        let (now, before) = (marks(&outbox), of_backup.lines());
+        now.lines().zip(before).filter(|(now, before)| now != before).count() == 4
+    });
+    let before = platform.count();
+    sqlite3(&outbox, &format!(".restore '{}'", backup.display()));
+    let took = wait_until("the outbox is empty again", || calls() == "0");
+    assert_eq!((platform.count() - before).to_string(), stored);
+    platform.assert_keys();
+    for process in &mut processes {
+        let errors = process.logged();
+        assert!(
+            errors.iter().any(|line| line.contains("was restored from a backup")),
+            "{errors:#?}"
+        );
+        process.does("shutdown 10000");
+        assert!(process.ends().success());
+    }
+    print(attack, format!("{stored} calls are delivered again within {took:?}"));
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use super::super::Tick;
 use super::{
     file::FileId,
+    file_state::FileState,
     jobs::{Home, JobReply, ReadJob, Write, WriteJob},
-    open_file::FileState,
     owners::{Member, Owner, Owners},
     thread::{Leave, Message, StoreThread},
 };

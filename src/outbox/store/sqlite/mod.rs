@@ -1,6 +1,7 @@
 //! The store in an SQLite database, which the processes of one host share.
 //!
-//! - [`file`](mod@file) opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced.
+//! - [`file`](mod@file) opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced, and
+//!   [`restored`] when it is restored from a backup.
 //! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file, and [`tick`]s. An [`arbiter`] submits them.
 //! - [`owners`] are alive while they hold the lock on an [`owner_file`]; [`watch`] frees the lanes of dead ones.
 //! - [`insert`], [`claim`] (of what is [`due`]), [`settle`], [`inspect`] and [`repair`] are the operations, on [`lanes`]
@@ -14,6 +15,7 @@ mod claim;
 mod due;
 mod error;
 mod file;
+mod file_state;
 mod handle;
 mod insert;
 mod inspect;
@@ -24,6 +26,7 @@ mod open_file;
 mod owner_file;
 mod owners;
 mod repair;
+mod restored;
 mod rows;
 mod schema;
 mod settle;

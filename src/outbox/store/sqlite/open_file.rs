@@ -3,10 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,6 +12,7 @@ use rusqlite::Connection;
 
 use super::{
     file::{Database, FileId, with_suffix},
+    file_state::FileState,
     owners::Owners,
 };
 use crate::{
@@ -28,30 +26,6 @@ const OPEN_EVERY: Duration = Duration::from_secs(1);
 
 /// How long other processes may have the former file open: until they look at it, which they do every 2 s.
 const OTHERS_CLOSE_WITHIN: Duration = Duration::from_secs(3);
-
-/// The state of a file that its handles read without asking its thread.
-#[derive(Debug, Default)]
-pub(super) struct FileState {
-    /// The file that is open.
-    id: Mutex<Option<FileId>>,
-    replacements: AtomicU64,
-}
-
-impl FileState {
-    /// The file that is open.
-    pub(super) fn id(&self) -> Option<FileId> {
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_id(&self, id: Option<FileId>) {
-        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = id;
-    }
-
-    /// How often the file was found to have been removed or replaced.
-    pub(super) fn replacements(&self) -> u64 {
-        self.replacements.load(Ordering::Relaxed)
-    }
-}
 
 /// A file, as long as it exists. Its creation tells it from an earlier file: inodes are used again.
 #[derive(PartialEq)]
@@ -134,7 +108,7 @@ impl OpenFile {
         (self.database, self.log) = (None, None);
         self.error = Some(OutboxError::NotFound);
         self.state.set_id(None);
-        self.state.replacements.fetch_add(1, Ordering::Relaxed);
+        self.state.count_replacement();
     }
 
     fn open(&mut self, owners: &mut Owners) -> Result<(), OutboxError> {

@@ -59,6 +59,10 @@ impl FreeFile {
 }
 
 impl Folder {
+    pub(super) fn database(&self) -> &Path {
+        &self.database
+    }
+
     pub(super) fn of(database: &Path) -> Self {
         Self {
             path: with_suffix(database, "-owners"),

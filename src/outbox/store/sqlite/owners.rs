@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
     time::Instant,
 };
 
@@ -10,6 +11,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     error::{io_error, sqlite_error},
+    file_state::FileState,
     owner_file::{Folder, OwnerFile, Probe},
     schema::used_bytes,
 };
@@ -22,6 +24,7 @@ pub(super) type Member = u64;
 #[derive(Debug)]
 pub(super) struct Owners {
     pub(super) folder: Folder,
+    pub(super) file: Arc<FileState>,
     pub(super) members: BTreeMap<Member, Owner>,
     /// How many jobs of this process have changed the database.
     pub(super) changes: u64,
@@ -44,6 +47,9 @@ pub(super) struct Owner {
     pub(super) looked_at: Option<Instant>,
     /// How many jobs of this owner have changed the database.
     pub(super) changes: u64,
+    /// Its mark in the database, and its changes when the mark was set.
+    pub(super) mark: i64,
+    pub(super) marked_changes: u64,
     /// The changes of other owners that this owner has noticed.
     pub(super) seen: Option<(i64, u64)>,
     transaction: InTransaction,
@@ -63,9 +69,10 @@ pub(super) fn random_id() -> i64 {
 }
 
 impl Owners {
-    pub(super) fn new(database: &Path) -> Self {
+    pub(super) fn new(database: &Path, file: Arc<FileState>) -> Self {
         Self {
             folder: Folder::of(database),
+            file,
             members: BTreeMap::new(),
             changes: 0,
             missing: BTreeMap::new(),
@@ -106,7 +113,7 @@ impl Owners {
         owner.changes = owner.changes.saturating_add(1);
     }
 
-    /// Another file is at the path. It may name the owners of this process, from an earlier time, as owners of lanes that
+    /// Another file, or other content, is at the path. It may name the owners of this process, from an earlier time, as owners of lanes that
     /// they no longer remember. Under new ids they find these lanes, as those of dead owners.
     pub(super) fn rename(&mut self) {
         for owner in self.members.values_mut() {
@@ -155,6 +162,8 @@ impl Owner {
             folder,
             looked_at: None,
             changes: 0,
+            mark: 0,
+            marked_changes: 0,
             seen: None,
             transaction: InTransaction::default(),
         }
@@ -171,10 +180,10 @@ impl Owner {
         };
         let file = self.file.insert(file);
         // The database may be another one than the last time.
-        let enter = "INSERT OR IGNORE INTO owners (id, file) VALUES (?1, ?2)";
+        let enter = "INSERT OR IGNORE INTO owners (id, file, mark) VALUES (?1, ?2, ?3)";
         let entered = connection
             .prepare_cached(enter)
-            .and_then(|mut enter| enter.execute(params![self.id, file.name]));
+            .and_then(|mut enter| enter.execute(params![self.id, file.name, self.mark]));
         entered.map_err(sqlite_error)?;
         self.transaction.is_entered = true;
         Ok(())

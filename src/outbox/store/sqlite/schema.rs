@@ -12,7 +12,8 @@ const APPLICATION_ID: i32 = 0x7250_6f62;
 const BASE_VERSION: i32 = 1;
 
 /// The migrations from each version to the next. The first one starts with an empty file.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     -- The posters that use the file. Each holds a lock on a file of its own while it lives.
     CREATE TABLE owners (
         id INTEGER PRIMARY KEY,           -- random: an id is never used again
@@ -90,7 +91,11 @@ const MIGRATIONS: [&str; 1] = ["
         strftime('%Y-%m-%dT%H:%M:%fZ', dead_at / 1000.0, 'unixepoch') AS dead_at,
         status_code, last_error, idempotency_key, body
         FROM calls LEFT JOIN lanes ON lanes.id = calls.lane;
-"];
+",
+    "
+    ALTER TABLE owners ADD COLUMN mark INTEGER NOT NULL DEFAULT 0; -- ascends; a lower one is of a backup
+",
+];
 
 /// Refuses a file that is neither empty nor an outbox of a supported version, without changing it.
 pub(super) fn check(connection: &mut Connection) -> Result<(), OutboxError> {

@@ -16,8 +16,9 @@ use rusqlite::TransactionBehavior;
 use super::super::Tick;
 use super::{
     error::sqlite_error,
+    file_state::FileState,
     jobs::{JobReply, Read, Write, answer_all},
-    open_file::{FileState, OpenFile},
+    open_file::OpenFile,
     owners::{Member, Owners},
     tick::Ticks,
 };
@@ -139,7 +140,7 @@ pub(super) struct StoreThread {
 impl StoreThread {
     pub(super) fn new(path: PathBuf, state: Arc<FileState>) -> Self {
         Self {
-            owners: Owners::new(&path),
+            owners: Owners::new(&path, Arc::clone(&state)),
             file: OpenFile::new(path, state),
             clock: Clock::system(),
             paused_until: None,

@@ -50,7 +50,7 @@ impl Ticks {
 
 impl Owners {
     /// The owners, of these, for which a look would find nothing: no owner has lanes, and the database has not changed since
-    /// their last look.
+    /// their last look, nor have they changed it themselves.
     pub(super) fn with_nothing_to_see(
         &self,
         connection: &Connection,
@@ -65,7 +65,7 @@ impl Owners {
         let sees_nothing = |member: &Member| {
             self.members
                 .get(member)
-                .is_some_and(|owner| !self.has_news(owner, version))
+                .is_some_and(|owner| !self.has_news(owner, version) && !owner.must_mark())
         };
         Ok(members.iter().copied().filter(sees_nothing).collect())
     }

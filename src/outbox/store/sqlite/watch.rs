@@ -55,6 +55,7 @@ impl Owners {
         (wall_now, now): (WallTime, Instant),
         delay: Duration,
     ) -> Result<Watched, OutboxError> {
+        self.notice_restore(connection, member).map_err(sqlite_error)?;
         self.keep_own_file(connection, member, now)?;
         // First, since what fails later must not hide that lanes were freed.
         self.clean(connection, now).map_err(sqlite_error)?;
@@ -103,7 +104,7 @@ impl Owners {
         }
         if owner.file.as_ref().is_some_and(|file| !file.is_in_place()) {
             let (id, file) = (random_id(), folder.create_file().map_err(io_error)?);
-            replace(connection, owner.id, id, &file.name).map_err(sqlite_error)?;
+            replace(connection, owner.id, id, (&file.name, owner.mark)).map_err(sqlite_error)?;
             (owner.id, owner.file) = (id, Some(file));
         }
         owner.looked_at = Some(now);
@@ -190,9 +191,12 @@ fn is_over(since: Option<Instant>, interval: Duration, now: Instant) -> bool {
 }
 
 /// Gives the lanes of one owner to another one.
-fn replace(connection: &mut Connection, owner: i64, by: i64, file: &str) -> rusqlite::Result<()> {
+fn replace(connection: &mut Connection, owner: i64, by: i64, (file, mark): (&str, i64)) -> rusqlite::Result<()> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    change.execute("INSERT INTO owners (id, file) VALUES (?1, ?2)", params![by, file])?;
+    change.execute(
+        "INSERT INTO owners (id, file, mark) VALUES (?1, ?2, ?3)",
+        params![by, file, mark],
+    )?;
     change.execute(MOVE_LANES, [by, owner])?;
     change.execute("DELETE FROM owners WHERE id = ?1", [owner])?;
     change.commit()

@@ -8,6 +8,7 @@ mod file;
 mod owners;
 mod plans;
 mod replaced;
+mod restored;
 mod tick;
 mod transfer;
 

@@ -1,4 +1,4 @@
-use super::super::{claim, due, insert, inspect, lanes, repair, settle, target, tick, transfer, watch};
+use super::super::{claim, due, insert, inspect, lanes, repair, restored, settle, target, tick, transfer, watch};
 use super::*;
 
 /// All statements whose cost must not grow with the number of lanes or with the depth of a lane.
@@ -50,6 +50,8 @@ const STATEMENTS: &[&str] = &[
     inspect::COUNT,
     inspect::COUNT_DEAD,
     inspect::GET,
+    restored::MARK,
+    restored::SET_MARK,
     repair::FIND,
     repair::RENEW,
     repair::DISCARD,
