@@ -394,6 +394,9 @@ impl Runner {
             "post" => {
                 join_all((0..number(1)).map(|_| self.post_result())).await;
             }
+            "deliver" => {
+                join_all((0..number(1)).map(|_| self.deliver_result())).await;
+            }
             "stream" => {
                 let posts = (0..number(1)).map(|_| self.post_result());
                 stream::iter(posts).buffer_unordered(number(2) as usize).count().await;
@@ -441,13 +444,19 @@ impl Runner {
         println!("done {command}");
     }
 
-    async fn post_result(&self) {
+    /// The next result, its id and its poster.
+    fn next_result(&self) -> (PostResult, String, &Addr<ResultPoster>) {
         let number = next(&self.last_result);
         let poster = &self.posters[number as usize % self.posters.len()];
         let id = format!("{}-{number}", self.plan.name);
         let result = AgentResult::new(SessionStatus::Completed).with_summary("x".repeat(self.plan.summary));
+        (PostResult::new(&id, result), id, poster)
+    }
+
+    async fn post_result(&self) {
+        let (post, id, poster) = self.next_result();
         let start = Instant::now();
-        let reply = poster.send(PostResult::new(&id, result).reply_when_durable()).await;
+        let reply = poster.send(post.reply_when_durable()).await;
         let took = start.elapsed().as_micros();
         match reply.unwrap() {
             Ok(receipt) => match receipt.status.outbox_error() {
@@ -455,6 +464,17 @@ impl Runner {
                 Some(error) => println!("unkept {id} {}", chain(error)),
             },
             Err(error) => println!("failed {id} {}", chain(&error)),
+        }
+    }
+
+    /// Waits until a result is delivered or parked.
+    async fn deliver_result(&self) {
+        let (post, id, poster) = self.next_result();
+        let start = Instant::now();
+        let reply = poster.send(post).await.unwrap();
+        match reply.err().filter(|error| error.parked().is_none()) {
+            None => println!("durable {id} {}", start.elapsed().as_micros()),
+            Some(error) => println!("failed {id} {}", chain(&error)),
         }
     }
 

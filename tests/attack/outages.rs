@@ -13,7 +13,7 @@ use crate::{
     figures::{cpu_time, print},
     platform::Platform,
     shim::Shim,
-    tools::{Folder, count, is_missing, setting, shared, wait_until, wait_within},
+    tools::{Folder, is_missing, setting, shared, wait_until, wait_within},
 };
 
 /// After an outage, a first call arrives within this time. A probe is made every 2 s or a little later.
@@ -39,18 +39,14 @@ fn plan(platform: &Platform, folder: &Folder) -> Plan {
 }
 
 /// Posts results during an outage, ends it, and waits for their delivery.
-fn outlast(
-    attack: &str,
-    folder: &Folder,
-    process: &mut Process,
-    platform: &Arc<Platform>,
-    begin: impl FnOnce(),
-    end: impl FnOnce(),
-) {
-    process.does("post 2");
+fn outlast(attack: &str, process: &mut Process, platform: &Arc<Platform>, begin: impl FnOnce(), end: impl FnOnce()) {
+    let post_all = format!("deliver {}", results());
+    let began = Instant::now();
+    process.does(&post_all);
     wait_until("delivery before the outage", || {
         platform.missing(&process.durable()).is_empty()
     });
+    let live = began.elapsed();
     begin();
     let (before, lines, cpu) = (
         platform.acknowledged().len(),
@@ -59,12 +55,9 @@ fn outlast(
     );
     let requests = platform.count();
     let began = Instant::now();
-    process.does(&format!("post {}", results()));
-    // The others are probes, and requests that hang.
-    let parked = wait_until("parking of 95 %", || {
-        sleep(Duration::from_millis(50));
-        count(&folder.outbox(), "SELECT count(*) FROM outbox WHERE state = 'live'") <= results() / 10
-    });
+    // Each is answered once it is parked.
+    process.does(&post_all);
+    let parked = began.elapsed();
     sleep(length().saturating_sub(began.elapsed()));
     process.does("post 1");
     assert_eq!(process.lines("unkept"), Vec::<String>::new());
@@ -81,8 +74,8 @@ fn outlast(
     print(
         attack,
         format!(
-            "{} results: 95 % parked after {parked:?}, first after {first:?}, all after {all:?}; meanwhile {requests} requests, \
-             {lines} lines in the log, {cpu:?} of processor time",
+            "{} results, delivered within {live:?} before: parked after {parked:?}, first after {first:?}, all after {all:?}; \
+             meanwhile {requests} requests, {lines} lines in the log, {cpu:?} of processor time",
             results()
         ),
     );
@@ -96,7 +89,7 @@ fn outlast(
 #[test]
 fn an_outage_of_names_ends_with_it() {
     let attack = "an outage of names";
-    if is_missing("cc", attack) || is_missing("sqlite3", attack) {
+    if is_missing("cc", attack) {
         return;
     }
     let _shared = shared();
@@ -109,7 +102,6 @@ fn an_outage_of_names_ends_with_it() {
     let mut process = Process::start_with(&plan, shim.command());
     outlast(
         attack,
-        &folder,
         &mut process,
         &platform,
         || {
@@ -127,15 +119,11 @@ fn an_outage_of_names_ends_with_it() {
 #[test]
 fn a_silent_platform_is_found_again() {
     let attack = "a silent platform";
-    if is_missing("sqlite3", attack) {
-        return;
-    }
     let _shared = shared();
     let (folder, platform) = (Folder::new(), Platform::start());
     let mut process = Process::start(&plan(&platform, &folder));
     outlast(
         attack,
-        &folder,
         &mut process,
         &platform,
         || platform.set_silent(true),
@@ -146,9 +134,6 @@ fn a_silent_platform_is_found_again() {
 #[test]
 fn lost_credentials_are_found_again() {
     let attack = "lost credentials";
-    if is_missing("sqlite3", attack) {
-        return;
-    }
     let _shared = shared();
     let (folder, platform) = (Folder::new(), Platform::start());
     let token_file = folder.path.join("token.json");
@@ -161,7 +146,6 @@ fn lost_credentials_are_found_again() {
     });
     outlast(
         attack,
-        &folder,
         &mut process,
         &platform,
         || {
