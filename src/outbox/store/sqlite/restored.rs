@@ -22,7 +22,7 @@ impl Owners {
         if mark.is_some_and(|mark| mark < owner.mark) {
             let path = self.folder.database();
             ignore_panic(|| {
-                error!("the outbox {path:?} was restored from a backup; calls stored after it may be lost")
+                error!("the outbox {path:?} was restored from a backup; calls stored after it may be lost");
             });
             self.rename();
             self.file.count_replacement();
