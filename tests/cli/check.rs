@@ -202,7 +202,11 @@ fn an_unreadable_outbox_is_found() {
     if rustix::process::geteuid().is_root() {
         // Root may read any file. The program lies where nobody else may look.
         let program = fixture.path("result-poster");
-        fs::copy(env!("CARGO_BIN_EXE_result-poster"), &program).unwrap();
+        // Copied by another process: while this one has a file open for writing, a child of another test may have it, too,
+        // and it can't be executed.
+        let mut copy = Command::new("cp");
+        copy.arg(env!("CARGO_BIN_EXE_result-poster")).arg(&program);
+        assert!(copy.status().unwrap().success());
         let mut of_nobody = Command::new(program);
         of_nobody
             .env_clear()
