@@ -152,7 +152,9 @@ fn root_and_a_user_share_an_outbox() {
     const NOBODY: u32 = 65_534;
     let folder = Folder::new();
     let program = folder.path.join("program");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    // Copied by another process: while this one has a file open for writing, a child of another attack may have it, too, and
+    // it can't be executed.
+    output_of(Command::new("cp").arg(env::current_exe().unwrap()).arg(&program));
     let shared = folder.path.join("shared");
     fs::create_dir(&shared).unwrap();
     for path in [&folder.path, &shared] {
