@@ -45,7 +45,7 @@ impl ResultPoster {
         } else {
             ReplyWhen::Done
         };
-        // In a box that ends with the first poll, since a future holds what it has captured until its end.
+        // In a box that `start` frees, since a future holds what it has captured until its end.
         let arrival = Box::new(Arrival {
             place,
             kinds,
@@ -61,7 +61,7 @@ impl ResultPoster {
         });
         catch_panic(async move {
             let _unanswered = unanswered;
-            match (*arrival).start() {
+            match arrival.start() {
                 Ok(Started { run, warnings }) => warned(run.await, warnings),
                 Err(refused) => refused,
             }
@@ -143,7 +143,7 @@ where
     F: FnOnce(&Platform, &Rc<str>) -> Vec<Call>,
 {
     /// Builds the calls and starts them, or returns the outcomes of a refused message.
-    fn start(self) -> Result<Started, Vec<Outcome>> {
+    fn start(self: Box<Self>) -> Result<Started, Vec<Outcome>> {
         let Self {
             place,
             kinds,
@@ -156,7 +156,7 @@ where
             reply_when,
             dispatcher,
             route,
-        } = self;
+        } = *self;
         // A message is refused before its calls are built: an overload must not cost their encoding.
         let place = match place {
             Ok(Ok(place)) => Ok(place),

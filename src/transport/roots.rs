@@ -27,8 +27,12 @@ pub(super) fn add_native_roots(store: &mut RootCertStore) -> Option<String> {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?.display())));
     let folders = folders.iter().flat_map(|folders| env::split_paths(folders));
-    let useless = useless_files(file.as_ref().map(Path::new), folders);
-    add_roots(store, load_native_certs(), useless, &variables.collect::<Vec<_>>())
+    let loaded = load_native_certs();
+    // If there is only one file, it holds what was loaded.
+    let file = file.as_ref().map(Path::new);
+    let file = file.filter(|_| loaded.certs.is_empty() || env::var_os(DIR).is_some());
+    let useless = useless_files(file, folders);
+    add_roots(store, loaded, useless, &variables.collect::<Vec<_>>())
 }
 
 /// The files that hold no certificate that could be loaded, with the reason. The loader skips them silently.
