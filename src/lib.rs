@@ -23,14 +23,13 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let options = Options::builder("https://app.example.com")
-//!     .worker_id("wkr_1")
+//!     .worker_id("wkr_1") // the platform compares it with the worker that claimed the session
 //!     .auth_token(std::env::var("WORKER_TOKEN")?)
 //!     .build()?;
 //! let poster = ResultPoster::start_supervised(options);
 //!
 //! let result = AgentResult::new(SessionStatus::Completed).with_summary("Added the cache.");
-//! // The worker that claimed the session.
-//! let message = PostResult::new("sess-1", result).with_worker_id("wkr_1");
+//! let message = PostResult::new("sess-1", result);
 //! match poster.send(message.clone()).await? {
 //!     Ok(receipt) => println!("delivered: {receipt:?}"),
 //!     Err(error) => match error.next_step() {
@@ -82,6 +81,7 @@
 //! [`InvalidateCredentials`](credentials::InvalidateCredentials) and
 //! [`RefreshCredentials`](credentials::RefreshCredentials).
 //!
+#![doc = include_str!("docs/links.md")]
 #![doc = include_str!("docs/promises.md")]
 //!
 //! # Guides

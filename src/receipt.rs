@@ -155,7 +155,7 @@ pub struct ShutdownReport {
     pub delivered: u64,
     /// Calls that ended with `Permanent`, `NoCredentials`, `Transient` or `Internal`.
     pub failed: u64,
-    /// Calls that were cancelled, by their token or because the shutdown's time limit expired.
+    /// Calls that were cancelled, by their token, a discard, or because the shutdown's time limit expired.
     pub cancelled: u64,
     /// Calls that were parked in the outbox by the time of the report. Those that were parked before the `Shutdown` arrived
     /// are not counted. The next poster with this outbox delivers all of them.

@@ -8,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The most words that the README may have: ten minutes for a reader.
+/// The most words that the README may have without its code: ten minutes for a reader.
 const README_WORDS: usize = 1300;
 
 /// The languages of blocks that need no compiler.
@@ -78,6 +78,14 @@ fn links(markdown: &str) -> Vec<&str> {
         .collect()
 }
 
+/// The definitions of links (`[label]: target`), by their labels.
+fn definitions(markdown: &str) -> BTreeMap<&str, &str> {
+    let prose = lines(markdown).filter(|(_, is_code)| !is_code);
+    prose
+        .filter_map(|(line, _)| line.strip_prefix('[')?.split_once("]: "))
+        .collect()
+}
+
 /// The documentation of a file: its `//!` and `///` lines.
 fn doc_comments(code: &str) -> String {
     let docs = code.lines().filter_map(|line| {
@@ -118,7 +126,8 @@ fn every_link_within_the_repository_leads_somewhere() {
     let comments = sources.iter().map(|(path, code)| (path, doc_comments(code)));
     let mut seen = 0;
     for (path, text) in texts.chain(comments) {
-        for link in links(&text) {
+        let inline = links(&text).into_iter();
+        for link in inline.chain(definitions(&text).into_values()) {
             let (target, fragment) = link
                 .split_once('#')
                 .map_or((link, None), |(target, fragment)| (target, Some(fragment)));
@@ -149,6 +158,45 @@ fn every_link_within_the_repository_leads_somewhere() {
         }
     }
     assert!(seen > 100, "only {seen} links were found");
+}
+
+#[test]
+fn a_link_between_guides_leads_to_the_same_place_in_both_renderings() {
+    let pages = files("md");
+    let folder = Path::new("src/docs");
+    let mut unused = definitions(&pages[&folder.join("links.md")]);
+    let all = unused.clone();
+    for (path, page) in pages
+        .iter()
+        .filter(|(path, _)| path.starts_with(folder) && !path.ends_with("links.md"))
+    {
+        assert!(
+            !page.contains("](crate::docs::"),
+            "{}: a link needs a label",
+            path.display()
+        );
+        for (label, file) in definitions(page) {
+            assert!(
+                page.matches(&format!("[{label}]")).count() > 1,
+                "{}: {label} is not used",
+                path.display()
+            );
+            let (guide, fragment) = label
+                .split_once('#')
+                .map_or((label, None), |(guide, fragment)| (guide, Some(fragment)));
+            let fragment = fragment.map_or_else(String::new, |fragment| format!("#{fragment}"));
+            assert_eq!(file, format!("{guide}.md{fragment}"), "{}", path.display());
+            // The tasks are a part of the front page.
+            let built = match guide {
+                "tasks" if fragment.is_empty() => "crate#tasks".to_owned(),
+                "tasks" => format!("crate{fragment}"),
+                _ => format!("crate::docs::{guide}{fragment}"),
+            };
+            assert_eq!(all.get(label), Some(&built.as_str()), "{}: {label}", path.display());
+            unused.remove(label);
+        }
+    }
+    assert_eq!(unused, BTreeMap::new());
 }
 
 #[test]
@@ -218,7 +266,9 @@ fn every_message_builder_and_actor_has_an_example() {
 
 #[test]
 fn the_readme_is_short() {
-    let words = files("md")[Path::new("README.md")].split_whitespace().count();
+    let readme = &files("md")[Path::new("README.md")];
+    let prose = lines(readme).filter(|(_, is_code)| !is_code);
+    let words: usize = prose.map(|(line, _)| line.split_whitespace().count()).sum();
     assert!(words <= README_WORDS, "the README has {words} words");
 }
 

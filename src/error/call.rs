@@ -71,7 +71,7 @@ pub enum CallError {
     },
 }
 
-/// The source of a cancellation. As text `token` or `shutdown`.
+/// The source of a cancellation. As text `token`, `discard` or `shutdown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CancelledBy {
     /// The cancellation token of the message.
@@ -139,14 +139,14 @@ impl CallError {
     ///
     /// | error | step |
     /// |---|---|
-    /// | `Parked` | `Nothing`; `RenewCredentials` if the platform rejected the credentials |
+    /// | `Parked` | `RenewCredentials` if the platform rejected the credentials, otherwise `Nothing` |
     /// | `Transient` | `RetryLater` after the platform's `Retry-After`, at most a day; 30 s without it |
     /// | `Overloaded` | `RetryLater` after 1 s |
     /// | `ShuttingDown`, `Cancelled` by a shutdown | `UseNextPoster` |
     /// | `NoCredentials`, `Permanent` with 401, 302, 303 or 307 | `RenewCredentials` |
     /// | `Transient` or `Parked` whose last error is [`CredentialError::WorkerGone`](crate::CredentialError::WorkerGone) | `RenewCredentials` |
     /// | any other `Permanent`, `Invalid`, `Internal` | `GiveUp` |
-    /// | `Cancelled` by the message's token | `Nothing` |
+    /// | `Cancelled` by the message's token or by a discard | `Nothing` |
     #[must_use]
     pub fn next_step(&self) -> NextStep {
         match self {

@@ -31,7 +31,7 @@ pub enum NextStep {
     },
     /// Report the error: the same message would fail again.
     GiveUp,
-    /// No action is needed: the call is parked in the outbox, or was cancelled by the message's token.
+    /// No action is needed: the call is parked in the outbox, or was cancelled by the message's token or by a discard.
     Nothing,
 }
 

@@ -18,6 +18,8 @@ use crate::{call_id::CallId, clock::Clock, error::OutboxError};
 /// [`ListEntries`](super::ListEntries), [`Requeue`](super::Requeue), [`Discard`](super::Discard) and
 /// [`GetOutboxStats`](super::GetOutboxStats) do the same.
 ///
+/// Dropping it closes the file or the connection, unless a poster or another inspector of the process uses the file.
+///
 /// ```no_run
 /// use result_poster::outbox::{EntryQuery, OutboxInspector};
 ///

@@ -102,7 +102,7 @@ poster_stats! {
         parked: u64 = Counter,
         /// Calls that became dead letters in the outbox.
         dead_letters: u64 = Counter,
-        /// Calls that were cancelled, by their token or by a shutdown.
+        /// Calls that were cancelled, by their token, a discard or a shutdown.
         cancelled: u64 = Counter,
         /// Calls that were refused without being accepted: invalid, overloaded, shutting down.
         refused: u64 = Counter,
