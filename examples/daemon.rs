@@ -25,7 +25,7 @@
 //! | `GET /metrics` | for Prometheus |
 //! | `GET /outbox` | the first thousand calls that are not delivered, as JSON |
 //!
-//! Whoever reaches the port can change the credentials: listen on loopback, or add what authenticates your callers.
+//! Anyone who reaches the port can change the credentials: listen on loopback, or authenticate the callers.
 
 use std::{
     env,
@@ -66,7 +66,7 @@ struct Config {
 /// The longest JSON of a result. actix-web's own limit is 256 KiB, and would lose longer results.
 const MAX_RESULT_BYTES: usize = 16 << 20;
 
-/// What the handlers share.
+/// The state that the handlers share.
 struct Daemon {
     poster: Addr<ResultPoster>,
     /// The last registration of this process. Empty before the first one: then the poster uses the fixed pair of the file.
@@ -105,7 +105,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Who ran the session.
+/// The worker and the run of the session.
 #[derive(Deserialize)]
 struct Run {
     /// The worker that claimed the session: the platform refuses the result of another one.

@@ -1,4 +1,4 @@
-//! What this process knows of the ends of stored calls: the last ones, and who waits for one. Pure, but for the channels.
+//! The last ends of stored calls that this process knows, and those who wait for one. Pure, but for the channels.
 
 use std::{
     collections::{HashMap, VecDeque},

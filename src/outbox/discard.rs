@@ -58,7 +58,7 @@ impl Message for DiscardTarget {
     type Result = Result<DiscardedTarget, OutboxError>;
 }
 
-/// What a [`DiscardTarget`] has removed. As JSON, its names are in camel case.
+/// The calls that a [`DiscardTarget`] has removed, and those that it has not. As JSON, its names are in camel case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

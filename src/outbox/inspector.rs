@@ -121,7 +121,7 @@ impl OutboxInspector {
         in_batches(ids, |batch| self.0.discard_each(batch))
     }
 
-    /// Those of the calls that are stored, for [`import`](Self::import) into another outbox. They stay here:
+    /// The stored calls with these ids, for [`import`](Self::import) into another outbox. They stay here:
     /// [discard](Self::discard_each) them once they are there, or both outboxes deliver them. They are read at once: name a
     /// few at a time, since a body may have 512 KiB.
     ///

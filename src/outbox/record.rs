@@ -51,7 +51,7 @@ impl CallRecord {
     }
 }
 
-/// What became of imported records.
+/// The number of imported records, stored and skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Imported {

@@ -80,7 +80,7 @@ impl Message for GetDelivery {
     type Result = Result<Vec<Delivery>, OutboxError>;
 }
 
-/// What became of a stored call. As JSON, its names are in camel case.
+/// The state of a stored call, or its end. As JSON, its names are in camel case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

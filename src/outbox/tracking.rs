@@ -39,7 +39,7 @@ impl CallsOf {
 }
 
 impl Outbox {
-    /// What became of calls.
+    /// The states of stored calls, and the ends of those that were delivered.
     pub(crate) async fn deliveries(self, which: CallsOf) -> Result<Vec<Delivery>, OutboxError> {
         let inner = &self.0;
         let stored = match (&which, which.target()) {

@@ -170,7 +170,7 @@ pub enum DeliveryEventKind {
     /// No call can be authorized: there are no credentials, or the platform rejects them. Sent once, when that begins.
     #[non_exhaustive]
     CredentialsFailed {
-        /// What failed.
+        /// The failure, without the body of a response.
         reason: String,
     },
     /// Credentials are there again, or the platform accepts them again.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// From this many failures in a row on, the platform counts as unreachable.
 const MIN_FAILURES: u32 = 5;
 
-/// What the last attempts say about the platform.
+/// The state of the platform as the last attempts found it.
 #[derive(Debug, Default)]
 pub(super) struct Reachability {
     last_answer: Option<Instant>,

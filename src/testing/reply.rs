@@ -12,7 +12,7 @@ pub struct Reply {
     pub(super) delay: Duration,
 }
 
-/// What is sent.
+/// A response, or a fault instead of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Response(HttpResponse),

@@ -1,4 +1,4 @@
-//! What a scripted platform answers, and what it has received.
+//! The replies of a scripted platform, and the requests that it has received.
 
 use std::{
     collections::HashMap,

@@ -50,7 +50,7 @@ impl Connection {
     }
 }
 
-/// What the handle asks the thread to do, and where it waits for the answer.
+/// A request of the handle to the thread, with the channel for its answer.
 enum Command {
     Down(mpsc::SyncSender<()>),
     Up(mpsc::SyncSender<io::Result<()>>),

@@ -1,6 +1,6 @@
 //! The gradual opening of a gate: as many requests at once as have succeeded. Pure.
 
-/// So many requests at once need no gate.
+/// The number of requests at once that need no gate.
 const WIDE_OPEN: u32 = 64;
 
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::{ended::Ended, hanging::AT_LEAST, opening::Opening};
 use crate::{call::Target, error::AttemptError};
 
-/// So many failures in a row close the gate.
+/// The number of failures in a row that closes the gate.
 const FAILURES: u32 = 5;
 /// The time from the closing to the first probe.
 const FIRST_PROBE: Duration = Duration::from_secs(1);

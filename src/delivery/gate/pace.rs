@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const DOUBLED: f64 = 10.0;
 /// The time without a 429 after which there is no limit.
 const FORGOTTEN: Duration = Duration::from_secs(60);
-/// So many requests are needed for a measurement.
+/// The number of requests that a measurement needs.
 const ENOUGH: u32 = 8;
 /// How far a request may be behind the pace and not slow down those after it.
 const SLACK: Duration = Duration::from_millis(10);

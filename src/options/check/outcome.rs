@@ -20,7 +20,7 @@ const EXPECTED: [u16; 5] = [400, 404, 409, 410, 422];
 /// How far the clock of the host may be off.
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(5 * 60);
 
-/// Who makes the request.
+/// The sender of the request.
 pub(super) struct Identity<'a> {
     pub(super) worker_id: Option<&'a str>,
     pub(super) has_token: bool,

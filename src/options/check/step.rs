@@ -40,11 +40,11 @@ labels!(CheckStep, "step of a check", {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome", content = "text")]
 pub enum CheckOutcome {
-    /// The step is fine.
+    /// The step succeeded, with this detail.
     Passed(String),
-    /// What is wrong.
+    /// The step failed, for this reason.
     Failed(String),
-    /// Why the step was not checked.
+    /// The step was not checked, for this reason.
     Skipped(String),
 }
 

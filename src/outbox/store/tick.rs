@@ -1,4 +1,4 @@
-//! What wakes an owner for its next look at the store.
+//! The reasons that wake an owner for its next look at the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

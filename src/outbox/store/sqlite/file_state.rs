@@ -1,4 +1,4 @@
-//! What the handles on a file read without asking its thread.
+//! The state of a file that its handles read without asking its thread.
 
 use std::sync::{
     Mutex, PoisonError,

@@ -55,7 +55,7 @@ pub(super) struct Owner {
     transaction: InTransaction,
 }
 
-/// What an owner need not find out twice in one transaction.
+/// Facts that an owner need not read twice in one transaction.
 #[derive(Debug, Default)]
 struct InTransaction {
     is_entered: bool,

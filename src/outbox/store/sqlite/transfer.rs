@@ -28,7 +28,7 @@ pub(super) const STORE: &str = "
         status_code, last_error, headers, body)
     VALUES (?1, 'dead', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-/// Those of the calls that are still stored.
+/// The calls with these ids that are still stored.
 pub(super) fn export(connection: &Connection, ids: &[CallId]) -> rusqlite::Result<Vec<CallRecord>> {
     let mut find = connection.prepare_cached(RECORD)?;
     let mut records = Vec::with_capacity(ids.len());
