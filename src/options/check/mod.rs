@@ -23,8 +23,8 @@ impl Options {
     /// session has this id, so the platform refuses the request, and changes nothing; it may log it. Credentials are
     /// fetched as before a call: a provider is asked, a token file is read, and a refresh endpoint issues a token.
     ///
-    /// A refusal that says nothing about the token or the worker (400, 404, 409, 410, 422) is what is expected. It is not
-    /// told from a wrong path in the platform's URL, if whatever answers there answers in JSON. The worker is only compared
+    /// A refusal that says nothing about the token or the worker (400, 404, 409, 410, 422) is the expected answer. A wrong
+    /// path in the platform's URL gives the same outcome if the server there answers in JSON. The worker is only compared
     /// by a platform that does so before it looks for the session.
     ///
     /// Takes as long as one attempt and one fetch of credentials at most. Dropping the future ends the check.
