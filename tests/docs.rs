@@ -83,6 +83,7 @@ fn definitions(markdown: &str) -> BTreeMap<&str, &str> {
     let prose = lines(markdown).filter(|(_, is_code)| !is_code);
     prose
         .filter_map(|(line, _)| line.strip_prefix('[')?.split_once("]: "))
+        .filter(|(label, _)| !label.contains(['[', ']']))
         .collect()
 }
 
