@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::TransactionBehavior;
+use rusqlite::TransactionBehavior::Immediate;
 
 use super::super::Tick;
 use super::{
@@ -203,8 +203,7 @@ impl StoreThread {
             thread::sleep(pause.saturating_duration_since(self.clock.instant()));
         }
         let connection = self.file.ready(&mut self.owners)?;
-        let immediate = TransactionBehavior::Immediate;
-        let transaction = connection.transaction_with_behavior(immediate).map_err(sqlite_error)?;
+        let transaction = connection.transaction_with_behavior(Immediate).map_err(sqlite_error)?;
         let began = self.clock.instant();
         self.owners.begin_transaction();
         for job in jobs {
