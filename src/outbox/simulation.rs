@@ -17,8 +17,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     num::NonZero,
+    pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -678,13 +683,27 @@ impl Life {
         keys
     }
 
-    async fn run(&self, turns: u32) {
-        let turns = async {
-            for _ in 0..turns {
-                yield_now().await;
+    /// Gives the process so many turns, or as many as it has something to do.
+    async fn run(&mut self, turns: u32) {
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        for _ in 0..turns {
+            let turn = Pin::new(&mut self.local).poll(&mut Context::from_waker(&waker));
+            // The runtime wakes the tasks that have yielded.
+            yield_now().await;
+            if turn.is_ready() || !woken.0.swap(false, Ordering::Relaxed) {
+                break;
             }
-        };
-        self.local.run_until(turns).await;
+        }
+    }
+}
+
+/// Whether a process has something to do.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -151,15 +151,7 @@ fn may_be_database(path: &Path) -> io::Result<bool> {
 
 /// Sets up a connection, without reading the file.
 fn set_up(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
-    let clock = Clock::system();
-    let mut since = clock.instant();
-    connection.busy_handler(Some(move |times| {
-        if times == 0 {
-            since = clock.instant();
-        }
-        thread::sleep(BUSY_STEP);
-        is_within(timeout, since, &clock)
-    }))?;
+    wait_when_busy(connection, timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
     // Otherwise SQLite plans a statement again for other values of its parameters: for each lane, say.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
@@ -183,6 +175,30 @@ fn write_ahead(connection: &Connection, timeout: Duration) -> rusqlite::Result<(
     // A commit is on the disk when it returns; on macOS, `fsync` alone does not do that.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)
+}
+
+/// Has statements wait while another process has the file locked.
+fn wait_when_busy(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
+    let clock = Clock::system();
+    let mut since = clock.instant();
+    connection.busy_handler(Some(move |times| {
+        if times == 0 {
+            since = clock.instant();
+        }
+        thread::sleep(BUSY_STEP);
+        is_within(timeout, since, &clock)
+    }))
+}
+
+/// Does work that fails at once if another process has the file locked.
+pub(super) fn without_waiting<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let outcome = work(connection);
+    wait_when_busy(connection, BUSY_TIMEOUT)?;
+    outcome
 }
 
 fn is_within(timeout: Duration, since: Instant, clock: &Clock) -> bool {

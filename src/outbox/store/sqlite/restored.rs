@@ -7,7 +7,10 @@
 use log::error;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::owners::{Member, Owner, Owners};
+use super::{
+    file::without_waiting,
+    owners::{Member, Owner, Owners},
+};
 use crate::util::ignore_panic;
 
 pub(super) const MARK: &str = "SELECT mark FROM owners WHERE id = ?1";
@@ -15,10 +18,12 @@ pub(super) const SET_MARK: &str = "UPDATE owners SET mark = ?2 WHERE id = ?1";
 
 impl Owners {
     /// Gives all owners of this process new ids if the content is that of a backup, and marks the changes of one owner.
-    pub(super) fn notice_restore(&mut self, connection: &Connection, member: Member) -> rusqlite::Result<()> {
+    pub(super) fn notice_restore(&mut self, connection: &mut Connection, member: Member) -> rusqlite::Result<()> {
         let owner = self.member(member);
-        let mut mark = connection.prepare_cached(MARK)?;
-        let mark = mark.query_row([owner.id], |row| row.get::<_, i64>(0)).optional()?;
+        let mark = {
+            let mut mark = connection.prepare_cached(MARK)?;
+            mark.query_row([owner.id], |row| row.get::<_, i64>(0)).optional()?
+        };
         if mark.is_some_and(|mark| mark < owner.mark) {
             let path = self.folder.database();
             ignore_panic(|| {
@@ -28,8 +33,11 @@ impl Owners {
             self.file.count_replacement();
         } else if owner.must_mark() {
             let mark = owner.mark.saturating_add(1);
-            connection.prepare_cached(SET_MARK)?.execute(params![owner.id, mark])?;
-            (owner.mark, owner.marked_changes) = (mark, owner.changes);
+            let set = |connection: &Connection| connection.prepare_cached(SET_MARK)?.execute(params![owner.id, mark]);
+            // Tried again at the next look: a file that is full or locked must not hide what this one finds.
+            if without_waiting(connection, set).is_ok() {
+                (owner.mark, owner.marked_changes) = (mark, owner.changes);
+            }
         }
         Ok(())
     }

@@ -119,6 +119,31 @@ async fn an_owner_keeps_its_lanes_if_the_file_only_changes() {
 }
 
 #[actix_rt::test]
+async fn a_file_that_can_not_be_marked_is_looked_at_without_waiting() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    live(&store).await;
+    insert(&store, "later").await.unwrap();
+    let operator = outbox.connect();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let since = now();
+    watch(&store).await;
+    assert!(since.elapsed() < Duration::from_secs(1));
+    assert_eq!(outbox.count("owners WHERE mark = 1"), 1);
+    operator.execute_batch("ROLLBACK").unwrap();
+    watch(&store).await;
+    assert_eq!(outbox.count("owners WHERE mark = 2"), 1);
+    // Other changes still wait.
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let unlock = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        operator.execute_batch("ROLLBACK").unwrap();
+    });
+    insert(&store, "last").await.unwrap();
+    unlock.join().unwrap();
+}
+
+#[actix_rt::test]
 async fn a_file_of_the_former_version_gets_marks() {
     let outbox = Outbox::new();
     let former = "ALTER TABLE owners DROP COLUMN mark; PRAGMA user_version = 2";
