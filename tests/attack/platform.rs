@@ -40,21 +40,34 @@ pub(crate) fn process_of(sender: &str) -> &str {
     sender.split('.').next().unwrap()
 }
 
+/// A request that is being answered.
+#[derive(Debug, Clone, PartialEq)]
+struct InFlight {
+    sender: String,
+    /// When it was read.
+    at: Instant,
+}
+
+impl InFlight {
+    fn process(&self) -> &str {
+        process_of(&self.sender)
+    }
+}
+
 /// A key that two senders sent at once.
 struct Double {
     key: String,
     call: String,
-    first: String,
-    second: String,
-    at: Instant,
+    first: InFlight,
+    second: InFlight,
 }
 
 #[derive(Default)]
 pub(crate) struct Platform {
     pub(crate) port: u16,
     arrivals: Mutex<Vec<Arrival>>,
-    /// The senders of the keys in flight.
-    in_flight: Mutex<BTreeMap<String, String>>,
+    /// The last request of each key in flight.
+    in_flight: Mutex<BTreeMap<String, InFlight>>,
     doubles: Mutex<Vec<Double>>,
     /// When processes were about to be killed.
     killed: Mutex<BTreeMap<String, Instant>>,
@@ -166,20 +179,18 @@ impl Platform {
     /// No key was in flight from two living processes, or twice from one.
     pub(crate) fn assert_no_live_double(&self) {
         let killed = self.killed.lock().unwrap();
-        let was_dead = |double: &&Double| {
-            let first = process_of(&double.first);
-            first != process_of(&double.second) && killed.get(first).is_some_and(|at| *at <= double.at)
+        // On a busy host, a request may be read after its sender was killed, and after that of the successor.
+        let is_killed_before = |one: &InFlight, other: &InFlight| {
+            one.process() != other.process() && killed.get(one.process()).is_some_and(|at| *at <= other.at)
+        };
+        let is_live = |double: &&Double| {
+            let Double { first, second, .. } = double;
+            !is_killed_before(first, second) && !is_killed_before(second, first)
         };
         let doubles = self.doubles.lock().unwrap();
-        let live = doubles.iter().find(|double| !was_dead(double));
-        if let Some(Double {
-            key,
-            call,
-            first,
-            second,
-            ..
-        }) = live
-        {
+        if let Some(double) = doubles.iter().find(is_live) {
+            let (first, second) = (&double.first.sender, &double.second.sender);
+            let Double { call, key, .. } = double;
             panic!("{second} sent {call} ({key}) while {first} was sending it");
         }
     }
@@ -295,19 +306,27 @@ impl Platform {
         } else {
             200
         };
-        let before = self.in_flight.lock().unwrap().insert(key.clone(), sender.clone());
+        let in_flight = InFlight {
+            sender: sender.clone(),
+            at,
+        };
+        let before = self.in_flight.lock().unwrap().insert(key.clone(), in_flight.clone());
         if let Some(first) = before {
             let double = Double {
                 key: key.clone(),
                 call: call.clone(),
                 first,
-                second: sender.clone(),
-                at,
+                second: in_flight.clone(),
             };
             self.doubles.lock().unwrap().push(double);
         }
         sleep(Duration::from_micros(self.latency_us.load(Ordering::Relaxed)));
-        self.in_flight.lock().unwrap().remove(&key);
+        let mut all = self.in_flight.lock().unwrap();
+        // Unless the key was sent again meanwhile.
+        if all.get(&key) == Some(&in_flight) {
+            all.remove(&key);
+        }
+        drop(all);
         self.arrivals.lock().unwrap().push(Arrival {
             key,
             sender,
@@ -366,4 +385,46 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> 
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some((head, body))
+}
+
+/// A platform that has read a key from `first` and then from `second`, with a kill before the one or the other.
+fn with_double(killed: &str, kill_is_first: bool) -> Platform {
+    let platform = Platform::default();
+    let request = |sender: &str| InFlight {
+        sender: sender.to_owned(),
+        at: Instant::now(),
+    };
+    if kill_is_first {
+        platform.note_kill(killed);
+    }
+    let first = request("first.1");
+    if !kill_is_first {
+        platform.note_kill(killed);
+    }
+    let double = Double {
+        key: "key".into(),
+        call: "s-1/status".into(),
+        first,
+        second: request("second.1"),
+    };
+    platform.doubles.lock().unwrap().push(double);
+    platform
+}
+
+#[test]
+fn a_request_of_a_killed_process_may_be_read_after_that_of_its_successor() {
+    with_double("first", false).assert_no_live_double();
+    with_double("second", true).assert_no_live_double();
+}
+
+#[test]
+#[should_panic(expected = "second.1 sent s-1/status (key) while first.1 was sending it")]
+fn a_key_in_flight_from_two_living_processes_is_found() {
+    with_double("another", true).assert_no_live_double();
+}
+
+#[test]
+#[should_panic(expected = "second.1 sent s-1/status (key) while first.1 was sending it")]
+fn a_key_in_flight_from_a_process_that_was_killed_only_later_is_found() {
+    with_double("second", false).assert_no_live_double();
 }
