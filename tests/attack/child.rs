@@ -239,11 +239,15 @@ impl Process {
 
     /// Sends a command, and waits until the process has done it.
     pub(crate) fn does(&mut self, command: &str) {
+        self.does_within(LIMIT, command);
+    }
+
+    pub(crate) fn does_within(&mut self, limit: Duration, command: &str) {
         // Another command may be done meanwhile.
         let word = format!("done {command}");
         let done = self.lines(&word).len();
         self.command(command);
-        self.wait_for(&word, done + 1);
+        self.wait_within(limit, &word, done + 1);
     }
 
     /// The messages that were confirmed as durable.
