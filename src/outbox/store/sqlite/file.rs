@@ -22,7 +22,7 @@ use super::{
 use crate::{clock::Clock, error::OutboxError};
 
 /// How long a statement waits for another process. It waits in short steps, since SQLite's lock is not fair.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_STEP: Duration = Duration::from_millis(2);
 
 /// How long a start waits: many processes may create the file at once, and one that fails to start keeps nothing.
@@ -178,7 +178,7 @@ fn write_ahead(connection: &Connection, timeout: Duration) -> rusqlite::Result<(
 }
 
 /// Has statements wait while another process has the file locked.
-fn wait_when_busy(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
+pub(super) fn wait_when_busy(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
     let clock = Clock::system();
     let mut since = clock.instant();
     connection.busy_handler(Some(move |times| {

@@ -8,10 +8,11 @@ use std::{
 };
 
 use log::{error, info};
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
-    file::{Database, FileId, with_suffix},
+    error::sqlite_error,
+    file::{BUSY_TIMEOUT, Database, FileId, wait_when_busy, with_suffix},
     file_state::FileState,
     owners::Owners,
 };
@@ -35,6 +36,9 @@ struct Generation {
     created: Option<SystemTime>,
 }
 
+/// How long a transaction waits for another process if the last one has waited in vain.
+const HELD_TIMEOUT: Duration = Duration::from_millis(200);
+
 pub(super) struct OpenFile {
     path: PathBuf,
     database: Option<Database>,
@@ -47,6 +51,8 @@ pub(super) struct OpenFile {
     error: Option<OutboxError>,
     tried_at: Option<Instant>,
     closed_until: Option<Instant>,
+    /// Whether another process was found to hold the file.
+    is_held: bool,
     clock: Clock,
 }
 
@@ -61,6 +67,7 @@ impl OpenFile {
             error: None,
             tried_at: None,
             closed_until: None,
+            is_held: false,
             clock: Clock::system(),
         }
     }
@@ -79,6 +86,21 @@ impl OpenFile {
         }
         let database = self.database.as_mut().ok_or(OutboxError::Stopped)?;
         Ok(&mut database.connection)
+    }
+
+    /// Begins a change of the file at the path. Waits for another process, but while one holds the file, only the first
+    /// time for long: a message that can't be stored must not wait behind other changes as well.
+    pub(super) fn begin(&mut self, owners: &mut Owners) -> Result<Transaction<'_>, OutboxError> {
+        self.ready(owners)?;
+        let database = self.database.as_mut().ok_or(OutboxError::Stopped)?;
+        let timeout = if self.is_held { HELD_TIMEOUT } else { BUSY_TIMEOUT };
+        wait_when_busy(&mut database.connection, timeout).map_err(sqlite_error)?;
+        let change = database
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let change = change.map_err(sqlite_error);
+        self.is_held = matches!(change, Err(OutboxError::Locked));
+        change
     }
 
     fn close_if_moved(&mut self, owners: &Owners) {

@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::TransactionBehavior::Immediate;
-
 use super::super::Tick;
 use super::{
     error::sqlite_error,
@@ -202,8 +200,7 @@ impl StoreThread {
         if let Some(pause) = self.paused_until.take() {
             thread::sleep(pause.saturating_duration_since(self.clock.instant()));
         }
-        let connection = self.file.ready(&mut self.owners)?;
-        let transaction = connection.transaction_with_behavior(Immediate).map_err(sqlite_error)?;
+        let transaction = self.file.begin(&mut self.owners)?;
         let began = self.clock.instant();
         self.owners.begin_transaction();
         for job in jobs {

@@ -105,6 +105,32 @@ async fn jobs_wait_together_for_a_held_file_and_for_two_seconds_at_most() {
 }
 
 #[actix_rt::test]
+async fn a_job_after_one_that_has_waited_in_vain_waits_less_until_the_file_is_free() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    insert(&store, "first").await.unwrap();
+    let operator = outbox.connect();
+    let hold = || operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let free = || operator.execute_batch("COMMIT").unwrap();
+    hold();
+    assert_eq!(insert(&store, "a").await, Err(OutboxError::Locked));
+    let since = now();
+    for _ in 0..5 {
+        assert_eq!(insert(&store, "b").await, Err(OutboxError::Locked));
+    }
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    free();
+    insert(&store, "d").await.unwrap();
+    hold();
+    let free_later = async {
+        actix_rt::time::sleep(Duration::from_secs(1)).await;
+        free();
+    };
+    let (inserted, ()) = futures_util::join!(insert(&store, "e"), free_later);
+    inserted.unwrap();
+}
+
+#[actix_rt::test]
 async fn a_job_that_comes_while_a_read_waits_for_a_held_file_waits_no_longer_than_the_read() {
     let outbox = Outbox::new();
     let store = outbox.store();
