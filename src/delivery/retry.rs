@@ -45,7 +45,8 @@ impl Dispatcher {
             let attempt = {
                 // Pinned first, since passing a future on copies it. In a block, so that its memory is free for the sleep.
                 let attempt = pin!(self.attempt(call, state));
-                pass.run(permit, &state.phase, attempt).await?
+                pass.run(permit, &state.phase, attempt, |changes| self.report(changes))
+                    .await?
             };
             let duration = self.clock.instant().saturating_duration_since(began);
             self.telemetry.attempt_ended(call.as_ref(), duration);

@@ -90,12 +90,7 @@ impl Gates {
             outage.leave(round, target, ended, error, now)
         };
         let mut changes: Vec<_> = change.map(|change| (route, change)).into_iter().collect();
-        let twin = match route {
-            PlatformRoute::Completion => Some(PlatformRoute::Status),
-            PlatformRoute::Status => Some(PlatformRoute::Completion),
-            PlatformRoute::Tracker => None,
-        };
-        match (change, twin) {
+        match (change, twin(route)) {
             // An answer to one call of a session says that the platform can be reached by the other one, too.
             (Some(Change::Opened { .. }), Some(twin)) => {
                 let opened = self.outage_gate(twin).outage.borrow_mut().open(now);
@@ -107,6 +102,19 @@ impl Gates {
         self.outage_gate(route).wake();
         self.announce(&changes);
         changes
+    }
+
+    /// Notes that a request of this round hangs. Returns the gate that was closed by it.
+    pub(super) fn note_hanging(
+        &self,
+        route: PlatformRoute,
+        round: u64,
+        now: Instant,
+    ) -> Option<(PlatformRoute, Change)> {
+        let cause = self.cause(twin(route)?)?;
+        let change = self.outage_gate(route).outage.borrow_mut().hangs(round, &cause, now)?;
+        self.announce(&[(route, change)]);
+        Some((route, change))
     }
 
     /// Opens all outage gates. Returns those that were closed.
@@ -213,6 +221,15 @@ impl Gates {
                 last_error: outage.cause().cloned(),
             }
         })
+    }
+}
+
+/// The other route of the sessions.
+fn twin(route: PlatformRoute) -> Option<PlatformRoute> {
+    match route {
+        PlatformRoute::Completion => Some(PlatformRoute::Status),
+        PlatformRoute::Status => Some(PlatformRoute::Completion),
+        PlatformRoute::Tracker => None,
     }
 }
 

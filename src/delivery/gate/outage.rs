@@ -39,6 +39,8 @@ enum State {
         opening: Opening,
         /// When one more request is let through, lest those that get no answer hold up all others.
         more_at: Option<Instant>,
+        /// How many requests hang, as long as nothing but the outage of another route is known.
+        doubts: Option<u32>,
     },
 }
 
@@ -55,11 +57,22 @@ struct Closed {
 }
 
 impl State {
-    fn opening() -> Self {
+    fn opening(doubts: Option<u32>) -> Self {
         Self::Opening {
             opening: Opening::new(FIRST_AT_ONCE),
             more_at: None,
+            doubts,
         }
+    }
+
+    fn closed(cause: AttemptError, now: Instant) -> Self {
+        Self::Closed(Closed {
+            since: now,
+            cause,
+            probe_at: after(now, FIRST_PROBE),
+            probed_at: now,
+            probes: 0,
+        })
     }
 }
 
@@ -133,7 +146,7 @@ impl Outage {
 
     /// Notes that a request is sent. Returns the round that it belongs to.
     pub(super) fn enter(&mut self, now: Instant) -> u64 {
-        if let State::Opening { opening, more_at } = &mut self.state {
+        if let State::Opening { opening, more_at, .. } = &mut self.state {
             opening.begin();
             *more_at = Some(after(now, PROBE_INTERVAL));
         }
@@ -175,24 +188,18 @@ impl Outage {
         }
         self.row.note(target, is_unconnected);
         self.row.is_outage().then(|| {
-            self.state = State::Closed(Closed {
-                since: now,
-                cause: error.clone(),
-                probe_at: after(now, FIRST_PROBE),
-                probed_at: now,
-                probes: 0,
-            });
+            self.state = State::closed(error.clone(), now);
             Change::Closed
         })
     }
 
     fn answered(&mut self, is_of_this_round: bool, now: Instant) -> Option<Change> {
         self.row = Row::default();
-        if let State::Opening { opening, .. } = &mut self.state
-            && is_of_this_round
-            && opening.succeeded(0)
-        {
-            self.state = State::Open;
+        if let State::Opening { opening, doubts, .. } = &mut self.state {
+            *doubts = None;
+            if is_of_this_round && opening.succeeded(0) {
+                self.state = State::Open;
+            }
         }
         self.open(now)
     }
@@ -201,14 +208,28 @@ impl Outage {
     /// sessions.
     pub(super) fn doubt(&mut self) {
         if let State::Open = self.state {
-            self.state = State::opening();
+            self.state = State::opening(Some(0));
         }
+    }
+
+    /// Notes that a request of this round hangs, while the other route is closed because of `cause`. If nothing was answered
+    /// since, the gate closes with the fifth one, and not only when they time out.
+    pub(super) fn hangs(&mut self, round: u64, cause: &AttemptError, now: Instant) -> Option<Change> {
+        let State::Opening { doubts, .. } = &mut self.state else {
+            return None;
+        };
+        let doubts = doubts.as_mut().filter(|_| round == self.round)?;
+        *doubts = doubts.saturating_add(1);
+        (*doubts >= FAILURES).then(|| {
+            self.state = State::closed(cause.clone(), now);
+            Change::Closed
+        })
     }
 
     /// Opens the gate if it is closed.
     pub(super) fn open(&mut self, now: Instant) -> Option<Change> {
         let since = self.closed_since()?;
-        self.state = State::opening();
+        self.state = State::opening(None);
         self.row = Row::default();
         self.round = self.round.wrapping_add(1);
         let closed_for = now.saturating_duration_since(since);
@@ -306,6 +327,39 @@ mod tests {
         fn is_probe_due(&self) -> bool {
             self.outage.probe_at(MAX_PROBES).is_some_and(|at| at <= self.now)
         }
+    }
+
+    #[test]
+    fn five_requests_that_hang_close_a_gate_in_doubt() {
+        let cause = AttemptError::Timeout {
+            limit: SECOND,
+            phase: AttemptPhase::Waiting,
+        };
+        let hang = |test: &mut Test, count| {
+            let rounds: Vec<_> = (0..count).map(|_| test.outage.enter(test.now)).collect();
+            let hang = |round| test.outage.hangs(round, &cause, test.now);
+            rounds.into_iter().map(hang).last().flatten()
+        };
+        let mut sure = Test::new();
+        assert_eq!(hang(&mut sure, 9), None);
+        let mut doubted = Test::new();
+        doubted.outage.doubt();
+        assert_eq!(hang(&mut doubted, 4), None);
+        assert_eq!(hang(&mut doubted, 1), Some(Change::Closed));
+        assert!(doubted.is_closed() && hang(&mut doubted, 1).is_none());
+        // One answer says that the route is another matter.
+        let mut answered = Test::new();
+        answered.outage.doubt();
+        hang(&mut answered, 4);
+        answered.end("a", Ended::Handled);
+        assert_eq!(hang(&mut answered, 9), None);
+        // A request from before an outage says nothing.
+        let mut reopened = Test::closed();
+        let before = reopened.outage.round;
+        reopened.outage.open(reopened.now);
+        reopened.outage.state = State::Open;
+        reopened.outage.doubt();
+        assert!((0..9).all(|_| reopened.outage.hangs(before, &cause, reopened.now).is_none()));
     }
 
     #[test]

@@ -175,15 +175,22 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Runs the attempt. If it hangs, it gives back its permit.
+    /// Runs the attempt. If it hangs, it gives back its permit, and may close the gate, which is reported.
     pub(in crate::delivery) async fn run<T>(
         &self,
         permit: &mut Permit,
         phase: &Cell<AttemptPhase>,
         attempt: impl Future<Output = T>,
+        report: impl Fn(&[(PlatformRoute, Change)]),
     ) -> T {
         let hanging = async {
             self.clock.idle(AT_LEAST).await;
+            if let Some(round) = self.outage_round {
+                let note = self
+                    .gates
+                    .note_hanging(self.call.kind.route(), round, self.clock.instant());
+                report(note.as_slice());
+            }
             let _slot = loop {
                 if phase.get() == AttemptPhase::Waiting
                     && !permit.is_exclusive()
@@ -248,16 +255,26 @@ impl Drop for Pass<'_> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+    use std::cell::RefCell;
+
     use futures_util::FutureExt as _;
 
     use super::*;
     use crate::{
         call::{Platform, WireFormat},
         clock::ManualClock,
+        message::PostResult,
         queue::{Bound, LaneQueue, Limits, Ticket},
+        result::{AgentResult, SessionStatus},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PLATFORM: Platform = Platform {
+        base: String::new(),
+        organization_id: None,
+        wire_format: WireFormat::Extended,
+        max_text_bytes: 99,
+    };
 
     /// Calls of several issues, each with a place in the queue of a poster.
     struct Calls {
@@ -283,15 +300,19 @@ mod tests {
 
         /// The call of an issue of its own.
         fn call(&self, number: usize) -> (Call, Ticket, Permit) {
-            let platform = Platform {
-                base: String::new(),
-                organization_id: None,
-                wire_format: WireFormat::default(),
-                max_text_bytes: 99,
-            };
-            let call = platform.create_comment(&number.to_string().into(), "text", number.to_string());
+            let call = PLATFORM.create_comment(&number.to_string().into(), "text", number.to_string());
             let (ticket, permit) = self.queue.admit(call.target.clone(), Bound::Queue).unwrap();
             (call, ticket, permit)
+        }
+
+        /// The two calls of a session of its own.
+        fn session(&self, number: usize) -> ([Call; 2], Ticket, Permit) {
+            let id = number.to_string();
+            let result = AgentResult::new(SessionStatus::Completed);
+            let calls = PLATFORM.session_calls(&id.as_str().into(), &PostResult::new(&id, result));
+            let calls: [Call; 2] = calls.try_into().unwrap();
+            let (ticket, permit) = self.queue.admit(calls[0].target.clone(), Bound::Queue).unwrap();
+            (calls, ticket, permit)
         }
 
         fn calls(&self, count: usize) -> Vec<(Call, Ticket, Permit)> {
@@ -368,5 +389,44 @@ mod tests {
                 pass.ended(Ended::Handled, None);
             }
         }
+    }
+
+    #[test]
+    fn statuses_that_hang_close_their_gate_while_that_of_the_completions_is_closed() {
+        let calls = Calls::new(64);
+        let mut sessions: Vec<_> = (0..20).map(|number| calls.session(number)).collect();
+        for ([completion, _], _, permit) in &mut sessions[..5] {
+            let pass = calls.gates.enter(completion, Admission::Held, permit, &calls.time);
+            pass.now_or_never()
+                .unwrap()
+                .unwrap()
+                .ended(Ended::Unanswered, Some(&unreachable()));
+        }
+        assert!(calls.gates.is_closed(PlatformRoute::Completion));
+
+        let phase = Cell::new(AttemptPhase::Waiting);
+        let reported = RefCell::new(Vec::new());
+        let mut statuses: Vec<_> = sessions
+            .iter_mut()
+            .map(|([_, status], _, permit)| {
+                let (calls, phase, reported) = (&calls, &phase, &reported);
+                Box::pin(async move {
+                    let pass = calls.gates.enter(status, Admission::Held, permit, &calls.time).await?;
+                    let report = |changes: &[_]| reported.borrow_mut().extend_from_slice(changes);
+                    pass.run(permit, phase, pending::<()>(), report).await;
+                    Ok::<_, AttemptError>(())
+                })
+            })
+            .collect();
+        let mut held_back = || {
+            let ends = statuses.iter_mut().filter_map(|status| status.as_mut().now_or_never());
+            ends.filter(Result::is_err).count()
+        };
+        assert_eq!(held_back(), 0);
+        calls.clock.advance(AT_LEAST - Duration::from_millis(1));
+        assert_eq!(held_back(), 0);
+        calls.clock.advance(Duration::from_millis(1));
+        assert_eq!(held_back(), 12);
+        assert_eq!(*reported.borrow(), [(PlatformRoute::Status, Change::Closed)]);
     }
 }
