@@ -143,6 +143,7 @@ where
     F: FnOnce(&Platform, &Rc<str>) -> Vec<Call>,
 {
     /// Builds the calls and starts them, or returns the outcomes of a refused message.
+    #[expect(clippy::boxed_local, reason = "a future holds what it has captured until its end")]
     fn start(self: Box<Self>) -> Result<Started, Vec<Outcome>> {
         let Self {
             place,
