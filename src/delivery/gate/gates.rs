@@ -175,8 +175,12 @@ impl Gates {
         }
     }
 
-    /// Begins a probe of a route if one is due.
+    /// Begins a probe of a route if one is due. A status is none while the completions can't be sent either: theirs suffice,
+    /// and its caller would wait for it.
     pub(super) fn begin_due_probe(self: &Rc<Self>, route: PlatformRoute, now: Instant) -> Option<ProbeSlot> {
+        if route == PlatformRoute::Status && self.is_closed(PlatformRoute::Completion) {
+            return None;
+        }
         self.probe_at(route).filter(|at| *at <= now)?;
         Some(self.begin_probe(route, now, 0.5))
     }
