@@ -44,8 +44,7 @@ pub(super) async fn claim(
     owner: &mut Owner,
     request: &ClaimRequest,
 ) -> PgResult<Claimed> {
-    let candidates = due::candidates(transaction, owner, request).await?;
-    let next_due = due::next_due(transaction, owner, request).await?;
+    let (candidates, next_due) = due::candidates(transaction, owner, request).await?;
     if candidates.is_empty() {
         return Ok(Claimed {
             next_due,
@@ -70,8 +69,10 @@ pub(super) async fn claim(
         .collect();
     owner.claiming.extend(taken.iter().map(|lane| lane.claim));
     let messages = take(transaction, owner.id, request.round, &taken).await?;
-    // The tables were changed externally.
-    lanes::remove_empty(transaction, &choice.empty).await?;
+    if !choice.empty.is_empty() {
+        // The tables were changed externally.
+        lanes::remove_empty(transaction, &choice.empty).await?;
+    }
     Ok(Claimed {
         messages,
         is_limited: choice.is_limited || is_contended,

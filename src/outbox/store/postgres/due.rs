@@ -1,6 +1,6 @@
 //! Which lanes are due.
 //!
-//! The cost does not depend on how many lanes are not due: the indexes of free lanes are ordered by the owner that has
+//! The cost does not depend on how many lanes are not due: an index of the free lanes is ordered by the owner that has
 //! parked a lane, and by when it is due.
 
 use std::time::Duration;
@@ -20,19 +20,19 @@ use super::{
 };
 use crate::error::ParkReason;
 
-/// The owners that have parked free lanes of the queue $1, by what those wait for ($2), found by one step in the index each.
-/// 0 stands for lanes that no owner has parked. $3 is this owner, which is left out.
+/// The owners that have parked free lanes of the queue $1, by what those wait for ($2), each with the first of its lanes to be
+/// due, found by one step in the index each. 0 stands for lanes that no owner has parked. $3 is this owner, which is left out.
 macro_rules! parkers {
     ($select:literal) => {
         concat!(
-            "WITH RECURSIVE owners(due_by, id) AS (
-                SELECT due_by::integer, 0::bigint FROM unnest($2) AS due_by
-                UNION ALL SELECT owners.due_by, (
-                    SELECT parked_by FROM @lanes AS lanes
-                    WHERE owner IS NULL AND lanes.queue = $1 AND lanes.due_by = owners.due_by AND parked_by > owners.id
-                    ORDER BY parked_by LIMIT 1
-                ) FROM owners WHERE owners.id IS NOT NULL
-            ), parkers AS MATERIALIZED (SELECT * FROM owners WHERE id <> $3)
+            "WITH RECURSIVE owners(due_by, id, due, parked_at) AS (
+                SELECT due_by::integer, -1::bigint, NULL::bigint, NULL::bigint FROM unnest($2) AS due_by
+                UNION ALL SELECT first.* FROM owners CROSS JOIN LATERAL (
+                    SELECT lanes.due_by, lanes.parked_by, lanes.due, lanes.parked_at FROM @lanes AS lanes
+                    WHERE owner IS NULL AND queue = $1 AND lanes.due_by = owners.due_by AND parked_by > owners.id
+                    ORDER BY parked_by, due LIMIT 1
+                ) AS first
+            ), parkers AS MATERIALIZED (SELECT * FROM owners WHERE id NOT IN (-1, $3))
             ",
             $select
         )
@@ -40,27 +40,36 @@ macro_rules! parkers {
 }
 
 /// The lanes that others have parked and that are due, and those of this owner that it names; the longest due first.
-/// Lanes that were parked ahead of the server's clock, which was set back, are due, too.
+/// Lanes that were parked ahead of the server's clock, which was set back, are due, too. And, in a row without a lane, how
+/// long it is until the next lane is due that this owner has not parked.
 ///
 /// The indexes alone tell which; only those that are wanted are read.
 pub(super) const DUE: &str = parkers!(
-    ", due AS MATERIALIZED (
+    ", next AS (
+        SELECT min(CASE WHEN parkers.due > @now_ms() AND parkers.parked_at <= @now_ms() THEN parkers.due ELSE (
+            SELECT lanes.due FROM @lanes AS lanes
+            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
+                AND lanes.due > @now_ms() AND lanes.parked_at <= @now_ms()
+            ORDER BY lanes.due LIMIT 1
+        ) END) - @now_ms() AS wait FROM parkers
+    ), due AS MATERIALIZED (
         SELECT lanes.* FROM parkers CROSS JOIN LATERAL (
             SELECT id, due FROM @lanes AS lanes
             WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
                 AND due <= @now_ms() AND id <> ALL($4)
             ORDER BY due LIMIT $5
-        ) AS lanes
-        UNION ALL SELECT lanes.* FROM parkers CROSS JOIN LATERAL (
+        ) AS lanes WHERE parkers.due <= @now_ms()
+        UNION ALL SELECT lanes.* FROM unnest($2) AS wanted (due_by) CROSS JOIN LATERAL (
             SELECT id, due FROM @lanes AS lanes
-            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-                AND parked_at > @now_ms() AND due > @now_ms() AND id <> ALL($4)
+            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = wanted.due_by AND parked_at > @now_ms()
+                AND parked_by <> $3 AND id <> ALL($4)
             ORDER BY parked_at LIMIT $5
         ) AS lanes
         UNION ALL SELECT id, due FROM @lanes AS lanes
             WHERE owner IS NULL AND queue = $1 AND name = ANY($6) AND parked_by = $3
         ORDER BY due LIMIT $5
-    ) SELECT id, name, due, parked_at, parked_by FROM due JOIN @lanes AS lanes USING (id, due)"
+    ) SELECT id, name, due, parked_at, parked_by, NULL::bigint AS wait FROM due JOIN @lanes AS lanes USING (id, due)
+    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, wait FROM next"
 );
 /// The lanes that were parked first because of outages. Nobody goes by a clock for them.
 pub(super) const BY_OUTAGE: &str = "
@@ -69,27 +78,14 @@ pub(super) const BY_OUTAGE: &str = "
         WHERE owner IS NULL AND queue = $1 AND lanes.due_by = outage.due_by AND parked_by = 0
         ORDER BY parked_at LIMIT $3
     ) AS lanes";
-/// How long it is until the next lane is due that this owner has not parked.
-pub(super) const NEXT_DUE: &str = parkers!(
-    "SELECT min(lanes.due) - @now_ms() AS wait FROM parkers CROSS JOIN LATERAL (
-        SELECT due FROM @lanes AS lanes
-        WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-            AND due > @now_ms() AND parked_at <= @now_ms()
-        ORDER BY due LIMIT 1
-    ) AS lanes"
-);
 /// Whether any lane may be due that this owner has not parked.
 pub(super) const IS_ANY_DUE: &str = parkers!(
     "SELECT EXISTS (SELECT 1 FROM @lanes AS lanes WHERE owner IS NULL AND queue = $1 AND lanes.due_by IN (2, 3, 4))
-        OR EXISTS (SELECT 1 FROM parkers CROSS JOIN LATERAL (
+        OR EXISTS (SELECT 1 FROM parkers WHERE due <= @now_ms())
+        OR EXISTS (SELECT 1 FROM unnest($2) AS wanted (due_by) CROSS JOIN LATERAL (
             SELECT 1 FROM @lanes AS lanes
-            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-                AND due <= @now_ms() LIMIT 1
-        ) AS lanes)
-        OR EXISTS (SELECT 1 FROM parkers CROSS JOIN LATERAL (
-            SELECT 1 FROM @lanes AS lanes
-            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = parkers.due_by AND parked_by = parkers.id
-                AND parked_at > @now_ms() LIMIT 1
+            WHERE owner IS NULL AND queue = $1 AND lanes.due_by = wanted.due_by AND parked_at > @now_ms()
+                AND parked_by <> $3 LIMIT 1
         ) AS lanes) AS is_due"
 );
 
@@ -123,16 +119,20 @@ impl Candidate {
     }
 }
 
-/// The lanes that are due, the longest due first: at least as many as can be claimed, and one more, if there are.
+/// The lanes that are due, the longest due first: at least as many as can be claimed, and one more, if there are. And how
+/// long it is until the next lane is due that this owner has not parked; a probe does not ask for that.
 pub(super) async fn candidates(
     transaction: &Transaction<'_>,
     owner: &Owner,
     request: &ClaimRequest,
-) -> PgResult<Vec<Candidate>> {
+) -> PgResult<(Vec<Candidate>, Option<Duration>)> {
     let enough = i64::try_from(request.max_calls).unwrap_or(i64::MAX).saturating_add(1);
     let outages = match &request.which {
         Which::Due { outages } => outages.as_slice(),
-        Which::Probe { outage } => return read(by_outage(transaction, owner, [*outage].as_slice(), 1)).await,
+        Which::Probe { outage } => {
+            let first = read(by_outage(transaction, owner, [*outage].as_slice(), 1)).await?;
+            return Ok((first, None));
+        }
     };
     let ask_due = |delayed: &[i64]| {
         transaction.ask(
@@ -151,21 +151,21 @@ pub(super) async fn candidates(
     let mut delayed: Vec<i64> = Vec::new();
     let mut due = ask_due(&delayed);
     let mut candidates = read(by_outage).await?;
-    loop {
-        let mut found = read(due).await?;
+    let next_due = loop {
+        let (mut found, next_due) = read_due(due).await?;
         let is_limited = i64::try_from(found.len()).unwrap_or(i64::MAX) >= enough;
         let before = delayed.len();
         let removed = found.extract_if(.., |lane| lane.is_delayed(request));
         delayed.extend(removed.map(|lane| lane.id));
         if delayed.len() == before || !is_limited {
             candidates.extend(found);
-            break;
+            break next_due;
         }
         due = ask_due(&delayed);
-    }
+    };
     candidates.sort_by(|one, other| (one.due, &one.name).cmp(&(other.due, &other.name)));
     candidates.truncate(usize::try_from(enough).unwrap_or(usize::MAX));
-    Ok(candidates)
+    Ok((candidates, next_due))
 }
 
 fn by_outage<'a>(
@@ -182,20 +182,18 @@ async fn read(lanes: Answer<'_, Vec<Row>>) -> PgResult<Vec<Candidate>> {
     lanes.await?.iter().map(Candidate::read).collect()
 }
 
-/// When the next lane is due that this owner has not parked.
-pub(super) async fn next_due(
-    transaction: &Transaction<'_>,
-    owner: &Owner,
-    request: &ClaimRequest,
-) -> PgResult<Option<Duration>> {
-    let due_by = numbers([due_by(request.endpoint)]);
-    let rows = transaction
-        .ask(NEXT_DUE, [text(&owner.queue), due_by, number(owner.id)])
-        .await?;
-    let wait: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get("wait"))?;
-    Ok(wait
-        .and_then(|wait| u64::try_from(wait).ok())
-        .map(Duration::from_millis))
+/// The lanes of [`DUE`], and how long it is until the next one is due.
+async fn read_due(rows: Answer<'_, Vec<Row>>) -> PgResult<(Vec<Candidate>, Option<Duration>)> {
+    let (mut lanes, mut next) = (Vec::new(), None);
+    for row in &rows.await? {
+        if row.try_get::<_, Option<i64>>("id")?.is_some() {
+            lanes.push(Candidate::read(row)?);
+        } else {
+            next = row.try_get::<_, Option<i64>>("wait")?;
+        }
+    }
+    let wait = next.and_then(|wait| u64::try_from(wait).ok());
+    Ok((lanes, wait.map(Duration::from_millis)))
 }
 
 /// Asks whether any lane may be due that this owner has not parked.

@@ -43,7 +43,7 @@ const MIGRATIONS: [&str; 1] = [r#"
     ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
     CREATE INDEX lanes_by_due ON @lanes (queue, due_by, parked_by, due, id) WHERE owner IS NULL;
-    CREATE INDEX lanes_by_parked_at ON @lanes (queue, due_by, parked_by, parked_at, due, id) WHERE owner IS NULL;
+    CREATE INDEX lanes_by_parked_at ON @lanes (queue, due_by, parked_at, parked_by, due, id) WHERE owner IS NULL;
     CREATE INDEX lanes_by_owner ON @lanes (owner, claim) WHERE owner IS NOT NULL;
 
     CREATE TABLE @calls (
