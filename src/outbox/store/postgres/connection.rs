@@ -94,6 +94,21 @@ pub(super) async fn transact<T>(
     }
 }
 
+/// Undoes what was committed without an answer, as if it had not been.
+pub(super) async fn resolve_doubts(
+    session: &Session,
+    server: &PostgresServer,
+    owner: &mut Owner,
+) -> Result<(), OutboxError> {
+    if owner.has_doubts() {
+        transact(session, server, owner, Owner::resolve_doubts)
+            .await
+            .map_err(Failed::into_error)?;
+        owner.forget_doubts();
+    }
+    Ok(())
+}
+
 /// The longest time that a transaction may take.
 pub(super) fn limit(server: &PostgresServer) -> Duration {
     server.statement_timeout().saturating_add(MARGIN)

@@ -135,6 +135,16 @@ impl PostgresStore {
             Ok(())
         })
     }
+
+    /// The answers to the settlements were lost.
+    pub(super) fn doubt_settlements(&self, settlements: Vec<Settlement>) -> StoreFuture<()> {
+        self.handle.run(async move |_, owner| {
+            for settlement in &settlements {
+                owner.doubts.add_settlement(settlement);
+            }
+            Ok(())
+        })
+    }
 }
 
 impl Store for PostgresStore {

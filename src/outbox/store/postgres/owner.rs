@@ -9,7 +9,7 @@ use std::{
 
 use tokio_postgres::Row;
 
-use super::super::LaneClaim;
+use super::super::{LaneClaim, Settlement};
 use super::{
     error::PgResult,
     lanes,
@@ -75,8 +75,32 @@ pub(super) struct Doubts {
     pub(super) calls: Vec<CallId>,
     /// Claims whose calls nobody knows.
     pub(super) claims: Vec<i64>,
-    /// The claims of settlements that are repeated.
-    pub(super) settlements: HashSet<LaneClaim>,
+    /// The settlements that are repeated.
+    settlements: HashSet<(LaneClaim, Option<CallId>)>,
+}
+
+impl Doubts {
+    /// A settlement may have been written.
+    pub(super) fn add_settlement(&mut self, settlement: &Settlement) {
+        self.settlements.insert(identity(settlement));
+    }
+
+    /// Whether the settlement may have been written before.
+    pub(super) fn has_settlement(&self, settlement: &Settlement) -> bool {
+        self.settlements.contains(&identity(settlement))
+    }
+
+    /// The settlement was answered.
+    pub(super) fn remove_settlement(&mut self, settlement: &Settlement) {
+        self.settlements.remove(&identity(settlement));
+    }
+}
+
+/// Tells a settlement from others under the same claim, which may be repeated later than it. Those without calls do the
+/// same.
+fn identity(settlement: &Settlement) -> (LaneClaim, Option<CallId>) {
+    let first = settlement.changes.first().map(|(id, _)| *id);
+    (settlement.lane.clone(), first)
 }
 
 /// Ids and claims start at random: those of an earlier owner or an earlier lane never come again.
@@ -188,9 +212,6 @@ impl Owner {
 
     /// Undoes what was committed without an answer, as if it had not been.
     pub(super) async fn resolve_doubts(&mut self, transaction: &Transaction<'_>) -> PgResult<()> {
-        if !self.has_doubts() {
-            return Ok(());
-        }
         let entered = self.enter(transaction);
         let claims = numbers(self.doubts.claims.iter().copied());
         let released = transaction.ask(RELEASE_DOUBTFUL, [number(self.id), claims]);

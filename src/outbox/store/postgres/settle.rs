@@ -113,13 +113,14 @@ async fn settle_wave(
                 current.push((row.id, group));
             }
             None => {
-                let is_repeated = owner.doubts.settlements.contains(claim);
-                let answer = if is_repeated {
-                    repeated(row, claim)
-                } else {
-                    Settled::NotCurrent
+                let answer = |settlement| {
+                    if owner.doubts.has_settlement(settlement) {
+                        repeated(row, claim)
+                    } else {
+                        Settled::NotCurrent
+                    }
                 };
-                settled.extend(group.iter().map(|(place, _)| (*place, answer)));
+                settled.extend(group.iter().map(|(place, settlement)| (*place, answer(settlement))));
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::super::Inserted;
 use super::{
-    connection::{Failed, connect, limit, transact},
+    connection::{Failed, connect, limit, resolve_doubts},
     group::{self, groups},
     jobs::{Answer, Job, Work},
     owner::Owner,
@@ -122,18 +122,15 @@ impl Worker {
             let server = self.server.clone();
             let connected = self.while_waiting(async move { connect(&server).await }).await?;
             let error = match connected {
-                Ok((session, created_at)) => {
-                    match transact(&session, &self.server, &mut self.owner, Owner::resolve_doubts).await {
-                        Ok(()) => {
-                            self.owner.forget_doubts();
-                            self.tables.note(created_at);
-                            self.lost = None;
-                            self.connected_at = Some(self.owner.now());
-                            return Some(session);
-                        }
-                        Err(failed) => failed.into_error(),
+                Ok((session, created_at)) => match resolve_doubts(&session, &self.server, &mut self.owner).await {
+                    Ok(()) => {
+                        self.tables.note(created_at);
+                        self.lost = None;
+                        self.connected_at = Some(self.owner.now());
+                        return Some(session);
                     }
-                }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
             self.lost = Some((since, error));
@@ -190,19 +187,18 @@ impl Worker {
 
     /// Does the jobs that wait. An error is that of the connection; the jobs that it has hit wait again.
     async fn work(&mut self, session: &Session) -> Result<(), OutboxError> {
-        if self.owner.has_doubts() {
-            transact(session, &self.server, &mut self.owner, Owner::resolve_doubts)
-                .await
-                .map_err(Failed::into_error)?;
-            self.owner.forget_doubts();
-        }
         let mut groups = groups(std::mem::take(&mut self.waiting));
         while let Some(group) = groups.pop_front() {
             let group = self.fail_old(group);
             if group.is_empty() {
                 continue;
             }
-            if let Err((error, group)) = self.do_group(session, group, &mut groups).await {
+            // A group may leave doubts to the next one.
+            let done = match resolve_doubts(session, &self.server, &mut self.owner).await {
+                Ok(()) => self.do_group(session, group, &mut groups).await,
+                Err(error) => Err((error, group)),
+            };
+            if let Err((error, group)) = done {
                 self.waiting.extend(group);
                 self.waiting.extend(groups.into_iter().flatten());
                 return Err(error);
@@ -271,8 +267,9 @@ impl Worker {
             match &job.work {
                 Work::Insert(..) | Work::Close(_) => repeated.push(job),
                 Work::Settle(settlements, _) => {
-                    let claims = settlements.iter().map(|settlement| settlement.lane.clone());
-                    self.owner.doubts.settlements.extend(claims);
+                    for settlement in settlements.iter() {
+                        self.owner.doubts.add_settlement(settlement);
+                    }
                     repeated.push(job);
                 }
                 Work::Other(_) => self.fail(job, error.clone()),
@@ -285,10 +282,8 @@ impl Worker {
     fn end(&mut self, group: Vec<Job>, answers: Vec<Option<Answer>>) {
         for (job, answer) in group.into_iter().zip(answers) {
             self.is_closed |= matches!(job.work, Work::Close(_));
-            if let Some(settlements) = job.work.settlements() {
-                for settlement in settlements {
-                    self.owner.doubts.settlements.remove(&settlement.lane);
-                }
+            for settlement in job.work.settlements().into_iter().flatten() {
+                self.owner.doubts.remove_settlement(settlement);
             }
             match answer {
                 Some(answer) => job.end(Ok(answer)),

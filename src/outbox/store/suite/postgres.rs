@@ -18,7 +18,8 @@ use futures_util::future::join;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::super::{
-    ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, WallTime, Watched,
+    Change, ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, Then,
+    WallTime, Watched,
     postgres::{PostgresStore, prepare},
 };
 use super::{Fixture, shorthand::*};
@@ -301,6 +302,37 @@ async fn calls_in_doubt_are_deleted_unless_another_message_was_told_of_them() {
     assert_eq!(second.claim_ids_at(NOW).await, told);
     let lanes = fixture.query("SELECT name FROM @lanes").await;
     assert_eq!(lanes, ["told"]);
+}
+
+/// Otherwise the owner would not know that it has parked the lane, and nobody else would send its calls in its place.
+#[actix_rt::test]
+async fn settlements_whose_answers_were_lost_may_be_repeated_one_by_one() {
+    let Some(fixture) = PostgresFixture::<false>::new().await else {
+        return;
+    };
+    let owner = fixture.owner().await;
+    let first = owner.insert_live("lane", &["a"]).await;
+    let second = owner.insert_live("lane", &["b"]).await;
+    let settlement = |message: &LiveMessage, change, then| Settlement {
+        lane: message.lane.clone(),
+        changes: vec![(message.ids[0], change)],
+        then,
+        now: NOW,
+    };
+    let settlements = [
+        settlement(&first, Change::Delete, Then::Continue),
+        settlement(&second, Change::Keep(failure()), park_for(MINUTE)),
+    ];
+    let done = |is_released| Ok(Settled::Done { is_released });
+    for (settlement, is_released) in settlements.iter().zip([false, true]) {
+        assert_eq!(owner.settle_one(settlement.clone()).await, done(is_released));
+    }
+    owner.store.doubt_settlements(settlements.to_vec()).await.unwrap();
+    for settlement in &settlements {
+        assert_eq!(owner.settle_one(settlement.clone()).await, done(true));
+        // Its answer was not lost this time.
+        assert_eq!(owner.settle_one(settlement.clone()).await, Ok(Settled::NotCurrent));
+    }
 }
 
 #[actix_rt::test]
