@@ -109,6 +109,47 @@ fn a_host_that_is_cut_off_sends_nothing_after_its_lease() {
     fleet.end(hosts);
 }
 
+/// By its own clock, it is not sure of its lanes any more. Its first word to the server gives it a lease again, but not its
+/// lanes: of these, it sends what it claims itself.
+#[test]
+fn a_host_that_is_back_does_not_send_what_it_had_in_hand() {
+    const IN_FLIGHT: usize = 8;
+    let Some(mut fleet) = Fleet::new("messages in hand") else {
+        return;
+    };
+    let _shared = shared();
+    let mut frozen = fleet.start_working_host();
+    let other = fleet.start_working_host();
+    // The first messages are being sent; the others wait for their permits.
+    fleet.platform.set_latency(TIMEOUT.mul_f64(0.8));
+    let before = frozen.process.durable().len();
+    frozen.process.command("post 64");
+    frozen.process.wait_for("durable", before + 64);
+    let posted = frozen.process.durable();
+    let most_lanes = "SELECT owner FROM @lanes WHERE owner IS NOT NULL GROUP BY owner ORDER BY count(*) DESC LIMIT 1";
+    let owner = fleet.database.query(most_lanes).remove(0).remove(0);
+    frozen.process.signal("STOP");
+    let start = Instant::now();
+    // The server's lease ends with the host's own one, not as much as a second later: a longer stop would be noticed as such.
+    sleep(LEASE.mul_f64(0.6));
+    let end = format!("UPDATE @owners SET lease_until = clock_timestamp() - interval '1 s' WHERE id = {owner}");
+    fleet.database.query(&end);
+    wait_until("the other one has freed its lanes", || {
+        let left = format!("SELECT count(*) FROM @lanes WHERE owner = {owner}");
+        fleet.database.query(&left)[0][0] == "0"
+    });
+    sleep(LEASE.mul_f64(1.1).saturating_sub(start.elapsed()));
+    frozen.process.signal("CONT");
+    wait_until("the results are delivered", || {
+        fleet.platform.missing(&posted).is_empty()
+    });
+    // What was being sent when the host stopped, and what had been delivered and not been deleted yet.
+    let repeated = fleet.platform.repeated();
+    assert!(repeated <= 2 * IN_FLIGHT, "{repeated}");
+    frozen.stores_again();
+    fleet.end(vec![frozen, other]);
+}
+
 /// Whoever has taken the lane over sends the message.
 #[test]
 fn a_message_in_doubt_is_not_sent_after_the_lease() {
