@@ -120,7 +120,7 @@ impl Host {
 }
 
 impl Fleet {
-    /// Writes parked lanes with a completion and a status each, as copies of those of a host.
+    /// Writes parked lanes with a completion and a status each, as copies of those of a host, with bodies of 800 bytes.
     fn fill(&mut self, lanes: u64) {
         self.platform.set_down(true);
         let mut host = self.start_host();
@@ -145,29 +145,32 @@ impl Fleet {
                  SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(copies.id * 4 + seq), 12, '0'))::uuid, copies.id, seq,
                      ('00000000-0000-7000-8000-' || lpad(to_hex(copies.id * 4 + 1), 12, '0'))::uuid,
                      created_at, attempts, parks, queue, copies.name, kind, target_id || '-' || copies.id,
-                     idempotency_key || '-' || copies.id, worker_id, headers, body
+                     idempotency_key || '-' || copies.id, worker_id, headers, rpad(body, 800)
                  FROM copies CROSS JOIN @calls WHERE lane = {template}"
             ));
             written += step;
         }
-        self.database.query(
-            "UPDATE @lanes SET parked_at = @now_ms(), wait = 3600000, parked_by = 0, reason = 'attempts_failed'",
-        );
+        self.database.query(&format!(
+            "UPDATE @lanes SET parked_at = @now_ms(), wait = 3600000, parked_by = 0, reason = 'attempts_failed' WHERE id = {template}"
+        ));
         self.database.query("ANALYZE @lanes; ANALYZE @calls");
     }
 
     fn sizes(&self) -> String {
-        let query = "SELECT relname, pg_size_pretty(pg_total_relation_size(relid)), n_live_tup, n_dead_tup, autovacuum_count
+        let query = "SELECT relname, pg_size_pretty(pg_total_relation_size(relid)), pg_size_pretty(pg_indexes_size(relid)),
+                 n_live_tup, n_dead_tup, autovacuum_count
              FROM pg_stat_user_tables WHERE schemaname = trim(trailing '.' FROM '@') AND relname IN ('calls', 'lanes', 'owners', 'usage')
              ORDER BY relname";
         let rows = self.database.query(query);
         let table = |row: Vec<String>| {
             format!(
-                "{} {} ({} live, {} dead, {} vacuums)",
-                row[0], row[1], row[2], row[3], row[4]
+                "{} {} with {} of indexes ({} live, {} dead, {} vacuums)",
+                row[0], row[1], row[2], row[3], row[4], row[5]
             )
         };
-        rows.into_iter().map(table).collect::<Vec<_>>().join(", ")
+        let counted = self.database.query("SELECT pg_size_pretty(sum(bytes)) FROM @usage");
+        let tables = rows.into_iter().map(table).collect::<Vec<_>>();
+        format!("{}; counted for `max_bytes`: {}", tables.join(", "), counted[0][0])
     }
 
     fn has_statements(&self) -> bool {
