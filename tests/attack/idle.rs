@@ -12,7 +12,7 @@ use crate::{
     child::{Plan, Process},
     figures::{cpu_time, print},
     platform::Platform,
-    tools::{Folder, is_missing, setting, shared},
+    tools::{Folder, is_missing, setting, shared, wait_until},
 };
 
 // A poster looks at its outbox every 2 s: the outbox's thread does, and wakes the arbiter once. Beside owners that have
@@ -21,6 +21,8 @@ use crate::{
 
 /// Polls of a round of the gauges that falls into the time at its edge.
 const EDGE: f64 = 5.0;
+
+const LONGER_THAN_A_LOOK: Duration = Duration::from_secs(3);
 
 /// Calls that change a disk.
 const CHANGES: &[&str] = &[
@@ -66,8 +68,13 @@ fn is_idle(attack: &str, others: usize, max_wakes: f64) {
     // Something is parked, but not due.
     platform.fail("idle-0");
     processes[0].does("post 4");
-    // Connections that are kept are closed by then, and the next look has marked the last changes.
-    sleep(Duration::from_secs(3));
+    // Connections that are kept are closed by then.
+    sleep(Duration::from_secs(1));
+    // A look marks the last changes, the next one if another process writes at that time.
+    let written = || fs::metadata(folder.companion("-wal")).unwrap().modified().unwrap();
+    wait_until("nothing is written", || {
+        written().elapsed().unwrap_or_default() > LONGER_THAN_A_LOOK
+    });
     let counts = folder.path.join("counts");
     let traced = processes[0].id();
     let cpu = cpu_time(traced);
