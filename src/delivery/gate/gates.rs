@@ -175,8 +175,8 @@ impl Gates {
         }
     }
 
-    /// Begins a probe of a route if one is due. A status is none while the completions can't be sent either: theirs suffice,
-    /// and its caller would wait for it.
+    /// Begins a probe of a route if one is due. A status is no probe while the gate of the completions is closed, too: their
+    /// probes suffice, and its caller would wait for the time limit.
     pub(super) fn begin_due_probe(self: &Rc<Self>, route: PlatformRoute, now: Instant) -> Option<ProbeSlot> {
         if route == PlatformRoute::Status && self.is_closed(PlatformRoute::Completion) {
             return None;

@@ -39,7 +39,7 @@ enum State {
         opening: Opening,
         /// When one more request is let through, lest those that get no answer hold up all others.
         more_at: Option<Instant>,
-        /// How many requests hang, as long as nothing but the outage of another route is known.
+        /// The number of requests that hang, if the other route of the sessions is closed and nothing was answered since.
         doubts: Option<u32>,
     },
 }
@@ -213,7 +213,7 @@ impl Outage {
     }
 
     /// Notes that a request of this round hangs, while the other route is closed because of `cause`. If nothing was answered
-    /// since, the gate closes with the fifth one, and not only when they time out.
+    /// since, the fifth one closes the gate, before any of them times out.
     pub(super) fn hangs(&mut self, round: u64, cause: &AttemptError, now: Instant) -> Option<Change> {
         let State::Opening { doubts, .. } = &mut self.state else {
             return None;

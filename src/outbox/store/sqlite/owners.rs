@@ -113,8 +113,8 @@ impl Owners {
         owner.changes = owner.changes.saturating_add(1);
     }
 
-    /// Another file, or other content, is at the path. It may name the owners of this process, from an earlier time, as owners of lanes that
-    /// they no longer remember. Under new ids they find these lanes, as those of dead owners.
+    /// Another file, or other content, is at the path. It may name the owners of this process, from an earlier time, as
+    /// owners of lanes that they no longer remember. Under new ids they find these lanes, as those of dead owners.
     pub(super) fn rename(&mut self) {
         for owner in self.members.values_mut() {
             owner.id = random_id();

@@ -355,7 +355,7 @@ const BEGIN_INSERT: &str = "
     SELECT gen_random_uuid(), id, next_seq - 1, gen_random_uuid(), 0, queue, name, 'completion', 'target', 'new', '{}'
     FROM @lanes";
 
-/// What the operator's transaction holds up, which is then committed.
+/// Work that the operator's transaction holds up until it is committed.
 async fn commit_before<T>(fixture: &PostgresFixture<false>, held_up: impl Future<Output = T>) -> T {
     let commit = async {
         let held_up = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
