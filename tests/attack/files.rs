@@ -64,11 +64,7 @@ fn a_backup_that_is_restored_later_is_delivered_by_the_living() {
     let folder = Folder::new();
     let outbox = folder.outbox();
     let platform = Platform::start();
-    let plan = |name: &str| Plan {
-        posters: 2,
-        ..Plan::new(name, &platform, &outbox)
-    };
-    let mut processes = [Process::start(&plan("one")), Process::start(&plan("two"))];
+    let mut processes = start_two(&platform, &outbox);
     let backup = folder.path.join("backup");
     let back_up = || sqlite3(&outbox, &format!(".backup '{}'", backup.display()));
     let calls = || sqlite3(&outbox, "SELECT count(*) FROM calls");
@@ -144,6 +140,16 @@ fn the_file_is_made_read_only_and_writable_again() {
     });
 }
 
+/// Two processes with two posters each.
+fn start_two(platform: &Platform, outbox: &Path) -> [Process; 2] {
+    ["one", "two"].map(|name| {
+        Process::start(&Plan {
+            posters: 2,
+            ..Plan::new(name, platform, outbox)
+        })
+    })
+}
+
 fn delete(folder: &Folder) {
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(folder.companion(suffix));
@@ -159,11 +165,7 @@ fn survives(name: &str, change: impl FnOnce(&Folder)) {
     let folder = Folder::new();
     let outbox = folder.outbox();
     let platform = Platform::start();
-    let plan = |name: &str| Plan {
-        posters: 2,
-        ..Plan::new(name, &platform, &outbox)
-    };
-    let mut processes = [Process::start(&plan("one")), Process::start(&plan("two"))];
+    let mut processes = start_two(&platform, &outbox);
     for process in &mut processes {
         process.does("post 8");
         process.command("pace 200 10");
@@ -221,11 +223,7 @@ fn the_locks_of_living_owners_are_deleted_by_a_cleaner() {
     let folder = Folder::new();
     let outbox = folder.outbox();
     let platform = Platform::start();
-    let plan = |name: &str| Plan {
-        posters: 2,
-        ..Plan::new(name, &platform, &outbox)
-    };
-    let mut processes = [Process::start(&plan("one")), Process::start(&plan("two"))];
+    let mut processes = start_two(&platform, &outbox);
     for process in &mut processes {
         process.command("flood 8");
         process.wait_for("durable", 8);
