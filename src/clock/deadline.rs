@@ -1,32 +1,90 @@
 //! Deadlines that look once more before they are over.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
-use tokio::{task::yield_now, time::timeout};
+use futures_util::future::poll_immediate;
+use tokio::{
+    task::yield_now,
+    time::{Instant, Sleep, sleep_until},
+};
 
-/// The output of `work`, or `None` if it takes longer than `limit`.
-///
-/// When the limit is over, the runtime asks the system once more whether anything has arrived: a process that was stopped
-/// learns the time before it learns of its sockets.
+/// The longest limit that is kept: an instant has an end, and no work takes so long.
+const MAX_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The output of `work`, or `None` if it takes longer than `limit`. See [`until`].
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    if let Ok(output) = timeout(limit, &mut work).await {
+    until(|| after(limit), pin!(work)).await
+}
+
+/// The time after this limit, counted from now.
+pub(crate) fn after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit.min(MAX_LIMIT)).unwrap_or(now)
+}
+
+/// The output of `work`, or `None` if it takes longer than until `deadline`. Work that never waits needs no deadline: it is
+/// asked for at the first wait. The work is pinned already, since passing a future on copies it.
+///
+/// When the deadline is over, the runtime asks the system once more whether anything has arrived: a process that was
+/// stopped learns the time before it learns of its sockets.
+pub(crate) async fn until<T>(
+    deadline: impl FnOnce() -> Instant,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let mut deadline = Some(deadline);
+    let mut sleep = pin!(None::<Sleep>);
+    let in_time = poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if let Some(deadline) = deadline.take() {
+            sleep.set(Some(sleep_until(deadline())));
+        }
+        match sleep.as_mut().as_pin_mut() {
+            Some(sleep) => sleep.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    });
+    if let Some(output) = in_time.await {
         return Some(output);
     }
     // A task that yields continues only after the runtime has polled the system.
     yield_now().await;
-    timeout(Duration::ZERO, work).await.ok()
+    poll_immediate(work).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     #[actix_rt::test]
     async fn work_that_never_ends_is_cut_off() {
-        assert_eq!(
-            within(Duration::from_millis(1), std::future::pending::<()>()).await,
-            None
-        );
+        assert_eq!(within(Duration::from_millis(1), pending::<()>()).await, None);
+        assert_eq!(within(Duration::ZERO, pending::<()>()).await, None);
+    }
+
+    #[actix_rt::test]
+    async fn work_that_does_not_wait_asks_for_no_deadline() {
+        let none = || -> Instant { panic!("the deadline was asked for") };
+        assert_eq!(until(none, pin!(ready(7))).await, Some(7));
+    }
+
+    #[actix_rt::test]
+    async fn work_that_ends_with_its_deadline_counts() {
+        let mut polls = [Poll::Pending, Poll::Pending, Poll::Ready(7)].into_iter();
+        let work = poll_fn(|_| polls.next().unwrap_or(Poll::Pending));
+        assert_eq!(within(Duration::ZERO, work).await, Some(7));
+    }
+
+    #[actix_rt::test]
+    async fn a_limit_may_be_longer_than_time_itself() {
+        assert_eq!(within(Duration::MAX, yield_now()).await, Some(()));
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 #[cfg(feature = "testing")]
 use futures_util::future::{Either, select};
 
-pub(crate) use self::deadline::within;
+pub(crate) use self::deadline::{after, until, within};
 #[cfg(feature = "testing")]
 pub use self::manual::ManualClock;
 

@@ -19,11 +19,14 @@ mod tls;
 mod tls_fault;
 mod tunnel;
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use awc::{
     ClientResponse,
-    http::header::{self, HeaderMap, HeaderName},
+    http::{
+        StatusCode,
+        header::{self, HeaderName},
+    },
 };
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use tokio::time::Instant;
@@ -39,7 +42,13 @@ pub(crate) use self::{
     request::HttpRequest,
     tls::{ClientCertificate, tls_config},
 };
-use crate::{clock::within, error::AttemptError, redact::Redactor, util::lossy, verdict::Answer};
+use crate::{
+    clock::{after, until},
+    error::AttemptError,
+    redact::Redactor,
+    util::lossy,
+    verdict::Answer,
+};
 
 /// The default deadline of an attempt.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,12 +58,6 @@ const BODY_LIMIT: usize = 64 * 1024;
 
 /// The time limit for a body whose head means that the call is delivered.
 const DETAILS_LIMIT: Duration = Duration::from_secs(1);
-
-/// The headers that tell when a rate limit ends, in the order in which they are tried.
-const RATE_LIMIT_RESETS: [HeaderName; 2] = [
-    HeaderName::from_static("x-ratelimit-reset"),
-    HeaderName::from_static("ratelimit-reset"),
-];
 
 /// Sends requests to the platform.
 pub(crate) trait Transport {
@@ -77,45 +80,70 @@ impl HttpTransport {
             client: HttpClient::new(config),
         }
     }
+}
 
-    /// The head of a response, with an empty body.
-    fn answer<'a>(&'a self, request: &HttpRequest<'a>, response: &ClientResponse) -> Answer<'a> {
-        Answer {
-            status: response.status().as_u16(),
-            content_type: text(response.headers(), &header::CONTENT_TYPE),
-            retry_after: text(response.headers(), &header::RETRY_AFTER),
-            rate_limit_resets: RATE_LIMIT_RESETS.each_ref().map(|name| text(response.headers(), name)),
-            location: text(response.headers(), &header::LOCATION),
-            date: text(response.headers(), &header::DATE),
-            redactor: Redactor::new(request.token, self.client.config.proxy_credentials()),
-            ..Answer::default()
+/// The head of a response, with an empty body.
+fn head_of<'a>(response: &ClientResponse, redactor: Redactor<'a>) -> Answer<'a> {
+    let mut answer = Answer {
+        status: response.status().as_u16(),
+        redactor,
+        ..Answer::default()
+    };
+    // One pass over the few headers of a response, since each lookup hashes a name.
+    for (name, value) in response.headers() {
+        if let Some(field) = field(&mut answer, name)
+            && field.is_none()
+        {
+            *field = Some(lossy(value.as_bytes()).into_owned());
         }
     }
+    answer
+}
+
+/// The field of an answer that holds the first value of this header.
+fn field<'a>(answer: &'a mut Answer<'_>, name: &HeaderName) -> Option<&'a mut Option<String>> {
+    let [rate_limit_reset, standard_reset] = &mut answer.rate_limit_resets;
+    Some(match *name {
+        header::CONTENT_TYPE => &mut answer.content_type,
+        header::RETRY_AFTER => &mut answer.retry_after,
+        header::LOCATION => &mut answer.location,
+        header::DATE => &mut answer.date,
+        _ if name == "x-ratelimit-reset" => rate_limit_reset,
+        _ if name == "ratelimit-reset" => standard_reset,
+        _ => return None,
+    })
 }
 
 impl Transport for HttpTransport {
     fn post<'a>(&'a self, request: &'a HttpRequest<'a>) -> LocalBoxFuture<'a, Result<Answer<'a>, AttemptError>> {
         Box::pin(async move {
             let limit = self.client.config.timeout;
-            let started = Instant::now();
+            let deadline = after(limit);
             let timed_out = || AttemptError::Timeout {
                 limit,
                 phase: request.phase.get(),
             };
-            let head = within(limit, self.client.round_trip(request)).await;
+            let head = {
+                let round_trip = pin!(self.client.round_trip(request));
+                until(|| deadline, round_trip).await
+            };
             let response = &mut head.ok_or_else(timed_out)??.response;
             let (mut body, mut cut_short) = (Vec::new(), None);
             if has_body(response) {
-                let remaining = limit.saturating_sub(started.elapsed());
-                let limit = BodyPurpose::of(request, response).reading_time(remaining);
+                let purpose = BodyPurpose::of(request, response.status());
                 // A failed body does not fail the attempt: the verdict depends on the part that was read.
-                cut_short = read_body(response, &mut body, limit).await;
+                let read = pin!(read_body(response, &mut body));
+                let read = until(|| purpose.deadline(deadline), read).await;
+                cut_short = read.unwrap_or(Some("the body stalled until the deadline"));
             }
             Ok(Answer {
                 body,
                 cut_short,
                 // Last, since the future would hold it while the body is read.
-                ..self.answer(request, response)
+                ..head_of(
+                    response,
+                    Redactor::new(request.token, self.client.config.proxy_credentials()),
+                )
             })
         })
     }
@@ -124,8 +152,8 @@ impl Transport for HttpTransport {
 /// Whether the head of a response announces a body. One without a length may be empty all the same.
 fn has_body(response: &ClientResponse) -> bool {
     let headers = response.headers();
-    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let is_empty = !is_chunked && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let has_length_0 = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let is_empty = has_length_0 && !headers.contains_key(header::TRANSFER_ENCODING);
     !is_empty && !matches!(response.status().as_u16(), 101 | 204 | 304)
 }
 
@@ -140,61 +168,76 @@ enum BodyPurpose {
 }
 
 impl BodyPurpose {
-    fn of(request: &HttpRequest<'_>, response: &ClientResponse) -> Self {
-        if request.status_decides && response.status().is_success() {
+    fn of(request: &HttpRequest<'_>, status: StatusCode) -> Self {
+        if request.status_decides && status.is_success() {
             Self::Details
         } else {
             Self::Verdict
         }
     }
 
-    /// How long the body is read, with this much time before the deadline.
-    fn reading_time(self, remaining: Duration) -> Duration {
+    /// Until when the body is read, in an attempt with this deadline.
+    fn deadline(self, of_attempt: Instant) -> Instant {
         match self {
-            Self::Verdict => remaining,
-            Self::Details => remaining.min(DETAILS_LIMIT),
+            Self::Verdict => of_attempt,
+            Self::Details => of_attempt.min(after(DETAILS_LIMIT)),
         }
     }
 }
 
 /// Reads the start of the body into `body`. Returns why the rest is missing, if it is.
-async fn read_body(response: &mut ClientResponse, body: &mut Vec<u8>, limit: Duration) -> Option<&'static str> {
-    let read = async {
-        while let Some(chunk) = response.next().await {
-            let Ok(chunk) = chunk else {
-                return Some("reading the body failed");
-            };
-            let room = BODY_LIMIT.saturating_sub(body.len());
-            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-            if chunk.len() > room {
-                return Some("the body is too long");
-            }
+async fn read_body(response: &mut ClientResponse, body: &mut Vec<u8>) -> Option<&'static str> {
+    while let Some(chunk) = response.next().await {
+        let Ok(chunk) = chunk else {
+            return Some("reading the body failed");
+        };
+        let room = BODY_LIMIT.saturating_sub(body.len());
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() > room {
+            return Some("the body is too long");
         }
-        None
-    };
-    within(limit, read)
-        .await
-        .unwrap_or(Some("the body stalled until the deadline"))
-}
-
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    Some(lossy(headers.get(name)?.as_bytes()).into_owned())
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
+    use awc::test::TestResponse;
+
     use super::*;
 
     #[test]
-    fn a_body_is_read_until_the_deadline_only_where_it_decides() {
-        let (long, short) = (Duration::from_secs(9), Duration::from_millis(9));
-        for (purpose, remaining, expected) in [
-            (BodyPurpose::Verdict, long, long),
-            (BodyPurpose::Verdict, short, short),
-            (BodyPurpose::Details, long, DETAILS_LIMIT),
-            (BodyPurpose::Details, short, short),
-        ] {
-            assert_eq!(purpose.reading_time(remaining), expected, "{purpose:?}");
+    fn the_first_of_equal_headers_counts() {
+        let headers = [
+            ("content-type", "application/json"),
+            ("retry-after", "1"),
+            ("x-ratelimit-reset", "2"),
+            ("ratelimit-reset", "3"),
+            ("location", "/there"),
+            ("date", "today"),
+            ("server", "test"),
+        ];
+        let mut response = TestResponse::default();
+        for header in headers.into_iter().chain(headers.map(|(name, _)| (name, "second"))) {
+            response = response.append_header(header);
         }
+        let answer = head_of(&response.finish(), Redactor::default());
+        let resets = answer.rate_limit_resets.each_ref().map(Option::as_deref);
+        assert_eq!(answer.content_type.as_deref(), Some("application/json"));
+        assert_eq!(answer.retry_after.as_deref(), Some("1"));
+        assert_eq!(resets, [Some("2"), Some("3")]);
+        assert_eq!(answer.location.as_deref(), Some("/there"));
+        assert_eq!(answer.date.as_deref(), Some("today"));
+    }
+
+    #[actix_rt::test]
+    async fn a_body_is_read_until_the_deadline_only_where_it_decides() {
+        let (near, far) = (after(Duration::from_millis(9)), after(Duration::from_secs(9)));
+        for of_attempt in [near, far] {
+            assert_eq!(BodyPurpose::Verdict.deadline(of_attempt), of_attempt);
+        }
+        assert_eq!(BodyPurpose::Details.deadline(near), near);
+        let details = BodyPurpose::Details.deadline(far);
+        assert!(near < details && details <= after(DETAILS_LIMIT));
     }
 }
