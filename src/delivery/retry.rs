@@ -1,6 +1,9 @@
 //! The only retry loop.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use super::{
     attempt::Attempt,
@@ -40,7 +43,7 @@ impl Dispatcher {
             attempts = attempts.saturating_add(1);
             state.attempts.set(attempts);
             self.telemetry.attempt_started(call.as_ref(), attempts);
-            let began = self.clock.instant();
+            let began = pass.began();
             let started = *started.get_or_insert(began);
             let attempt = {
                 // Pinned first, since passing a future on copies it. In a block, so that its memory is free for the sleep.
@@ -48,20 +51,21 @@ impl Dispatcher {
                 pass.run(permit, &state.phase, attempt, |changes| self.report(changes))
                     .await?
             };
-            let duration = self.clock.instant().saturating_duration_since(began);
+            let now = self.clock.instant();
+            let duration = now.saturating_duration_since(began);
             self.telemetry.attempt_ended(call.as_ref(), duration);
             self.note_authorization(&attempt);
             let is_known_outage = self.gates.is_known_outage(call, admission);
             let ended = self.ended(&attempt, policy, attempts);
-            self.note_answer(ended, attempt.error());
-            let changes = pass.ended(ended, attempt.error());
+            self.note_answer(ended, attempt.error(), now);
+            let changes = pass.ended(ended, attempt.error(), now);
             if let Some(pause) = changes.pause {
                 self.telemetry.paused(call.as_ref(), pause);
             }
             let (last, hint) = match attempt {
                 Attempt::Delivered { warnings } => {
                     self.report(&changes.outages);
-                    let elapsed = self.clock.instant().saturating_duration_since(started);
+                    let elapsed = now.saturating_duration_since(started);
                     return Ok(CallReceipt::delivered(attempts, elapsed, warnings));
                 }
                 Attempt::Rejected(rejection) => {
@@ -103,12 +107,12 @@ impl Dispatcher {
     }
 
     /// Notes what the end of an attempt says about the platform.
-    fn note_answer(&self, ended: Ended, error: Option<&AttemptError>) {
+    fn note_answer(&self, ended: Ended, error: Option<&AttemptError>, now: Instant) {
         match ended {
-            Ended::Handled | Ended::RateLimited(_) | Ended::Answered => self.telemetry.platform_answered(),
+            Ended::Handled | Ended::RateLimited(_) | Ended::Answered => self.telemetry.platform_answered(now),
             Ended::Busy(_) | Ended::Unavailable | Ended::Unanswered | Ended::Unconnected => {
                 if let Some(error) = error {
-                    self.telemetry.platform_failed(error);
+                    self.telemetry.platform_failed(error, now);
                 }
             }
             Ended::NotTried => {}

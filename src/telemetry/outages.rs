@@ -1,6 +1,6 @@
 //! The reports about the platform: whether it answers, and its outages, once for each route.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -33,14 +33,13 @@ impl Telemetry {
     }
 
     /// The platform has answered an attempt.
-    pub(crate) fn platform_answered(&self) {
-        self.reachability.borrow_mut().answered(self.clock.instant());
+    pub(crate) fn platform_answered(&self, now: Instant) {
+        self.reachability.borrow_mut().answered(now);
     }
 
     /// An attempt got no answer of the platform.
-    pub(crate) fn platform_failed(&self, error: &AttemptError) {
-        let reason = error.without_body();
-        self.reachability.borrow_mut().failed(reason, self.clock.instant());
+    pub(crate) fn platform_failed(&self, error: &AttemptError, now: Instant) {
+        self.reachability.borrow_mut().failed(error.without_body(), now);
     }
 
     /// Whether the platform can be reached.

@@ -58,17 +58,18 @@ impl Gates {
             let (has_room, at) = match outages {
                 Some(outages) if !outages.has_room(clock.instant()) => (&outages.has_room, outages.more_at()),
                 Some(_) | None => {
-                    let entry = pauses.pause.borrow_mut().enter(clock.instant());
+                    let now = clock.instant();
+                    let entry = pauses.pause.borrow_mut().enter(now);
                     match entry {
                         Entry::Now { round } => {
                             woken.0 = None;
-                            return Ok(Pass::new(self, call, admission, clock, round, probe));
+                            return Ok(Pass::new(self, call, admission, clock, now, round, probe));
                         }
                         Entry::InTurn { at } => {
                             permit.release();
                             let _waiting = Waiting::begin(&self.waiting);
                             if turn.is_some() {
-                                let wait = at.saturating_duration_since(clock.instant());
+                                let wait = at.saturating_duration_since(now);
                                 Box::pin(unless_closed(outages, clock.sleep(wait))).await;
                             } else {
                                 turn = Box::pin(unless_closed(outages, pauses.turn.lock())).await;
@@ -154,10 +155,10 @@ impl<'a> Pass<'a> {
         call: &'a Call,
         admission: Admission,
         clock: &'a Clock,
+        began: Instant,
         pause_round: u64,
         probe: Option<ProbeSlot>,
     ) -> Self {
-        let began = clock.instant();
         let outage_round = match admission {
             Admission::Free => None,
             Admission::Held | Admission::Noted => Some(gates.outage_gate(call.kind.route()).enter(began)),
@@ -221,14 +222,19 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Notes the end of the attempt, and the failure.
-    pub(in crate::delivery) fn ended(mut self, ended: Ended, error: Option<&AttemptError>) -> Changes {
-        self.leave(ended, error)
+    /// When the attempt began.
+    pub(in crate::delivery) fn began(&self) -> Instant {
+        self.began
     }
 
-    fn leave(&mut self, ended: Ended, error: Option<&AttemptError>) -> Changes {
+    /// Notes the end of the attempt at this time, and the failure.
+    pub(in crate::delivery) fn ended(mut self, ended: Ended, error: Option<&AttemptError>, now: Instant) -> Changes {
+        self.leave(ended, error, now)
+    }
+
+    fn leave(&mut self, ended: Ended, error: Option<&AttemptError>, now: Instant) -> Changes {
         self.has_ended = true;
-        let (gates, call, now) = (self.gates, self.call, self.clock.instant());
+        let (gates, call) = (self.gates, self.call);
         self.make_room();
         let pauses = gates.pause_gate(call.kind.endpoint());
         if let Ended::Handled | Ended::RateLimited(_) | Ended::Answered = ended {
@@ -246,7 +252,7 @@ impl<'a> Pass<'a> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.leave(Ended::NotTried, None);
+            self.leave(Ended::NotTried, None, self.clock.instant());
         }
     }
 }
@@ -330,7 +336,7 @@ mod tests {
         fn close(&self) {
             for mut call in self.calls(5) {
                 let pass = self.enter(&mut call).now_or_never().unwrap().unwrap();
-                pass.ended(Ended::Unconnected, Some(&unreachable()));
+                pass.ended(Ended::Unconnected, Some(&unreachable()), self.time.instant());
             }
             assert!(self.gates.is_closed(PlatformRoute::Tracker));
         }
@@ -363,7 +369,7 @@ mod tests {
         let mut waiting = pin!(calls.enter(&mut next));
         assert!(waiting.as_mut().now_or_never().is_none());
         for pass in passes.drain(..) {
-            pass.ended(Ended::Unconnected, Some(&unreachable()));
+            pass.ended(Ended::Unconnected, Some(&unreachable()), calls.time.instant());
         }
         assert!(waiting.now_or_never().unwrap().is_err());
     }
@@ -386,7 +392,7 @@ mod tests {
             });
             assert_eq!(passes.len(), expected);
             for pass in passes {
-                pass.ended(Ended::Handled, None);
+                pass.ended(Ended::Handled, None, calls.time.instant());
             }
         }
     }
@@ -398,10 +404,11 @@ mod tests {
         for index in [0, 1] {
             for (session, _, permit) in &mut sessions {
                 let pass = calls.gates.enter(&session[index], Admission::Held, permit, &calls.time);
-                pass.now_or_never()
-                    .unwrap()
-                    .unwrap()
-                    .ended(Ended::Unanswered, Some(&unreachable()));
+                pass.now_or_never().unwrap().unwrap().ended(
+                    Ended::Unanswered,
+                    Some(&unreachable()),
+                    calls.time.instant(),
+                );
             }
         }
         calls.clock.advance(SECOND);
@@ -423,7 +430,7 @@ mod tests {
             pass.now_or_never()
                 .unwrap()
                 .unwrap()
-                .ended(Ended::Unanswered, Some(&unreachable()));
+                .ended(Ended::Unanswered, Some(&unreachable()), calls.time.instant());
         }
         assert!(calls.gates.is_closed(PlatformRoute::Completion));
 
