@@ -33,6 +33,7 @@ use crate::{
     error::InvalidMessageError,
     label::UnknownNameError,
     message::{Headers, PostResult, check_headers},
+    util::lossy,
     warning::Warnings,
 };
 
@@ -50,7 +51,7 @@ pub struct Call {
     /// The same on every attempt.
     pub(crate) idempotency_key: String,
     /// The headers that the message adds.
-    pub(crate) headers: Rc<Headers>,
+    pub(crate) headers: Headers,
     /// The JSON body without the worker id.
     body: String,
     /// The losses of the call, for its receipt.
@@ -101,7 +102,7 @@ impl Call {
             target: self.target.clone(),
             url: self.url.clone(),
             idempotency_key: [&self.idempotency_key, "-reduced"].concat(),
-            headers: Rc::clone(&self.headers),
+            headers: self.headers.clone(),
             body: reduced(&self.body),
             warnings: Warnings::default(),
             reduced: OnceCell::new(),
@@ -116,7 +117,7 @@ impl Call {
     /// The headers as the outbox stores them, if there are any.
     pub fn stored_headers(&self) -> Option<String> {
         // A map of texts can't fail.
-        (!self.headers.is_empty()).then(|| serde_json::to_string(&*self.headers).unwrap_or_default())
+        (!self.headers.is_empty()).then(|| serde_json::to_string(&self.headers).unwrap_or_default())
     }
 }
 
@@ -178,9 +179,11 @@ impl Platform {
     /// The idempotency keys are derived from the session id, the run and the content, not from the worker or the token.
     /// The same result has the same keys in every process.
     pub fn session_calls(&self, session_id: &Rc<str>, message: &PostResult) -> Vec<Call> {
-        let digest = digest(message);
+        // Each text is written here first, and then copied: it grows no more, and has no spare room.
+        let mut buffer = Vec::with_capacity(RESULT_BYTES);
+        let digest = digest(message, &mut buffer);
         let kinds = [CallKind::Completion, CallKind::Status];
-        let bodies = session_bodies(message, self.wire_format, self.max_text_bytes);
+        let bodies = session_bodies(message, self.wire_format, self.max_text_bytes, &mut buffer);
         let call = |(kind, body): (CallKind, session_body::SessionBody)| {
             let idempotency_key = [&digest, "-", kind.as_str()].concat();
             let mut call = self.call(kind, Rc::clone(session_id), idempotency_key, body.json);
@@ -223,7 +226,7 @@ impl Platform {
             return Err(RestoreError::NotAnObject);
         }
         let mut call = self.call(kind, stored.target_id.into(), stored.idempotency_key.to_owned(), body);
-        call.headers = Rc::new(headers);
+        call.headers = headers;
         Ok(call)
     }
 
@@ -245,7 +248,7 @@ impl Platform {
             target,
             url,
             idempotency_key,
-            headers: Rc::default(),
+            headers: Headers::new(),
             body,
             warnings: Warnings::default(),
             reduced: OnceCell::new(),
@@ -259,20 +262,11 @@ impl Platform {
     }
 }
 
-/// The digit of the lower four bits, in lower case.
-fn hex_digit(bits: u8) -> char {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    // In range.
-    DIGITS.get(usize::from(bits & 0xf)).copied().unwrap_or_default()
-}
-
 /// The usual length of a result in JSON, in bytes.
 const RESULT_BYTES: usize = 1024;
 
-/// A fingerprint of a result, in hexadecimal.
-fn digest(message: &PostResult) -> String {
+/// A fingerprint of a result, in hexadecimal. The JSON of the result is added to `buffer`, which is empty.
+fn digest(message: &PostResult, buffer: &mut Vec<u8>) -> String {
     let content = (
         &message.session_id,
         message.run,
@@ -280,11 +274,21 @@ fn digest(message: &PostResult) -> String {
         &message.status_fields,
         &message.terminal_workarea_lease,
     );
-    let mut json = Vec::with_capacity(RESULT_BYTES);
     // Only a map with keys that are not strings could fail here, and there is none.
-    let _ = serde_json::to_writer(&mut json, &content);
-    let digits = Sha256::digest(&json).into_iter().flat_map(|byte| [byte >> 4, byte]);
-    digits.map(hex_digit).collect()
+    let _ = serde_json::to_writer(&mut *buffer, &content);
+    let mut digits = [0; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(Sha256::digest(buffer)) {
+        pair.copy_from_slice(&[byte >> 4, byte & 0xf].map(hex_digit));
+    }
+    lossy(&digits).into_owned()
+}
+
+/// The digit of a number below 16, in lower case.
+fn hex_digit(number: u8) -> u8 {
+    b"0123456789abcdef"
+        .get(usize::from(number))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -541,7 +545,7 @@ mod tests {
     fn a_restored_call_equals_the_stored_one() {
         let [completion, status] = session_calls("s/1", completed().with_summary("x").with_error("y"));
         let mut comment = platform().create_comment(&"i".into(), "hi", "key".into());
-        comment.headers = Rc::new(Headers::from([("traceparent".to_owned(), "00-1".to_owned())]));
+        comment.headers = Headers::from([("traceparent".to_owned(), "00-1".to_owned())]);
         for call in [completion, status, comment] {
             let restored = platform().restore(StoredForm {
                 kind: call.kind.as_str(),

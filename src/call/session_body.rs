@@ -16,6 +16,7 @@ use super::{
 use crate::{
     message::{PostResult, StatusFields, TerminalWorkareaLease},
     result::{AgentResult, SessionStatus, WorkResult},
+    util::lossy,
     warning::{Warning, Warnings},
 };
 
@@ -29,8 +30,13 @@ pub(super) struct SessionBody {
     pub(super) warnings: Warnings,
 }
 
-/// The bodies of both calls: the completion's and the status's.
-pub(super) fn session_bodies(message: &PostResult, format: WireFormat, max_text_bytes: usize) -> [SessionBody; 2] {
+/// The bodies of both calls: the completion's and the status's. What `buffer` holds is replaced.
+pub(super) fn session_bodies(
+    message: &PostResult,
+    format: WireFormat,
+    max_text_bytes: usize,
+    buffer: &mut Vec<u8>,
+) -> [SessionBody; 2] {
     let mut warnings = message.result.warnings.clone();
     let given =
         given_summary(&message.result).map(|summary| limited(summary, max_text_bytes, "summary", &mut warnings));
@@ -51,14 +57,20 @@ pub(super) fn session_bodies(message: &PostResult, format: WireFormat, max_text_
         result: (format == WireFormat::Extended).then(|| completion_result(message.result.status)),
     };
     let completion = SessionBody {
-        json: encode(&completion),
+        json: encode(&completion, buffer),
         warnings,
     };
-    let status = status_body(message, given.as_deref(), format, max_text_bytes);
+    let status = status_body(message, given.as_deref(), format, max_text_bytes, buffer);
     [completion, status]
 }
 
-fn status_body(message: &PostResult, summary: Option<&str>, format: WireFormat, max_text_bytes: usize) -> SessionBody {
+fn status_body(
+    message: &PostResult,
+    summary: Option<&str>,
+    format: WireFormat,
+    max_text_bytes: usize,
+    buffer: &mut Vec<u8>,
+) -> SessionBody {
     let mut warnings = Warnings::default();
     let mut body = StatusBody::baseline(&message.result, max_text_bytes, &mut warnings);
     match format {
@@ -68,14 +80,14 @@ fn status_body(message: &PostResult, summary: Option<&str>, format: WireFormat, 
             warnings.extend(message.status_fields.keys().map(|name| Warning::left_out(name, reason)));
         }
     }
-    let mut json = encode(&body);
+    let mut json = encode(&body, buffer);
     if json.len() > MAX_BODY_BYTES {
         let reason = "the body would be longer than 512 KiB";
         let manifest = body.manifest.take().map(|_| "manifest");
         let added = body.added.take().into_iter().flat_map(StatusFields::keys);
         let names = manifest.into_iter().chain(added.map(String::as_str));
         warnings.extend(names.map(|name| Warning::left_out(name, reason)));
-        json = encode(&body);
+        json = encode(&body, buffer);
     }
     if json.len() > MAX_BODY_BYTES {
         warnings.push(Warning::BodyReduced);
@@ -84,9 +96,11 @@ fn status_body(message: &PostResult, summary: Option<&str>, format: WireFormat, 
     SessionBody { json, warnings }
 }
 
-/// Only a map with keys that are not strings could fail here, and there is none.
-fn encode(body: &impl Serialize) -> String {
-    serde_json::to_string(body).unwrap_or_default()
+fn encode(body: &impl Serialize, buffer: &mut Vec<u8>) -> String {
+    buffer.clear();
+    // Only a map with keys that are not strings could fail here, and there is none.
+    let _ = serde_json::to_writer(&mut *buffer, body);
+    lossy(buffer).into_owned()
 }
 
 #[derive(Serialize)]

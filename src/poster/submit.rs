@@ -51,7 +51,7 @@ impl ResultPoster {
             kinds,
             target,
             calls,
-            headers: Rc::new(options.headers),
+            headers: options.headers,
             worker,
             cancellation: dispatcher.cancellation(options.cancellation),
             begin: Begin::Arrived(arrived_at),
@@ -122,7 +122,7 @@ struct Arrival<F> {
     kinds: &'static [CallKind],
     target: Target,
     calls: F,
-    headers: Rc<Headers>,
+    headers: Headers,
     worker: Worker,
     cancellation: Cancellation,
     begin: Begin,
@@ -175,7 +175,7 @@ where
         };
         let mut calls = calls(&dispatcher.platform, target.id());
         for call in &mut calls {
-            call.headers = Rc::clone(&headers);
+            call.headers = headers.clone();
         }
         let warnings = take_warnings(&dispatcher, &mut calls);
         let run = match place {
@@ -220,8 +220,11 @@ fn refuse(dispatcher: &Dispatcher, kinds: &[CallKind], target_id: &str, error: &
     kinds.iter().map(refuse).collect()
 }
 
-/// Logs the warnings of calls that were just built, and takes them for the receipts.
+/// Logs the warnings of calls that were just built, and takes them for the receipts. Empty if there are none.
 fn take_warnings(dispatcher: &Dispatcher, calls: &mut [Call]) -> Vec<Warnings> {
+    if calls.iter().all(|call| call.warnings.is_empty()) {
+        return Vec::new();
+    }
     let take = |call: &mut Call| {
         let warnings = mem::take(&mut call.warnings);
         for warning in warnings.iter() {

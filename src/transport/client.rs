@@ -71,7 +71,9 @@ impl HttpClient {
             let (client, answered) = self.client(protocol);
             match self.start(&client, request, protocol).await {
                 Ok(response) => {
-                    answered.set(true);
+                    if let Some(answered) = answered {
+                        answered.set(true);
+                    }
                     if protocol == Protocol::Http2 && response.version() != Version::HTTP_2 {
                         // The platform selected no protocol by ALPN, which means HTTP/1.1.
                         self.protocol.set(Protocol::Http1);
@@ -156,23 +158,23 @@ impl HttpClient {
         Ok(last.insert(value).clone())
     }
 
-    /// The client for this protocol, and whether the platform has answered on its connection, which is not tracked for
-    /// HTTP/1.1: there, the connection knows.
-    fn client(&self, protocol: Protocol) -> (Client, Rc<Cell<bool>>) {
-        let answered = Rc::default();
-        let client = match protocol {
+    /// The client for this protocol. For HTTP/2, also the flag that the platform has answered on its connection. With
+    /// HTTP/1.1, the connection knows.
+    fn client(&self, protocol: Protocol) -> (Client, Option<Rc<Cell<bool>>>) {
+        match protocol {
             Protocol::Http1 => {
                 let mut client = self.http1.borrow_mut();
-                client
-                    .get_or_insert_with(|| self.build_client(protocol, &answered))
-                    .clone()
+                let client = client.get_or_insert_with(|| self.build_client(protocol, &Rc::default()));
+                (client.clone(), None)
             }
             // A client for each request, and with it a connection. awc would share a connection: it does not notice
             // when one has ended, and a request that is dropped while its body is sent on a shared one makes its h2
             // panic in a way that aborts the process (<https://github.com/hyperium/h2/issues/607>).
-            Protocol::Http2 => self.build_client(protocol, &answered),
-        };
-        (client, answered)
+            Protocol::Http2 => {
+                let answered = Rc::default();
+                (self.build_client(protocol, &answered), Some(answered))
+            }
+        }
     }
 
     fn build_client(&self, protocol: Protocol, answered: &Rc<Cell<bool>>) -> Client {
