@@ -95,7 +95,8 @@ impl CredentialCache {
                 Ok(issued)
             }
             Decision::Reuse(result) => result,
-            Decision::Fetch => self.fetch_after_rejection(source, rejected).await,
+            // Boxed: most calls never wait here, and every one would reserve room for it.
+            Decision::Fetch => Box::pin(self.fetch_after_rejection(source, rejected)).await,
         };
         result.or_else(|error| self.fallback().ok_or(error))
     }

@@ -66,7 +66,8 @@ impl Dispatcher {
         loop {
             let mut verdict = self.exchange(call, &credentials, state).await?;
             if let Verdict::Resend(Resend::OtherWorker { otherwise }) = verdict {
-                if let Some(others) = self.other_worker(state).await {
+                // Boxed: nearly no call comes here, and every one would reserve room for it.
+                if let Some(others) = Box::pin(self.other_worker(state)).await {
                     credentials = others;
                     self.telemetry.resending(call.as_ref(), state.attempts.get(), 403);
                     continue;

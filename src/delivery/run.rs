@@ -69,7 +69,8 @@ impl Dispatcher {
             ..
         } = job;
         let mut cancelled = pin!(cancellation.cancelled());
-        let mut outcomes = Vec::with_capacity(calls.len());
+        // There is no room before the first outcome: a message in flight needs none.
+        let mut outcomes = Vec::new();
         for (index, call) in calls.iter().enumerate() {
             let state = CallState {
                 cancellation,
@@ -88,6 +89,7 @@ impl Dispatcher {
                 .await;
             let outcome = settle(index, outcome).await;
             self.telemetry.call_ended(call.as_ref(), &outcome, Some(*begin));
+            outcomes.reserve_exact(calls.len().saturating_sub(index));
             outcomes.push(outcome);
         }
         outcomes

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +32,10 @@ use super::{
     tls_fault::TlsFault,
     tunnel::open_tunnel,
 };
-use crate::{clock::within, util::ignore_panic};
+use crate::{
+    clock::{after, until},
+    util::ignore_panic,
+};
 
 /// How long a process without a free file descriptor waits before it tries again.
 const DESCRIPTOR_WAIT: Duration = Duration::from_millis(100);
@@ -108,20 +112,21 @@ async fn connect_with(
     resolve: impl AsyncFn(&Host<String>, u16) -> io::Result<Vec<SocketAddr>>,
 ) -> io::Result<Stream> {
     let phase = Cell::new(ConnectPhase::Dns);
-    let connecting = async {
+    let connecting = pin!(async {
         let mut stream = connect_tcp(upstream, resolve, &phase).await?;
         let unproven = UnprovenAddress::of(&stream, &upstream.failed_addresses);
+        // Boxed: each connection would reserve room for it, also without a proxy and TLS.
         if let Some(proxy) = &upstream.proxy {
-            stream = connect_through(proxy, upstream, stream, &phase).await?;
+            stream = Box::pin(connect_through(proxy, upstream, stream, &phase)).await?;
         }
         if let Some(config) = tls {
             phase.set(ConnectPhase::Tls);
-            stream = handshake(config, &upstream.host, stream).await?;
+            stream = Box::pin(handshake(config, &upstream.host, stream)).await?;
         }
         unproven.has_worked();
         Ok(stream)
-    };
-    let connected = within(upstream.connect_timeout, connecting).await;
+    });
+    let connected = until(|| after(upstream.connect_timeout), connecting).await;
     let connected = connected.unwrap_or_else(|| Err(timed_out()));
     connected.map_err(|error| NotConnected::error(phase.get(), error))
 }
@@ -232,7 +237,7 @@ mod tests {
     use std::{future::pending, net::TcpListener};
 
     use super::*;
-    use crate::util::chain;
+    use crate::{clock::within, util::chain};
 
     fn address(listener: &TcpListener) -> SocketAddr {
         listener.local_addr().unwrap()
