@@ -52,9 +52,15 @@ pub fn start_without_network(options: Options) -> actix::Addr<ResultPoster> {
 struct AnswersAtOnce;
 
 impl Transport for AnswersAtOnce {
-    fn post<'a>(&'a self, _: &'a HttpRequest<'a>) -> LocalBoxFuture<'a, Result<Answer<'a>, AttemptError>> {
+    fn post<'a>(&'a self, request: &'a HttpRequest<'a>) -> LocalBoxFuture<'a, Result<Answer<'a>, AttemptError>> {
+        let body = if request.status_decides {
+            ""
+        } else {
+            r#"{"success":true}"#
+        };
         let answer = Answer {
             status: 200,
+            body: body.into(),
             ..Answer::default()
         };
         async { Ok(answer) }.boxed_local()

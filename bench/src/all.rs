@@ -27,7 +27,7 @@ use crate::{
 /// How many results are parked while the platform is down.
 const PARKED: f64 = 10_000.0;
 
-/// Results through the actor, without a network.
+/// Messages through the actor, without a network.
 const MESSAGES: f64 = 100_000.0;
 
 /// Cold processes per round: each takes some milliseconds, which vary.
@@ -253,17 +253,20 @@ impl All<'_> {
     fn actor(&mut self) -> io::Result<()> {
         self.progress.set_message("actor and queue");
         let messages = self.scaled(MESSAGES).to_string();
-        for (targets, title) in [
-            ("1", "1 target"),
-            ("1000", "1,000 targets"),
-            ("100000", "100,000 targets"),
-        ] {
-            let time = self.rounds(&words(["probe", "actor", targets, &messages, "64"]), |time: &f64| *time)?;
-            self.targets.add(
-                &format!("a result through actor and queue, {title}: CPU, µs"),
-                Some(time),
-                AtMost(4.0),
-            );
+        for (message, name) in [("status", "a message of one call"), ("result", "a result, two calls")] {
+            for (targets, title) in [
+                ("1", "1 target"),
+                ("1000", "1,000 targets"),
+                ("100000", "100,000 targets"),
+            ] {
+                let probe = words(["probe", "actor", message, targets, &messages, "64"]);
+                let time = self.rounds(&probe, |time: &f64| *time)?;
+                self.targets.add(
+                    &format!("{name}, through actor and queue, {title}: CPU, µs"),
+                    Some(time),
+                    AtMost(4.0),
+                );
+            }
         }
         Ok(())
     }

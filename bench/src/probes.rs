@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_rt::{System, time::sleep};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use futures_util::{StreamExt as _, stream};
 use result_poster::{ResultPoster, bridge::start_without_network, events::GetStats, outbox::OutboxOptions};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -34,9 +34,11 @@ const REST: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Probe {
-    /// Results through actor and queue, with a transport that answers at once.
+    /// Messages through actor and queue, with a transport that answers at once.
     Actor {
-        /// The sessions that the results are about, in turn.
+        #[arg(value_enum)]
+        message: Message,
+        /// The sessions or issues that the messages are about, in turn.
         targets: u64,
         messages: u64,
         at_once: usize,
@@ -53,6 +55,14 @@ pub(crate) enum Probe {
     },
     /// The flush of a small write.
     Flush { folder: PathBuf },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Message {
+    /// `PostResult`: two calls
+    Result,
+    /// `UpdateIssueStatus`: one call
+    Status,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -73,10 +83,11 @@ pub(crate) struct Parked {
 pub(crate) fn command(probe: &Probe, started: Instant) -> io::Result<()> {
     say(match probe {
         Probe::Actor {
+            message,
             targets,
             messages,
             at_once,
-        } => json!(actor(*targets, *messages, *at_once)?),
+        } => json!(actor(*message, *targets, *messages, *at_once)?),
         Probe::Idle { outbox, seconds } => json!(idle(outbox, Duration::from_secs(*seconds))?),
         Probe::Parked { outbox, results } => json!(parked(outbox, *results)?),
         Probe::ColdTls { peer, platform } => {
@@ -92,21 +103,30 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The CPU time per result, in microseconds.
-fn actor(targets: u64, messages: u64, at_once: usize) -> io::Result<f64> {
+/// The CPU time per message, in microseconds.
+fn actor(message: Message, targets: u64, messages: u64, at_once: usize) -> io::Result<f64> {
     let options = poster::options("http://127.0.0.1:1", "token".into());
     let options = options.build().map_err(io::Error::other)?;
     System::new().block_on(async {
         let poster = start_without_network(options);
         let run = async |messages| {
-            let send = |number| poster::send(poster.clone(), number % targets);
-            let replies = stream::iter(0..messages).map(send).buffer_unordered(at_once);
-            replies.filter(|reply| std::future::ready(reply.is_err())).count().await
+            let numbers = stream::iter(0..messages).map(|number| number % targets);
+            let is_failed = |reply: &Result<(), String>| std::future::ready(reply.is_err());
+            match message {
+                Message::Result => {
+                    let replies = numbers.map(|number| poster::send(poster.clone(), number));
+                    replies.buffer_unordered(at_once).filter(is_failed).count().await
+                }
+                Message::Status => {
+                    let replies = numbers.map(|number| poster::send_status(poster.clone(), number));
+                    replies.buffer_unordered(at_once).filter(is_failed).count().await
+                }
+            }
         };
         run(messages / 10).await;
         let before = cpu_time().unwrap_or_default();
         if run(messages).await > 0 {
-            return Err(io::Error::other("a result failed"));
+            return Err(io::Error::other("a message failed"));
         }
         let time = cpu_time().unwrap_or_default().saturating_sub(before);
         Ok(time.as_secs_f64() * 1e6 / messages as f64)

@@ -4,8 +4,8 @@ use std::io;
 
 use actix::Addr;
 use result_poster::{
-    AgentResult, CallError, Cost, Options, OptionsBuilder, PostResult, ResultPoster, SessionStatus, events::GetStats,
-    outbox::OutboxOptions,
+    AgentResult, CallError, Cost, Options, OptionsBuilder, PostResult, ResultPoster, SessionStatus, UpdateIssueStatus,
+    events::GetStats, outbox::OutboxOptions,
 };
 
 use super::{SUMMARY, WORKER_ID};
@@ -49,6 +49,16 @@ pub(crate) async fn send(poster: Addr<ResultPoster>, number: u64) -> Result<(), 
         Err(error) => return Err(error.to_string()),
     };
     Err(error.completion().or(error.status()).map_or("invalid".into(), kind))
+}
+
+/// Sends a message with a single call.
+pub(crate) async fn send_status(poster: Addr<ResultPoster>, number: u64) -> Result<(), String> {
+    let message = UpdateIssueStatus::new(format!("issue-{number}"), "Finished");
+    match poster.send(message).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(kind(&error)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The error without what is different for each call.
