@@ -47,7 +47,6 @@ pub struct Call {
     pub(crate) id: Option<CallId>,
     pub(crate) kind: CallKind,
     pub(crate) target: Target,
-    pub(crate) url: String,
     /// The same on every attempt.
     pub(crate) idempotency_key: String,
     /// The headers that the message adds.
@@ -100,7 +99,6 @@ impl Call {
             id: self.id,
             kind: self.kind,
             target: self.target.clone(),
-            url: self.url.clone(),
             idempotency_key: [&self.idempotency_key, "-reduced"].concat(),
             headers: self.headers.clone(),
             body: reduced(&self.body),
@@ -231,27 +229,30 @@ impl Platform {
     }
 
     fn call(&self, kind: CallKind, target_id: Rc<str>, idempotency_key: String, body: String) -> Call {
-        let (target, url) = match kind.endpoint() {
-            Endpoint::Session => {
-                let segment = Cow::from(utf8_percent_encode(&target_id, SEGMENT));
-                let url = [&self.base, "/api/sessions/", &segment, "/", kind.as_str()].concat();
-                (Target::Session(target_id), url)
-            }
-            Endpoint::Proxy => {
-                let url = [&self.base, "/api/issue-tracker-proxy"].concat();
-                (Target::Issue(target_id), url)
-            }
+        let target = match kind.endpoint() {
+            Endpoint::Session => Target::Session(target_id),
+            Endpoint::Proxy => Target::Issue(target_id),
         };
         Call {
             id: None,
             kind,
             target,
-            url,
             idempotency_key,
             headers: Headers::new(),
             body,
             warnings: Warnings::default(),
             reduced: OnceCell::new(),
+        }
+    }
+
+    /// The URL of the requests of a call.
+    pub(crate) fn url(&self, call: &Call) -> String {
+        match &call.target {
+            Target::Session(id) => {
+                let segment = Cow::from(utf8_percent_encode(id, SEGMENT));
+                [&self.base, "/api/sessions/", &segment, "/", call.kind.as_str()].concat()
+            }
+            Target::Issue(_) => [&self.base, "/api/issue-tracker-proxy"].concat(),
         }
     }
 
@@ -338,7 +339,7 @@ mod tests {
             ("日", "%E6%97%A5"),
             ("a;b=c&d:e@f", "a%3Bb%3Dc%26d%3Ae%40f"),
         ] {
-            let urls = session_calls(id, completed()).map(|call| call.url);
+            let urls = session_calls(id, completed()).map(|call| platform().url(&call));
             let url = |step| format!("http://127.0.0.1:1/base/api/sessions/{segment}/{step}");
             assert_eq!(urls, [url("completion"), url("status")]);
         }
@@ -567,7 +568,13 @@ mod tests {
             headers: None,
             body: b"{}",
         };
-        let error = |stored| platform().restore(stored).map(|call| call.url).unwrap_err().to_string();
+        let error = |stored| {
+            platform()
+                .restore(stored)
+                .map(|call| call.kind)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(platform().restore(stored).is_ok());
         assert_eq!(error(StoredForm { kind: "x", ..stored }), r#"unknown kind of call "x""#);
         assert_eq!(error(StoredForm { body: b"{", ..stored }), "its body is not JSON");

@@ -153,7 +153,7 @@ impl Dispatcher {
         state.check().await?;
         let form = call.form();
         let request = HttpRequest {
-            url: &call.url,
+            url: &self.platform.url(call),
             token,
             idempotency_key: Some(&form.idempotency_key),
             headers: &call.headers,
