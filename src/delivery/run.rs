@@ -31,14 +31,14 @@ impl Dispatcher {
     /// Runs a message: waits for its turn, then runs its calls.
     pub(crate) async fn run(&self, mut job: Box<Job>) -> Vec<Outcome> {
         self.accept(&job.calls);
-        // The wait is here, since the future that runs the calls is larger.
-        select(
-            pin!(async {
+        // Boxed, so that its room is free while the calls run. It is not in their future, which is larger.
+        Box::pin(async {
+            let turn = pin!(async {
                 job.ticket.wait_turn().await;
                 job.permit.acquire().await;
-            }),
-            pin!(job.cancellation.cancelled()),
-        )
+            });
+            select(turn, pin!(job.cancellation.cancelled())).await;
+        })
         .await;
         let keep = async |_, outcome| outcome;
         Box::pin(self.run_calls(&mut job, &self.retry_policy, keep)).await
