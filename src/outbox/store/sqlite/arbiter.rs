@@ -11,6 +11,7 @@ use super::{
     handle::Handle,
     jobs::{Ended, Home, Write},
     owners::{Member, Owner, Owners},
+    session::Session,
     thread::Message,
 };
 use crate::error::OutboxError;
@@ -45,7 +46,7 @@ impl Arbiter {
     pub(super) fn write_for_others<T, W>(self: &Rc<Self>, work: W) -> StoreFuture<T>
     where
         T: Send + 'static,
-        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+        W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
         let (this, write) = (Rc::clone(self), self.write(work));
         Box::pin(async move {
@@ -59,7 +60,7 @@ impl Arbiter {
     pub(super) fn write<T, W>(self: &Rc<Self>, work: W) -> StoreFuture<T>
     where
         T: Send + 'static,
-        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+        W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
         self.submit(Message::Write, work)
     }
@@ -68,7 +69,7 @@ impl Arbiter {
     pub(super) fn write_later<T, W>(self: &Rc<Self>, work: W) -> StoreFuture<T>
     where
         T: Send + 'static,
-        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+        W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
         self.submit(Message::WriteLater, work)
     }
@@ -76,13 +77,13 @@ impl Arbiter {
     fn submit<T, W>(self: &Rc<Self>, message: fn(Box<dyn Write>) -> Message, work: W) -> StoreFuture<T>
     where
         T: Send + 'static,
-        W: FnMut(&Connection, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
+        W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
         let (this, queue, mut work) = (Rc::clone(self), Arc::clone(&self.queue), work);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(|result| drop(sender.send(result)));
-            let work = move |connection: &Connection, owner: &mut Owner| work(connection, owner, &queue);
+            let work = move |session: &Session<'_>, owner: &mut Owner| work(session, owner, &queue);
             this.handle.write(message, Some(&this.home), work, reply);
             answer.await.unwrap_or(Err(OutboxError::Stopped))
         })

@@ -1,7 +1,5 @@
 //! Claiming lanes that are due.
 
-use rusqlite::Connection;
-
 use super::super::{
     ClaimRequest, Claimed, ClaimedMessage, LaneClaim, StoredCall,
     room::{CallOutline, Room, first_calls},
@@ -12,6 +10,7 @@ use super::{
     lanes,
     owners::Owner,
     rows,
+    session::Session,
 };
 use crate::error::OutboxError;
 
@@ -24,16 +23,16 @@ pub(super) const TAKE: &str = "UPDATE lanes SET owner = ?2, claim = ?3, round = 
 
 /// Claims lanes that are due, the longest due first.
 pub(super) fn claim(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: &mut Owner,
     queue: &str,
     request: &ClaimRequest,
 ) -> Result<Claimed, OutboxError> {
-    let parkers = due::parkers(connection, (queue, request.endpoint), owner.id).map_err(sqlite_error)?;
-    let mut candidates = due::candidates(connection, owner.id, queue, &parkers, request).map_err(sqlite_error)?;
+    let parkers = due::parkers(session, (queue, request.endpoint), owner.id).map_err(sqlite_error)?;
+    let mut candidates = due::candidates(session, owner.id, queue, &parkers, request).map_err(sqlite_error)?;
     candidates.sort_by(|one, other| (one.due, &one.name).cmp(&(other.due, &other.name)));
     if !candidates.is_empty() {
-        owner.enter(connection)?;
+        owner.enter(session)?;
     }
     let mut room = Room {
         calls: request.max_calls,
@@ -46,17 +45,17 @@ pub(super) fn claim(
             claimed.is_limited = true;
             break;
         }
-        let messages = take(connection, owner, request.round, candidate, &mut room).map_err(sqlite_error)?;
+        let messages = take(session, owner, request.round, candidate, &mut room).map_err(sqlite_error)?;
         claimed.messages.extend(messages);
     }
     claimed.next_due =
-        due::next_due(connection, (queue, request.endpoint), &parkers, request.now).map_err(sqlite_error)?;
+        due::next_due(session, (queue, request.endpoint), &parkers, request.now).map_err(sqlite_error)?;
     Ok(claimed)
 }
 
 /// Takes the first messages of a lane. Only their rows are read, and those of the message behind them.
 fn take(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: &mut Owner,
     round: i64,
     candidate: Candidate,
@@ -64,7 +63,7 @@ fn take(
 ) -> rusqlite::Result<Vec<ClaimedMessage>> {
     let mut calls: Vec<(CallOutline, StoredCall)> = Vec::new();
     let first = {
-        let mut waiting = connection.prepare_cached(CALLS)?;
+        let mut waiting = session.prepare_cached(CALLS)?;
         let outline = waiting.query_map([candidate.lane], |row| {
             let call = rows::stored_call(row);
             let outline = CallOutline {
@@ -79,7 +78,7 @@ fn take(
     };
     let Some(taken) = first.last else {
         // The file was changed externally.
-        lanes::remove_if_empty(connection, candidate.lane)?;
+        lanes::remove_if_empty(session, candidate.lane)?;
         return Ok(Vec::new());
     };
     room.take(first);
@@ -87,9 +86,7 @@ fn take(
         lane: candidate.name,
         claim: owner.next_claim(),
     };
-    connection
-        .prepare_cached(TAKE)?
-        .execute([candidate.lane, owner.id, lane.claim, round, taken])?;
+    session.execute(TAKE, [candidate.lane, owner.id, lane.claim, round, taken])?;
     let mut messages: Vec<ClaimedMessage> = Vec::new();
     let mut last_message = None;
     for (outline, call) in calls.into_iter().take_while(|(outline, _)| outline.seq <= taken) {

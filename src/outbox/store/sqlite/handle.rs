@@ -19,6 +19,7 @@ use super::{
     file_state::FileState,
     jobs::{Home, JobReply, ReadJob, Write, WriteJob},
     owners::{Member, Owner, Owners},
+    session::Session,
     thread::{Leave, Message, StoreThread},
 };
 use crate::error::OutboxError;
@@ -146,7 +147,7 @@ impl Handle {
         reply: JobReply<T>,
     ) where
         T: Send + 'static,
-        W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
+        W: FnMut(&Session<'_>, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
     {
         if !self.has_left.load(Ordering::Relaxed) {
             let job = WriteJob::new(self.member, home.cloned(), work, reply);

@@ -1,6 +1,6 @@
 //! Inserting a message.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::super::{Inserted, NewMessage, WallTime};
 use super::{
@@ -8,6 +8,7 @@ use super::{
     lanes::{self, LaneRow},
     owners::Owner,
     repair, rows,
+    session::Session,
 };
 use crate::{
     call_id::CallId,
@@ -28,7 +29,7 @@ pub(super) const INSERT: &str = "
 
 /// Stores a message, unless it is stored already or `max_bytes` would be exceeded.
 pub(super) fn insert(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: &mut Owner,
     queue: &str,
     max_bytes: u64,
@@ -38,45 +39,43 @@ pub(super) fn insert(
         return Ok(Inserted::Withdrawn);
     }
     let same = message.calls.iter();
-    let same = same.map(|call| SameKey::find(connection, queue, &call.idempotency_key));
+    let same = same.map(|call| SameKey::find(session, queue, &call.idempotency_key));
     let same = same.collect::<rusqlite::Result<Vec<_>>>().map_err(sqlite_error)?;
-    if let Some(ids) = known(connection, queue, &same, message.now).map_err(sqlite_error)? {
+    if let Some(ids) = known(session, queue, &same, message.now).map_err(sqlite_error)? {
         return Ok(Inserted::Known { ids });
     }
     let bodies = message.calls.iter().map(|call| call.body.len() as u64);
     let bytes = bodies.fold(0, u64::saturating_add);
-    if !owner.take_room(connection, bytes, max_bytes).map_err(sqlite_error)? {
+    if !owner.take_room(session, bytes, max_bytes).map_err(sqlite_error)? {
         return Err(OutboxError::Full);
     }
     let Some(first) = message.calls.first().map(|call| call.id) else {
         return Ok(Inserted::Parked);
     };
-    let lane = lanes::find(connection, queue, &message.lane).map_err(sqlite_error)?;
+    let lane = lanes::find(session, queue, &message.lane).map_err(sqlite_error)?;
     let may_be_live = match &lane {
         None => true,
-        Some(lane) => {
-            lane.round <= message.round && is_all_taken_by(connection, lane, owner.id).map_err(sqlite_error)?
-        }
+        Some(lane) => lane.round <= message.round && is_all_taken_by(session, lane, owner.id).map_err(sqlite_error)?,
     };
     let is_live = message.park.is_none() && may_be_live;
     if is_live {
-        owner.enter(connection)?;
+        owner.enter(session)?;
     }
     let place = match lane {
-        Some(lane) => extend(connection, &lane, message.calls.len(), is_live),
-        None => create(connection, owner, queue, message, is_live),
+        Some(lane) => extend(session, &lane, message.calls.len(), is_live),
+        None => create(session, owner, queue, message, is_live),
     };
     let place = place.map_err(sqlite_error)?;
     for dead in same.into_iter().flat_map(|same| same.dead) {
-        delete(connection, dead).map_err(sqlite_error)?;
+        delete(session, dead).map_err(sqlite_error)?;
     }
-    insert_calls(connection, queue, message, first, &place).map_err(sqlite_error)?;
+    insert_calls(session, queue, message, first, &place).map_err(sqlite_error)?;
     Ok(place.claim.map_or(Inserted::Parked, |claim| Inserted::Live { claim }))
 }
 
 /// Whether the owner has the lane, and nothing in it is parked.
-fn is_all_taken_by(connection: &Connection, lane: &LaneRow, owner: i64) -> rusqlite::Result<bool> {
-    Ok(lane.owner == Some(owner) && lanes::last_seq(connection, lane.id)?.is_none_or(|last| last <= lane.taken))
+fn is_all_taken_by(session: &Session<'_>, lane: &LaneRow, owner: i64) -> rusqlite::Result<bool> {
+    Ok(lane.owner == Some(owner) && lanes::last_seq(session, lane.id)?.is_none_or(|last| last <= lane.taken))
 }
 
 /// The stored calls with the key of a call.
@@ -87,29 +86,25 @@ struct SameKey {
 }
 
 impl SameKey {
-    fn find(connection: &Connection, queue: &str, key: &str) -> rusqlite::Result<Self> {
-        let mut find = connection.prepare_cached(FIND_KEY)?;
-        let mut rows = find.query([queue, key])?;
-        let mut same = Self::default();
-        while let Some(row) = rows.next()? {
-            let id = rows::call_id(row, "id");
-            if rows::text(row, "state") == "dead" {
-                same.dead.push(id);
-            } else {
-                same.waiting = Some(id);
+    fn find(session: &Session<'_>, queue: &str, key: &str) -> rusqlite::Result<Self> {
+        session.with(FIND_KEY, |find| {
+            let mut rows = find.query([queue, key])?;
+            let mut same = Self::default();
+            while let Some(row) = rows.next()? {
+                let id = rows::call_id(row, "id");
+                if rows::text(row, "state") == "dead" {
+                    same.dead.push(id);
+                } else {
+                    same.waiting = Some(id);
+                }
             }
-        }
-        Ok(same)
+            Ok(same)
+        })
     }
 }
 
 /// The ids to answer, if any call of the message waits already. The others are made to wait, too, if they are dead.
-fn known(
-    connection: &Connection,
-    queue: &str,
-    same: &[SameKey],
-    now: WallTime,
-) -> rusqlite::Result<Option<Vec<CallId>>> {
+fn known(session: &Session<'_>, queue: &str, same: &[SameKey], now: WallTime) -> rusqlite::Result<Option<Vec<CallId>>> {
     let Some(any) = same.iter().find_map(|same| same.waiting) else {
         return Ok(None);
     };
@@ -118,12 +113,12 @@ fn known(
         let id = match (waiting, dead.first()) {
             (Some(waiting), _) => *waiting,
             (None, Some(dead)) => {
-                repair::requeue(connection, Some(queue), *dead, now)?;
+                repair::requeue(session, Some(queue), *dead, now)?;
                 *dead
             }
             (None, None) => any,
         };
-        connection.prepare_cached(NOTE_KNOWN)?.execute([id.to_bytes()])?;
+        session.execute(NOTE_KNOWN, [id.to_bytes()])?;
         ids.push(id);
     }
     Ok(Some(ids))
@@ -137,16 +132,14 @@ struct Place {
     claim: Option<i64>,
 }
 
-fn extend(connection: &Connection, lane: &LaneRow, calls: usize, is_live: bool) -> rusqlite::Result<Place> {
+fn extend(session: &Session<'_>, lane: &LaneRow, calls: usize, is_live: bool) -> rusqlite::Result<Place> {
     let next_seq = lane.next_seq.saturating_add_unsigned(calls as u64);
     let taken = if is_live {
         next_seq.saturating_sub(1)
     } else {
         lane.taken
     };
-    connection
-        .prepare_cached(EXTEND_LANE)?
-        .execute([lane.id, taken, next_seq])?;
+    session.execute(EXTEND_LANE, [lane.id, taken, next_seq])?;
     Ok(Place {
         lane: lane.id,
         first_seq: lane.next_seq,
@@ -155,7 +148,7 @@ fn extend(connection: &Connection, lane: &LaneRow, calls: usize, is_live: bool) 
 }
 
 fn create(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: &mut Owner,
     queue: &str,
     message: &NewMessage,
@@ -164,7 +157,7 @@ fn create(
     let calls = message.calls.len() as u64;
     let claim = is_live.then(|| owner.next_claim());
     let reason = message.park.unwrap_or(ParkReason::LaneParked);
-    connection.prepare_cached(CREATE_LANE)?.execute(params![
+    let params = params![
         queue,
         message.lane,
         is_live.then_some(owner.id),
@@ -177,29 +170,29 @@ fn create(
         1_i64.saturating_add_unsigned(calls),
         message.now,
         reason.as_str(),
-    ])?;
+    ];
+    session.execute(CREATE_LANE, params)?;
     Ok(Place {
-        lane: connection.last_insert_rowid(),
+        lane: session.last_insert_rowid(),
         first_seq: 1,
         claim,
     })
 }
 
-fn delete(connection: &Connection, id: CallId) -> rusqlite::Result<()> {
-    connection.prepare_cached(DELETE)?.execute([id.to_bytes()])?;
+fn delete(session: &Session<'_>, id: CallId) -> rusqlite::Result<()> {
+    session.execute(DELETE, [id.to_bytes()])?;
     Ok(())
 }
 
 fn insert_calls(
-    connection: &Connection,
+    session: &Session<'_>,
     queue: &str,
     message: &NewMessage,
     first: CallId,
     place: &Place,
 ) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare_cached(INSERT)?;
     for (call, seq) in message.calls.iter().zip(place.first_seq..) {
-        insert.execute(params![
+        let params = params![
             call.id.to_bytes(),
             queue,
             place.lane,
@@ -213,7 +206,8 @@ fn insert_calls(
             message.now,
             call.headers,
             call.body,
-        ])?;
+        ];
+        session.execute(INSERT, params)?;
     }
     Ok(())
 }

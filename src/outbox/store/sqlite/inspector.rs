@@ -16,6 +16,7 @@ use super::{
     jobs::JobReply,
     owners::{Owner, Owners},
     repair,
+    session::Session,
     thread::Message,
     transfer,
 };
@@ -88,21 +89,21 @@ impl Inspector {
     }
 
     pub(in crate::outbox) fn import(&self, records: Vec<CallRecord>, now: WallTime) -> Result<Imported, OutboxError> {
-        let imported = self.write(move |connection| transfer::import(connection, &records, now));
+        let imported = self.write(move |session| transfer::import(session, &records, now));
         self.handle.wake_others();
         imported
     }
 
     /// Requeues parked calls and dead letters in one transaction, and returns how many of the calls were one.
     pub(in crate::outbox) fn requeue_each(&self, ids: Vec<CallId>, now: WallTime) -> Result<usize, OutboxError> {
-        let found = self.write(move |connection| count(&ids, |id| repair::requeue(connection, None, id, now)));
+        let found = self.write(move |session| count(&ids, |id| repair::requeue(session, None, id, now)));
         self.handle.wake_others();
         found
     }
 
     /// As [`requeue_each`](Self::requeue_each), but discards them.
     pub(in crate::outbox) fn discard_each(&self, ids: Vec<CallId>) -> Result<usize, OutboxError> {
-        let found = self.write(move |connection| count(&ids, |id| repair::discard(connection, None, id)));
+        let found = self.write(move |session| count(&ids, |id| repair::discard(session, None, id)));
         self.handle.wake_others();
         found
     }
@@ -128,10 +129,10 @@ impl Inspector {
     fn write<T, W>(&self, mut work: W) -> Result<T, OutboxError>
     where
         T: Send + 'static,
-        W: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        W: FnMut(&Session<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         wait(|reply| {
-            let work = move |connection: &Connection, _: &mut Owner| work(connection).map_err(sqlite_error);
+            let work = move |session: &Session<'_>, _: &mut Owner| work(session).map_err(sqlite_error);
             self.handle.write(Message::Write, None, work, reply);
         })
     }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     error::catch,
     owners::{Member, Owner, Owners},
+    session::Session,
 };
 use crate::error::OutboxError;
 
@@ -18,7 +19,7 @@ pub(super) trait Write: Send {
     /// Where it is answered, if not by the thread.
     fn home(&self) -> Option<&Home>;
     /// Makes the change. May be called again after its transaction was rolled back.
-    fn run(&mut self, connection: &Connection, owner: &mut Owner) -> Result<(), OutboxError>;
+    fn run(&mut self, session: &Session<'_>, owner: &mut Owner) -> Result<(), OutboxError>;
     /// Answers, after the end of the transaction.
     fn end(self: Box<Self>, committed: Result<(), OutboxError>);
 }
@@ -90,7 +91,7 @@ impl<T, W> WriteJob<T, W> {
 impl<T, W> Write for WriteJob<T, W>
 where
     T: Send,
-    W: FnMut(&Connection, &mut Owner) -> Result<T, OutboxError> + Send,
+    W: FnMut(&Session<'_>, &mut Owner) -> Result<T, OutboxError> + Send,
 {
     fn member(&self) -> Member {
         self.member
@@ -100,8 +101,8 @@ where
         self.home.as_ref()
     }
 
-    fn run(&mut self, connection: &Connection, owner: &mut Owner) -> Result<(), OutboxError> {
-        let outcome = catch(|| (self.work)(connection, owner));
+    fn run(&mut self, session: &Session<'_>, owner: &mut Owner) -> Result<(), OutboxError> {
+        let outcome = catch(|| (self.work)(session, owner));
         let result = outcome.as_ref().map(|_| ()).map_err(OutboxError::clone);
         self.outcome = Some(outcome);
         result

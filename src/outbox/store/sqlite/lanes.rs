@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::params;
 
 use super::super::{LaneClaim, WallTime};
-use super::rows;
+use super::{rows, session::Session};
 use crate::{call_id::CallId, error::ParkReason};
 
 pub(super) const FIND: &str =
@@ -21,7 +21,6 @@ pub(super) const RELEASE: &str = "
 pub(super) const CALLS: &str = "SELECT id FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const FIRST_SEQ: &str = "SELECT min(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
 pub(super) const LAST_SEQ: &str = "SELECT max(seq) AS seq FROM calls WHERE lane = ?1 AND state = 'waiting'";
-pub(super) const REMOVE: &str = "DELETE FROM lanes WHERE id = ?1";
 pub(super) const REMOVE_IF_EMPTY: &str = "
     DELETE FROM lanes WHERE id = ?1
     AND NOT EXISTS (SELECT 1 FROM calls WHERE lane = ?1 AND state = 'waiting')";
@@ -36,19 +35,15 @@ pub(super) struct LaneRow {
     pub(super) next_seq: i64,
 }
 
-pub(super) fn find(connection: &Connection, queue: &str, name: &str) -> rusqlite::Result<Option<LaneRow>> {
-    let mut find = connection.prepare_cached(FIND)?;
-    let lane = find.query_row([queue, name], |row| {
-        Ok(LaneRow {
-            id: rows::number(row, "id"),
-            owner: rows::optional_number(row, "owner"),
-            claim: rows::number(row, "claim"),
-            round: rows::number(row, "round"),
-            taken: rows::number(row, "taken"),
-            next_seq: rows::number(row, "next_seq"),
-        })
-    });
-    lane.optional()
+pub(super) fn find(session: &Session<'_>, queue: &str, name: &str) -> rusqlite::Result<Option<LaneRow>> {
+    session.first(FIND, [queue, name], |row| LaneRow {
+        id: rows::number(row, "id"),
+        owner: rows::optional_number(row, "owner"),
+        claim: rows::number(row, "claim"),
+        round: rows::number(row, "round"),
+        taken: rows::number(row, "taken"),
+        next_seq: rows::number(row, "next_seq"),
+    })
 }
 
 /// A lane that an owner has under a claim.
@@ -59,18 +54,16 @@ pub(super) struct CurrentLane {
 
 /// The lane, if this owner has it under this claim. An owner uses the number of a claim once.
 pub(super) fn find_current(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: i64,
     claim: &LaneClaim,
 ) -> rusqlite::Result<Option<CurrentLane>> {
-    let mut find = connection.prepare_cached(FIND_CURRENT)?;
-    let lane = find.query_row(params![owner, claim.claim, claim.lane], |row| {
-        Ok(CurrentLane {
+    session.first(FIND_CURRENT, params![owner, claim.claim, claim.lane], |row| {
+        CurrentLane {
             id: rows::number(row, "id"),
             taken: rows::number(row, "taken"),
-        })
-    });
-    lane.optional()
+        }
+    })
 }
 
 /// A lane that has got one more call.
@@ -81,23 +74,22 @@ pub(super) struct Extended {
 
 /// Puts a stored call at the end of a lane, which is created, free and due, if it does not exist.
 pub(super) fn append(
-    connection: &Connection,
+    session: &Session<'_>,
     (queue, name): (&str, &str),
     call: CallId,
     now: WallTime,
     reason: ParkReason,
 ) -> rusqlite::Result<Extended> {
-    let mut extend = connection.prepare_cached(EXTEND)?;
-    let (extended, seq) = extend.query_row(params![queue, name, now, reason.as_str()], |row| {
-        let extended = Extended {
-            lane: rows::number(row, "id"),
-            is_owned: rows::optional_number(row, "owner").is_some(),
-        };
-        Ok((extended, rows::number(row, "seq")))
+    let (extended, seq) = session.with(EXTEND, |extend| {
+        extend.query_row(params![queue, name, now, reason.as_str()], |row| {
+            let extended = Extended {
+                lane: rows::number(row, "id"),
+                is_owned: rows::optional_number(row, "owner").is_some(),
+            };
+            Ok((extended, rows::number(row, "seq")))
+        })
     })?;
-    connection
-        .prepare_cached(PLACE)?
-        .execute(params![call.to_bytes(), extended.lane, seq])?;
+    session.execute(PLACE, params![call.to_bytes(), extended.lane, seq])?;
     Ok(extended)
 }
 
@@ -110,54 +102,47 @@ pub(super) struct Release {
     pub(super) reason: Option<ParkReason>,
 }
 
-pub(super) fn release(connection: &Connection, lane: i64, release: &Release) -> rusqlite::Result<()> {
+pub(super) fn release(session: &Session<'_>, lane: i64, release: &Release) -> rusqlite::Result<()> {
     let Release { now, wait, by, reason } = release;
     let reason = reason.map(ParkReason::as_str);
-    connection
-        .prepare_cached(RELEASE)?
-        .execute(params![lane, now, wait, by, reason])?;
-    Ok(())
-}
-
-/// Removes a lane that has no waiting calls.
-pub(super) fn remove(connection: &Connection, lane: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached(REMOVE)?.execute([lane])?;
+    session.execute(RELEASE, params![lane, now, wait, by, reason])?;
     Ok(())
 }
 
 /// Whether there was nothing left in the lane.
-pub(super) fn remove_if_empty(connection: &Connection, lane: i64) -> rusqlite::Result<bool> {
-    Ok(connection.prepare_cached(REMOVE_IF_EMPTY)?.execute([lane])? > 0)
+pub(super) fn remove_if_empty(session: &Session<'_>, lane: i64) -> rusqlite::Result<bool> {
+    Ok(session.execute(REMOVE_IF_EMPTY, [lane])? > 0)
 }
 
 /// Whether a lane has calls that have not ended.
 pub(super) fn has_calls(
-    connection: &Connection,
+    session: &Session<'_>,
     queue: &str,
     name: &str,
     ended: &HashSet<CallId>,
 ) -> rusqlite::Result<bool> {
-    let Some(lane) = find(connection, queue, name)? else {
+    let Some(lane) = find(session, queue, name)? else {
         return Ok(false);
     };
-    let mut calls = connection.prepare_cached(CALLS)?;
-    let mut calls = calls.query([lane.id])?;
-    while let Some(row) = calls.next()? {
-        if !ended.contains(&rows::call_id(row, "id")) {
-            return Ok(true);
+    session.with(CALLS, |calls| {
+        let mut calls = calls.query([lane.id])?;
+        while let Some(row) = calls.next()? {
+            if !ended.contains(&rows::call_id(row, "id")) {
+                return Ok(true);
+            }
         }
-    }
-    Ok(false)
+        Ok(false)
+    })
 }
 
 /// The last waiting call of a lane.
-pub(super) fn last_seq(connection: &Connection, lane: i64) -> rusqlite::Result<Option<i64>> {
-    let mut last = connection.prepare_cached(LAST_SEQ)?;
-    last.query_row([lane], |row| Ok(rows::optional_number(row, "seq")))
+pub(super) fn last_seq(session: &Session<'_>, lane: i64) -> rusqlite::Result<Option<i64>> {
+    let last = session.first(LAST_SEQ, [lane], |row| rows::optional_number(row, "seq"))?;
+    Ok(last.flatten())
 }
 
 /// The first waiting call of a lane.
-pub(super) fn first_seq(connection: &Connection, lane: i64) -> rusqlite::Result<Option<i64>> {
-    let mut first = connection.prepare_cached(FIRST_SEQ)?;
-    first.query_row([lane], |row| Ok(rows::optional_number(row, "seq")))
+pub(super) fn first_seq(session: &Session<'_>, lane: i64) -> rusqlite::Result<Option<i64>> {
+    let first = session.first(FIRST_SEQ, [lane], |row| rows::optional_number(row, "seq"))?;
+    Ok(first.flatten())
 }

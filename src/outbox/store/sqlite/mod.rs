@@ -2,7 +2,8 @@
 //!
 //! - [`file`](mod@file) opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced, and
 //!   [`restored`] when it is restored from a backup.
-//! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file, and [`tick`]s. An [`arbiter`] submits them.
+//! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file, and [`tick`]s. An [`arbiter`] submits them, and those that
+//!   share a transaction share its [`session`].
 //! - [`owners`] are alive while they hold the lock on an [`owner_file`]; [`watch`] frees the lanes of dead ones.
 //! - [`insert`], [`claim`] (of what is [`due`]), [`settle`], [`inspect`] and [`repair`] are the operations, on [`lanes`]
 //!   and [`rows`]; an [`inspector`] does the last two for an operator.
@@ -29,6 +30,7 @@ mod repair;
 mod restored;
 mod rows;
 mod schema;
+mod session;
 mod settle;
 mod target;
 #[cfg(test)]
@@ -46,7 +48,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 pub(in crate::outbox) use self::inspector::{Inspector, open_inspector, quick_check};
@@ -58,6 +59,7 @@ use self::{
     inspect::{Count, List, PAGE},
     owners::Owner,
     rows::milliseconds,
+    session::Session,
 };
 use super::{
     ClaimRequest, Claimed, Inserted, LaneClaim, NewMessage, Settled, Settlement, Store, StoreFuture, Tick, WallTime,
@@ -130,12 +132,12 @@ impl Store for SqliteStore {
     fn insert(&self, message: NewMessage) -> StoreFuture<Inserted> {
         let max_bytes = self.max_bytes;
         self.arbiter
-            .write(move |connection, owner, queue| insert::insert(connection, owner, queue, max_bytes, &message))
+            .write(move |session, owner, queue| insert::insert(session, owner, queue, max_bytes, &message))
     }
 
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Claimed> {
         self.arbiter
-            .write(move |connection, owner, queue| claim::claim(connection, owner, queue, &request))
+            .write(move |session, owner, queue| claim::claim(session, owner, queue, &request))
     }
 
     /// Its lock shows that it is alive.
@@ -146,37 +148,36 @@ impl Store for SqliteStore {
     fn is_current(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<bool> {
         self.arbiter.read(move |connection, owners, member| {
             let owner = owners.member(member).id;
-            settle::is_current(connection, owner, &lane, &ids)
+            settle::is_current(&Session::new(connection), owner, &lane, &ids)
                 .map(Some)
                 .map_err(sqlite_error)
         })
     }
 
     fn note_sending(&self, lane: LaneClaim, ids: Vec<CallId>) -> StoreFuture<()> {
-        self.arbiter.write(move |connection, owner, _| {
-            settle::note_sending(connection, owner.id, &lane, &ids).map_err(sqlite_error)
-        })
+        self.arbiter
+            .write(move |session, owner, _| settle::note_sending(session, owner.id, &lane, &ids).map_err(sqlite_error))
     }
 
     fn has_calls(&self, lane: String, ended: HashSet<CallId>) -> StoreFuture<bool> {
         let queue = Arc::clone(&self.arbiter.queue);
         self.arbiter.read(move |connection, _, _| {
-            lanes::has_calls(connection, &queue, &lane, &ended)
+            lanes::has_calls(&Session::new(connection), &queue, &lane, &ended)
                 .map(Some)
                 .map_err(sqlite_error)
         })
     }
 
     fn set_worker(&self, ids: Vec<CallId>, former: Option<String>, worker_id: String) -> StoreFuture<()> {
-        self.arbiter.write(move |connection, _, _| {
-            settle::set_worker(connection, &ids, former.as_deref(), &worker_id).map_err(sqlite_error)
+        self.arbiter.write(move |session, _, _| {
+            settle::set_worker(session, &ids, former.as_deref(), &worker_id).map_err(sqlite_error)
         })
     }
 
     fn settle(&self, settlements: Arc<[Settlement]>) -> StoreFuture<Vec<Settled>> {
         let only_deletes = settlements.iter().all(Settlement::only_deletes);
-        let settle = move |connection: &Connection, owner: &mut Owner, queue: &str| {
-            let settle = |settlement| settle::settle(connection, owner, queue, settlement).map_err(sqlite_error);
+        let settle = move |session: &Session<'_>, owner: &mut Owner, queue: &str| {
+            let settle = |settlement| settle::settle(session, owner, queue, settlement).map_err(sqlite_error);
             settlements.iter().map(settle).collect()
         };
         if only_deletes {
@@ -188,8 +189,8 @@ impl Store for SqliteStore {
     }
 
     fn release_all(&self, now: WallTime) -> StoreFuture<()> {
-        self.arbiter.write_for_others(move |connection, owner, _| {
-            settle::release_all(connection, owner.id, now).map_err(sqlite_error)
+        self.arbiter.write_for_others(move |session, owner, _| {
+            settle::release_all(session, owner.id, now).map_err(sqlite_error)
         })
     }
 
@@ -206,8 +207,8 @@ impl Store for SqliteStore {
 
     fn purge(&self, platform_now: WallTime, keep: Duration) -> StoreFuture<()> {
         let until = platform_now.saturating_sub(milliseconds(keep));
-        let purge = move |connection: &Connection, _: &mut Owner, queue: &str| {
-            settle::purge(connection, queue, platform_now, until, PAGE).map_err(sqlite_error)
+        let purge = move |session: &Session<'_>, _: &mut Owner, queue: &str| {
+            settle::purge(session, queue, platform_now, until, PAGE).map_err(sqlite_error)
         };
         let arbiter = Rc::clone(&self.arbiter);
         Box::pin(async move {
@@ -232,20 +233,19 @@ impl Store for SqliteStore {
     }
 
     fn requeue(&self, id: CallId, now: WallTime) -> StoreFuture<bool> {
-        self.arbiter.write_for_others(move |connection, _, queue| {
-            repair::requeue(connection, Some(queue), id, now).map_err(sqlite_error)
+        self.arbiter.write_for_others(move |session, _, queue| {
+            repair::requeue(session, Some(queue), id, now).map_err(sqlite_error)
         })
     }
 
     fn withdraw(&self, ids: Vec<CallId>) -> StoreFuture<bool> {
         self.arbiter
-            .write(move |connection, _, queue| repair::withdraw(connection, queue, &ids).map_err(sqlite_error))
+            .write(move |session, _, queue| repair::withdraw(session, queue, &ids).map_err(sqlite_error))
     }
 
     fn discard(&self, id: CallId) -> StoreFuture<bool> {
-        self.arbiter.write_for_others(move |connection, _, queue| {
-            repair::discard(connection, Some(queue), id).map_err(sqlite_error)
-        })
+        self.arbiter
+            .write_for_others(move |session, _, queue| repair::discard(session, Some(queue), id).map_err(sqlite_error))
     }
 
     fn replacements(&self) -> u64 {

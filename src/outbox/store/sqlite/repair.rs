@@ -1,12 +1,13 @@
 //! Requeuing and discarding calls that are not live.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::params;
 
 use super::super::WallTime;
 use super::{
     inspect::state,
     lanes::{self, Release},
     rows,
+    session::Session,
 };
 use crate::{call_id::CallId, error::ParkReason};
 
@@ -28,68 +29,59 @@ struct Idle {
     home: String,
 }
 
-fn find_idle(connection: &Connection, queue: Option<&str>, id: CallId) -> rusqlite::Result<Option<Idle>> {
-    let mut find = connection.prepare_cached(FIND)?;
-    let idle = find.query_row(params![id.to_bytes(), queue], |row| {
-        Ok(Idle {
-            queue: rows::text(row, "queue"),
-            lane: rows::optional_number(row, "lane"),
-            home: rows::text(row, "home"),
-        })
-    });
-    idle.optional()
+fn find_idle(session: &Session<'_>, queue: Option<&str>, id: CallId) -> rusqlite::Result<Option<Idle>> {
+    session.first(FIND, params![id.to_bytes(), queue], |row| Idle {
+        queue: rows::text(row, "queue"),
+        lane: rows::optional_number(row, "lane"),
+        home: rows::text(row, "home"),
+    })
 }
 
 /// Makes a parked call or a dead letter the last of its lane, which is due now if it has no owner.
-pub(super) fn requeue(
-    connection: &Connection,
-    queue: Option<&str>,
-    id: CallId,
-    now: WallTime,
-) -> rusqlite::Result<bool> {
-    let Some(idle) = find_idle(connection, queue, id)? else {
+pub(super) fn requeue(session: &Session<'_>, queue: Option<&str>, id: CallId, now: WallTime) -> rusqlite::Result<bool> {
+    let Some(idle) = find_idle(session, queue, id)? else {
         return Ok(false);
     };
     let reason = ParkReason::Requeued;
-    connection.prepare_cached(RENEW)?.execute([id.to_bytes()])?;
-    let extended = lanes::append(connection, (&idle.queue, &idle.home), id, now, reason)?;
+    session.execute(RENEW, [id.to_bytes()])?;
+    let extended = lanes::append(session, (&idle.queue, &idle.home), id, now, reason)?;
     if !extended.is_owned {
         let release = Release {
             now,
             reason: Some(reason),
             ..Release::default()
         };
-        lanes::release(connection, extended.lane, &release)?;
+        lanes::release(session, extended.lane, &release)?;
     }
     if let Some(former) = idle.lane {
-        lanes::remove_if_empty(connection, former)?;
+        lanes::remove_if_empty(session, former)?;
     }
     Ok(true)
 }
 
 /// Deletes the parked calls of a message that its caller has withdrawn: all, or none if one is not parked or another message
 /// was answered with its id.
-pub(super) fn withdraw(connection: &Connection, queue: &str, ids: &[CallId]) -> rusqlite::Result<bool> {
+pub(super) fn withdraw(session: &Session<'_>, queue: &str, ids: &[CallId]) -> rusqlite::Result<bool> {
     for id in ids {
-        let is_known = connection.prepare_cached(IS_KNOWN)?.exists([id.to_bytes()])?;
-        if is_known || find_idle(connection, Some(queue), *id)?.is_none() {
+        let is_known = session.exists(IS_KNOWN, [id.to_bytes()])?;
+        if is_known || find_idle(session, Some(queue), *id)?.is_none() {
             return Ok(false);
         }
     }
     for id in ids {
-        discard(connection, Some(queue), *id)?;
+        discard(session, Some(queue), *id)?;
     }
     Ok(true)
 }
 
 /// Deletes a parked call or a dead letter.
-pub(super) fn discard(connection: &Connection, queue: Option<&str>, id: CallId) -> rusqlite::Result<bool> {
-    let Some(idle) = find_idle(connection, queue, id)? else {
+pub(super) fn discard(session: &Session<'_>, queue: Option<&str>, id: CallId) -> rusqlite::Result<bool> {
+    let Some(idle) = find_idle(session, queue, id)? else {
         return Ok(false);
     };
-    connection.prepare_cached(DISCARD)?.execute([id.to_bytes()])?;
+    session.execute(DISCARD, [id.to_bytes()])?;
     if let Some(lane) = idle.lane {
-        lanes::remove_if_empty(connection, lane)?;
+        lanes::remove_if_empty(session, lane)?;
     }
     Ok(true)
 }

@@ -1,12 +1,13 @@
 //! Settling the calls of a message, and giving lanes back.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::super::{Change, Failure, LaneClaim, Settled, Settlement, Then, WallTime, isolated_lane};
 use super::{
     lanes::{self, Release},
     owners::Owner,
     rows::milliseconds,
+    session::Session,
 };
 use crate::{call_id::CallId, error::ParkReason};
 
@@ -30,7 +31,7 @@ pub(super) const PURGE: &str = "
 
 /// Writes what became of calls, if the lane is this owner's under the claim.
 pub(super) fn settle(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: &Owner,
     queue: &str,
     settlement: &Settlement,
@@ -42,19 +43,19 @@ pub(super) fn settle(
         now,
     } = settlement;
     let name = lane.lane.as_str();
-    let Some(current) = lanes::find_current(connection, owner.id, lane)? else {
+    let Some(current) = lanes::find_current(session, owner.id, lane)? else {
         return Ok(Settled::NotCurrent);
     };
     let mut known = Vec::new();
     for (id, change) in changes {
-        if let Applied::StaysKnown = apply(connection, current.id, *id, change)? {
+        if let Applied::StaysKnown = apply(session, current.id, *id, change)? {
             known.push(*id);
         }
     }
     if !matches!(then, Then::Park { .. }) {
         // The lane stays the owner's, which sends the earlier calls. Behind its taken calls, these are parked.
         for id in known {
-            lanes::append(connection, (queue, name), id, *now, ParkReason::LaneParked)?;
+            lanes::append(session, (queue, name), id, *now, ParkReason::LaneParked)?;
         }
     }
     match then {
@@ -66,8 +67,8 @@ pub(super) fn settle(
                 by: Some(owner.id).filter(|_| !reason.is_outage()),
                 reason: Some(*reason),
             };
-            lanes::release(connection, current.id, &release)?;
-            let is_removed = lanes::remove_if_empty(connection, current.id)?;
+            lanes::release(session, current.id, &release)?;
+            let is_removed = lanes::remove_if_empty(session, current.id)?;
             return Ok(Settled::Done {
                 is_released: !is_removed,
             });
@@ -79,10 +80,10 @@ pub(super) fn settle(
                 by: Some(owner.id),
                 reason: Some(*reason),
             };
-            isolate(connection, (queue, name), changes, *reason, &release)?;
+            isolate(session, (queue, name), changes, *reason, &release)?;
         }
     }
-    let is_released = go_on(connection, current.id, current.taken, *now)?;
+    let is_released = go_on(session, current.id, current.taken, *now)?;
     Ok(Settled::Done { is_released })
 }
 
@@ -92,32 +93,30 @@ enum Applied {
     StaysKnown,
 }
 
-fn apply(connection: &Connection, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<Applied> {
+fn apply(session: &Session<'_>, lane: i64, id: CallId, change: &Change) -> rusqlite::Result<Applied> {
     match change {
         Change::Withdraw => {
             let key = params![id.to_bytes(), lane];
-            let is_deleted = connection.prepare_cached(WITHDRAW)?.execute(key)? > 0;
-            if !is_deleted && connection.prepare_cached(HAS_CALL)?.exists(key)? {
+            let is_deleted = session.execute(WITHDRAW, key)? > 0;
+            if !is_deleted && session.exists(HAS_CALL, key)? {
                 return Ok(Applied::StaysKnown);
             }
         }
         Change::Delete => {
-            connection
-                .prepare_cached(DELETE)?
-                .execute(params![id.to_bytes(), lane])?;
+            session.execute(DELETE, params![id.to_bytes(), lane])?;
         }
-        Change::Keep(failure) => record(connection, lane, id, failure)?,
+        Change::Keep(failure) => record(session, lane, id, failure)?,
         Change::DeadLetter(failure) => {
-            record(connection, lane, id, failure)?;
-            connection.prepare_cached(BURY)?.execute(params![id.to_bytes(), lane])?;
+            record(session, lane, id, failure)?;
+            session.execute(BURY, params![id.to_bytes(), lane])?;
         }
     }
     Ok(Applied::Done)
 }
 
-fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> rusqlite::Result<()> {
+fn record(session: &Session<'_>, lane: i64, id: CallId, failure: &Failure) -> rusqlite::Result<()> {
     let history = &failure.history;
-    connection.prepare_cached(RECORD)?.execute(params![
+    let params = params![
         id.to_bytes(),
         lane,
         history.attempts,
@@ -130,13 +129,14 @@ fn record(connection: &Connection, lane: i64, id: CallId, failure: &Failure) -> 
         failure.worker_id,
         history.rejections,
         history.is_reduced,
-    ])?;
+    ];
+    session.execute(RECORD, params)?;
     Ok(())
 }
 
 /// Moves the calls that were kept to a lane of their own, which is parked unless it has an owner.
 fn isolate(
-    connection: &Connection,
+    session: &Session<'_>,
     (queue, name): (&str, &str),
     changes: &[(CallId, Change)],
     reason: ParkReason,
@@ -151,9 +151,9 @@ fn isolate(
         return Ok(());
     };
     for id in kept {
-        let extended = lanes::append(connection, (queue, &own), id, release.now, reason)?;
+        let extended = lanes::append(session, (queue, &own), id, release.now, reason)?;
         if !extended.is_owned {
-            lanes::release(connection, extended.lane, release)?;
+            lanes::release(session, extended.lane, release)?;
         }
     }
     Ok(())
@@ -161,40 +161,33 @@ fn isolate(
 
 /// Removes the lane if it has no calls left, and releases it if the owner has taken none of those left. Returns whether it
 /// was released.
-fn go_on(connection: &Connection, lane: i64, taken: i64, now: WallTime) -> rusqlite::Result<bool> {
-    match lanes::first_seq(connection, lane)? {
-        None => {
-            lanes::remove(connection, lane)?;
-            Ok(false)
-        }
-        Some(first) if first <= taken => Ok(false),
-        Some(_) => {
-            lanes::release(
-                connection,
-                lane,
-                &Release {
-                    now,
-                    ..Release::default()
-                },
-            )?;
-            Ok(true)
-        }
+fn go_on(session: &Session<'_>, lane: i64, taken: i64, now: WallTime) -> rusqlite::Result<bool> {
+    if lanes::remove_if_empty(session, lane)? {
+        return Ok(false);
     }
+    let is_parked = lanes::first_seq(session, lane)?.is_some_and(|first| taken < first);
+    if is_parked {
+        let release = Release {
+            now,
+            ..Release::default()
+        };
+        lanes::release(session, lane, &release)?;
+    }
+    Ok(is_parked)
 }
 
 /// Whether the lane is this owner's under the claim, and has these calls.
 pub(super) fn is_current(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: i64,
     lane: &LaneClaim,
     ids: &[CallId],
 ) -> rusqlite::Result<bool> {
-    let Some(lane) = lanes::find_current(connection, owner, lane)? else {
+    let Some(lane) = lanes::find_current(session, owner, lane)? else {
         return Ok(false);
     };
-    let mut has_call = connection.prepare_cached(HAS_CALL)?;
     for id in ids {
-        if !has_call.exists(params![id.to_bytes(), lane.id])? {
+        if !session.exists(HAS_CALL, params![id.to_bytes(), lane.id])? {
             return Ok(false);
         }
     }
@@ -203,51 +196,45 @@ pub(super) fn is_current(
 
 /// Notes that the calls are sent under the claim, if the lane is this owner's under it.
 pub(super) fn note_sending(
-    connection: &Connection,
+    session: &Session<'_>,
     owner: i64,
     claim: &LaneClaim,
     ids: &[CallId],
 ) -> rusqlite::Result<()> {
-    if let Some(lane) = lanes::find_current(connection, owner, claim)? {
-        let mut note = connection.prepare_cached(NOTE_SENDING)?;
+    if let Some(lane) = lanes::find_current(session, owner, claim)? {
         for id in ids {
-            note.execute(params![id.to_bytes(), lane.id, claim.claim])?;
+            session.execute(NOTE_SENDING, params![id.to_bytes(), lane.id, claim.claim])?;
         }
     }
     Ok(())
 }
 
 pub(super) fn set_worker(
-    connection: &Connection,
+    session: &Session<'_>,
     ids: &[CallId],
     former: Option<&str>,
     worker_id: &str,
 ) -> rusqlite::Result<()> {
-    let mut set_worker = connection.prepare_cached(SET_WORKER)?;
     for id in ids {
-        set_worker.execute(params![id.to_bytes(), former, worker_id])?;
+        session.execute(SET_WORKER, params![id.to_bytes(), former, worker_id])?;
     }
     Ok(())
 }
 
-pub(super) fn release_all(connection: &Connection, owner: i64, now: WallTime) -> rusqlite::Result<()> {
+pub(super) fn release_all(session: &Session<'_>, owner: i64, now: WallTime) -> rusqlite::Result<()> {
     let reason = ParkReason::Shutdown.as_str();
-    connection
-        .prepare_cached(RELEASE_ALL)?
-        .execute(params![owner, now, reason])?;
+    session.execute(RELEASE_ALL, params![owner, now, reason])?;
     Ok(())
 }
 
 /// Deletes at most `limit` dead letters of the queue that died before `until`. Returns how many. One that was not dated is dated now.
 pub(super) fn purge(
-    connection: &Connection,
+    session: &Session<'_>,
     queue: &str,
     platform_now: WallTime,
     until: WallTime,
     limit: u32,
 ) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached(STAMP)?
-        .execute(params![queue, platform_now])?;
-    connection.prepare_cached(PURGE)?.execute(params![queue, until, limit])
+    session.execute(STAMP, params![queue, platform_now])?;
+    session.execute(PURGE, params![queue, until, limit])
 }

@@ -18,6 +18,7 @@ use super::{
     jobs::{JobReply, Read, Write, answer_all},
     open_file::OpenFile,
     owners::{Member, Owners},
+    session::Session,
     tick::Ticks,
 };
 use crate::{clock::Clock, error::OutboxError};
@@ -203,9 +204,10 @@ impl StoreThread {
         let transaction = self.file.begin(&mut self.owners)?;
         let began = self.clock.instant();
         self.owners.begin_transaction();
+        let session = Session::new(&transaction);
         for job in jobs {
             let changes = transaction.total_changes();
-            let outcome = job.run(&transaction, self.owners.member(job.member()));
+            let outcome = job.run(&session, self.owners.member(job.member()));
             if transaction.total_changes() != changes {
                 self.owners.count_change(job.member());
                 outcome?;
@@ -214,6 +216,7 @@ impl StoreThread {
                 outcome?;
             }
         }
+        drop(session);
         let has_others = self.owners.has_others(&transaction).map_err(sqlite_error)?;
         transaction.commit().map_err(sqlite_error)?;
         // SQLite's lock is not fair: without a pause, a busy process starves a quiet one.
@@ -299,13 +302,11 @@ impl StoreThread {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use rusqlite::Connection;
-
     use super::super::{jobs::WriteJob, owners::Owner};
     use super::*;
 
     fn job() -> Box<dyn Write> {
-        let work = |_: &Connection, _: &mut Owner| Ok(());
+        let work = |_: &Session<'_>, _: &mut Owner| Ok(());
         Box::new(WriteJob::new(0, None, work, Box::new(|_| ())))
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::WallTime;
-use super::{inspect::state, repair, rows};
+use super::{inspect::state, repair, rows, session::Session};
 use crate::{
     call_id::CallId,
     outbox::{
@@ -59,15 +59,15 @@ fn record(row: &Row<'_>) -> CallRecord {
 }
 
 /// Stores records that are not stored yet: each at the end of its lane, due now, or as the dead letter that it was.
-pub(super) fn import(connection: &Connection, records: &[CallRecord], now: WallTime) -> rusqlite::Result<Imported> {
+pub(super) fn import(session: &Session<'_>, records: &[CallRecord], now: WallTime) -> rusqlite::Result<Imported> {
     let mut imported = Imported::default();
     for record in records {
-        let mut is_stored = connection.prepare_cached(IS_STORED)?;
-        if is_stored.exists(params![record.id.to_bytes(), record.queue, record.idempotency_key])? {
+        let key = params![record.id.to_bytes(), record.queue, record.idempotency_key];
+        if session.exists(IS_STORED, key)? {
             imported.skipped = imported.skipped.saturating_add(1);
             continue;
         }
-        connection.prepare_cached(STORE)?.execute(params![
+        let params = params![
             record.id.to_bytes(),
             record.queue,
             record.lane,
@@ -82,9 +82,10 @@ pub(super) fn import(connection: &Connection, records: &[CallRecord], now: WallT
             record.last_error,
             record.headers.as_ref().map(|headers| &headers.0),
             record.body.0,
-        ])?;
+        ];
+        session.execute(STORE, params)?;
         if record.state != EntryState::DeadLetter {
-            repair::requeue(connection, None, record.id, now)?;
+            repair::requeue(session, None, record.id, now)?;
         }
         imported.stored = imported.stored.saturating_add(1);
     }

@@ -12,6 +12,7 @@ use super::{
     owner_file::{FreeFile, Probe},
     owners::{Member, Owner, Owners, random_id},
     rows,
+    session::Session,
 };
 use crate::{error::OutboxError, outbox::faults::MAX_TAKEOVERS, util::ignore_panic};
 
@@ -205,6 +206,7 @@ fn replace(connection: &mut Connection, owner: i64, by: i64, (file, mark): (&str
 /// Frees the lanes of dead owners, in one transaction. Returns how many calls they have.
 fn free(connection: &mut Connection, dead: &[Dead], now: WallTime, delay: WallTime) -> rusqlite::Result<u64> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let session = Session::new(&change);
     let mut freed = 0_u64;
     for Dead { owner, .. } in dead {
         let lanes = {
@@ -219,10 +221,11 @@ fn free(connection: &mut Connection, dead: &[Dead], now: WallTime, delay: WallTi
             lanes.collect::<rusqlite::Result<Vec<_>>>()?
         };
         for lane in lanes {
-            freed = freed.saturating_add(free_lane(&change, &lane, now, delay)?);
+            freed = freed.saturating_add(free_lane(&session, &lane, now, delay)?);
         }
         change.execute("DELETE FROM owners WHERE id = ?1", [owner])?;
     }
+    drop(session);
     change.commit()?;
     Ok(freed)
 }
@@ -234,9 +237,9 @@ struct OwnedLane {
     claim: i64,
 }
 
-fn free_lane(connection: &Connection, lane: &OwnedLane, now: WallTime, delay: WallTime) -> rusqlite::Result<u64> {
+fn free_lane(session: &Session<'_>, lane: &OwnedLane, now: WallTime, delay: WallTime) -> rusqlite::Result<u64> {
     let &OwnedLane { id, taken, claim } = lane;
-    let mut first = connection.prepare_cached(FIRST)?;
+    let mut first = session.prepare_cached(FIRST)?;
     let first = first.query_row([id], |row| {
         Ok((rows::number(row, "seq"), row.get::<_, Vec<u8>>("message")?))
     });
@@ -244,7 +247,7 @@ fn free_lane(connection: &Connection, lane: &OwnedLane, now: WallTime, delay: Wa
     if let Some((seq, message)) = first.optional()?
         && seq <= taken
     {
-        let mut count = connection.prepare_cached(COUNT_TAKEOVER)?;
+        let mut count = session.prepare_cached(COUNT_TAKEOVER)?;
         let takeovers = count.query_map(params![id, taken, message, claim], |row| {
             Ok(rows::number(row, "takeovers"))
         })?;
@@ -256,7 +259,7 @@ fn free_lane(connection: &Connection, lane: &OwnedLane, now: WallTime, delay: Wa
     }
     let wait = if deaths >= i64::from(MAX_TAKEOVERS) { delay } else { 0 };
     lanes::release(
-        connection,
+        session,
         id,
         &Release {
             now,
@@ -264,7 +267,7 @@ fn free_lane(connection: &Connection, lane: &OwnedLane, now: WallTime, delay: Wa
             ..Release::default()
         },
     )?;
-    lanes::remove_if_empty(connection, id)?;
-    let mut count = connection.prepare_cached(COUNT)?;
+    lanes::remove_if_empty(session, id)?;
+    let mut count = session.prepare_cached(COUNT)?;
     count.query_row([id], |row| Ok(rows::count(row, "calls")))
 }

@@ -11,7 +11,6 @@ const STATEMENTS: &[&str] = &[
     lanes::FIRST_SEQ,
     lanes::CALLS,
     lanes::LAST_SEQ,
-    lanes::REMOVE,
     lanes::REMOVE_IF_EMPTY,
     insert::FIND_KEY,
     insert::DELETE,
