@@ -20,7 +20,7 @@ pub(super) const NOTE_KNOWN: &str = "UPDATE calls SET known = 1 WHERE id = ?1";
 pub(super) const DELETE: &str = "DELETE FROM calls WHERE id = ?1";
 pub(super) const CREATE_LANE: &str = "
     INSERT INTO lanes (queue, name, owner, claim, taken, next_seq, parked_at, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (queue, name) DO NOTHING";
 pub(super) const EXTEND_LANE: &str = "UPDATE lanes SET taken = ?2, next_seq = ?3 WHERE id = ?1";
 pub(super) const INSERT: &str = "
     INSERT INTO calls (id, state, queue, lane, seq, home, message, kind, target_id, idempotency_key, worker_id, created_at,
@@ -52,25 +52,35 @@ pub(super) fn insert(
     let Some(first) = message.calls.first().map(|call| call.id) else {
         return Ok(Inserted::Parked);
     };
-    let lane = lanes::find(session, queue, &message.lane).map_err(sqlite_error)?;
-    let may_be_live = match &lane {
-        None => true,
-        Some(lane) => lane.round <= message.round && is_all_taken_by(session, lane, owner.id).map_err(sqlite_error)?,
-    };
-    let is_live = message.park.is_none() && may_be_live;
-    if is_live {
-        owner.enter(session)?;
-    }
-    let place = match lane {
-        Some(lane) => extend(session, &lane, message.calls.len(), is_live),
-        None => create(session, owner, queue, message, is_live),
-    };
-    let place = place.map_err(sqlite_error)?;
+    let place = place(session, owner, queue, message)?;
     for dead in same.into_iter().flat_map(|same| same.dead) {
         delete(session, dead).map_err(sqlite_error)?;
     }
     insert_calls(session, queue, message, first, &place).map_err(sqlite_error)?;
     Ok(place.claim.map_or(Inserted::Parked, |claim| Inserted::Live { claim }))
+}
+
+/// Finds a place for the calls of a message, at the end of its lane.
+fn place(session: &Session<'_>, owner: &mut Owner, queue: &str, message: &NewMessage) -> Result<Place, OutboxError> {
+    let find = || lanes::find(session, queue, &message.lane).map_err(sqlite_error);
+    let may_be_live = message.park.is_none();
+    // Most messages are the first of their lane. An owner that has no lanes is entered only if it gets this one.
+    if !may_be_live || owner.file.is_some() || find()?.is_none() {
+        if may_be_live {
+            owner.enter(session)?;
+        }
+        if let Some(place) = create(session, owner, queue, message).map_err(sqlite_error)? {
+            return Ok(place);
+        }
+    }
+    let lane = find()?.ok_or_else(|| sqlite_error(rusqlite::Error::QueryReturnedNoRows))?;
+    let is_live = may_be_live
+        && lane.round <= message.round
+        && is_all_taken_by(session, &lane, owner.id).map_err(sqlite_error)?;
+    if is_live {
+        owner.enter(session)?;
+    }
+    extend(session, &lane, message.calls.len(), is_live).map_err(sqlite_error)
 }
 
 /// Whether the owner has the lane, and nothing in it is parked.
@@ -147,36 +157,32 @@ fn extend(session: &Session<'_>, lane: &LaneRow, calls: usize, is_live: bool) ->
     })
 }
 
+/// Creates the lane of a message, unless there is one.
 fn create(
     session: &Session<'_>,
     owner: &mut Owner,
     queue: &str,
     message: &NewMessage,
-    is_live: bool,
-) -> rusqlite::Result<Place> {
-    let calls = message.calls.len() as u64;
+) -> rusqlite::Result<Option<Place>> {
+    let is_live = message.park.is_none();
+    let calls = 0_i64.saturating_add_unsigned(message.calls.len() as u64);
     let claim = is_live.then(|| owner.next_claim());
-    let reason = message.park.unwrap_or(ParkReason::LaneParked);
     let params = params![
         queue,
         message.lane,
         is_live.then_some(owner.id),
         claim.unwrap_or_default(),
-        if is_live {
-            0_i64.saturating_add_unsigned(calls)
-        } else {
-            0
-        },
-        1_i64.saturating_add_unsigned(calls),
+        if is_live { calls } else { 0 },
+        calls.saturating_add(1),
         message.now,
-        reason.as_str(),
+        message.park.unwrap_or(ParkReason::LaneParked).as_str(),
     ];
-    session.execute(CREATE_LANE, params)?;
-    Ok(Place {
+    let is_created = session.execute(CREATE_LANE, params)? > 0;
+    Ok(is_created.then(|| Place {
         lane: session.last_insert_rowid(),
         first_seq: 1,
         claim,
-    })
+    }))
 }
 
 fn delete(session: &Session<'_>, id: CallId) -> rusqlite::Result<()> {
