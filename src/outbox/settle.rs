@@ -70,7 +70,8 @@ impl<'a> Settling<'a> {
         inner.witnesses.borrow_mut().note(target, outcome.is_ok(), now);
         let error = match outcome {
             Ok(receipt) => {
-                self.delete_now(row.id);
+                let is_last = self.stored.calls.len() <= index.saturating_add(1);
+                self.delete_now(row.id, if is_last { Then::Continue } else { Then::Stay });
                 return Ok(receipt);
             }
             // The lane is another owner's: the call is too.
@@ -135,8 +136,8 @@ impl<'a> Settling<'a> {
     }
 
     /// Not awaited: a crash repeats the call with the same key.
-    fn delete_now(&self, id: CallId) {
-        let settlement = self.stored.settlement(vec![(id, Change::Delete)], Then::Continue);
+    fn delete_now(&self, id: CallId, then: Then) {
+        let settlement = self.stored.settlement(vec![(id, Change::Delete)], then);
         self.stored.outbox.0.settle_later(settlement);
     }
 

@@ -844,6 +844,10 @@ async fn simulate(seed: u64) -> Result<(), String> {
         world.violation(format!("{left} calls are left"));
     }
     run_all(&mut lives, 200).await;
+    let empty = world.tables.borrow().empty_lanes();
+    if !empty.is_empty() {
+        world.violation(format!("{empty:?} are left without calls"));
+    }
     let requests = world.requests.borrow();
     for (message, keys, outcomes) in replies.borrow().iter() {
         for (key, outcome) in keys.iter().zip(outcomes) {

@@ -31,7 +31,11 @@ impl Unwritten {
         }
     }
 
-    pub(super) fn add(&self, settlement: Settlement) {
+    pub(super) fn add(&self, mut settlement: Settlement) {
+        // Those after it may be written before it.
+        if let Then::Stay = settlement.then {
+            settlement.then = Then::Continue;
+        }
         let number = self.last_number.get().saturating_add(1);
         self.last_number.set(number);
         self.settlements.borrow_mut().insert(number, settlement);
@@ -70,4 +74,29 @@ fn deleted_by(settlement: &Settlement) -> impl Iterator<Item = CallId> {
     let changes = settlement.changes.iter();
     let deleted = changes.filter(|(_, change)| matches!(change, Change::Delete));
     deleted.map(|(id, _)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settlement_that_failed_looks_whether_the_lane_has_calls_left() {
+        let unwritten = Unwritten::default();
+        unwritten.add(Settlement {
+            lane: LaneClaim {
+                lane: "lane".into(),
+                claim: 1,
+            },
+            changes: Vec::new(),
+            then: Then::Stay,
+            now: 0,
+        });
+        let all = unwritten.all();
+        assert!(
+            all.iter()
+                .all(|(_, settlement)| matches!(settlement.then, Then::Continue))
+        );
+        assert_eq!(all.len(), 1);
+    }
 }

@@ -133,7 +133,7 @@ impl Inner {
     /// the delay.
     fn note_delay(&self, settlement: &Settlement) {
         let (lane, wait) = match settlement.then {
-            Then::Continue => return,
+            Then::Stay | Then::Continue => return,
             // The end of the outage decides.
             Then::Park { reason, .. } if reason.is_outage() => return,
             Then::Park { wait, .. } => (Some(settlement.lane.lane.clone()), wait),

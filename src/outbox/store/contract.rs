@@ -143,7 +143,7 @@ impl Settlement {
     /// Whether nothing changes but that delivered calls are gone.
     pub(super) fn only_deletes(&self) -> bool {
         let is_delete = |change: &Change| matches!(change, Change::Delete);
-        matches!(self.then, Then::Continue) && self.changes.iter().all(|(_, change)| is_delete(change))
+        matches!(self.then, Then::Stay | Then::Continue) && self.changes.iter().all(|(_, change)| is_delete(change))
     }
 }
 
@@ -173,6 +173,9 @@ pub(in crate::outbox) struct Failure {
 /// The state of the lane after a settlement.
 #[derive(Debug, Clone)]
 pub(in crate::outbox) enum Then {
+    /// It stays the owner's: the message has another call, which is settled after this settlement was written. So the store
+    /// need not look whether the lane has calls left.
+    Stay,
     /// It stays the owner's as long as it has calls that the owner has taken; then it is released, due at once.
     Continue,
     /// It is released, due after this time, and all of its calls with it. If the reason is an outage, it is due by

@@ -205,6 +205,7 @@ impl Tables {
         let milliseconds = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         let mut is_parked = false;
         match then {
+            Then::Stay => return Settled::Done { is_released: false },
             Then::Continue => {}
             Then::Park { wait, reason } => {
                 if let Some(lane) = self.lanes.get_mut(&lane.lane) {
@@ -756,6 +757,12 @@ impl Tables {
     /// How many calls are live or parked.
     pub(in crate::outbox) fn waiting(&self) -> usize {
         self.calls.values().filter(|row| row.place.is_some()).count()
+    }
+
+    /// The lanes that should have been removed with their last call.
+    pub(in crate::outbox) fn empty_lanes(&self) -> Vec<String> {
+        let lanes = self.lanes.keys();
+        lanes.filter(|lane| self.of_lane(lane).is_empty()).cloned().collect()
     }
 
     pub(in crate::outbox) fn is_waiting(&self, key: &str) -> bool {

@@ -71,7 +71,7 @@ fn waves<'a>(settlements: &[&'a Settlement]) -> Vec<Vec<Group<'a>>> {
 fn may_join(group: &Group<'_>, settlement: &Settlement) -> bool {
     group
         .iter()
-        .all(|(_, other)| other.lane == settlement.lane && matches!(other.then, Then::Continue))
+        .all(|(_, other)| other.lane == settlement.lane && matches!(other.then, Then::Stay | Then::Continue))
 }
 
 /// What follows the changes of a wave.
@@ -164,6 +164,7 @@ impl Wave {
             self.changes.add(lane.id, *id, change, stays);
         }
         match settlement.then {
+            Then::Stay => {}
             Then::Continue => self.continued.push(lane.id),
             Then::Park { wait, reason } => {
                 let park = Park {

@@ -59,6 +59,7 @@ pub(super) fn settle(
         }
     }
     match then {
+        Then::Stay => return Ok(Settled::Done { is_released: false }),
         Then::Continue => {}
         Then::Park { wait, reason } => {
             let release = Release {

@@ -96,7 +96,7 @@ impl Content {
             self.append(name, id);
         }
         match end.then() {
-            Then::Continue => {}
+            Then::Stay | Then::Continue => {}
             Then::Park { .. } => drop(self.holders.remove(name)),
             Then::Isolate { .. } => {
                 if let Some(first) = kept.first() {

@@ -180,6 +180,7 @@ macro_rules! contract_suite {
                     a_lane_is_removed_with_its_last_call,
                     a_lane_stays_mine_while_it_has_taken_calls,
                     a_lane_with_an_undelivered_sibling_stays_mine,
+                    a_lane_goes_with_the_last_of_the_settlements_of_a_message,
                     a_lane_with_untaken_calls_is_released_and_due_at_once,
                     a_released_lane_is_due_for_its_former_owner,
                     a_parked_message_parks_the_live_messages_behind_it,

@@ -32,6 +32,17 @@ pub(super) async fn a_lane_with_an_undelivered_sibling_stays_mine(fixture: &impl
     assert_eq!(owner.state(message.ids[1]).await, Some(EntryState::Live));
 }
 
+pub(super) async fn a_lane_goes_with_the_last_of_the_settlements_of_a_message(fixture: &impl Fixture) {
+    let (first, second) = (fixture.owner().await, fixture.owner().await);
+    let message = first.insert_live("lane", &["a", "b"]).await;
+    for (id, then) in message.ids.iter().zip([Then::Stay, Then::Continue]) {
+        let settled = first.settle_each(&message, vec![(*id, Change::Delete)], then).await;
+        assert_eq!(settled, Settled::Done { is_released: false });
+    }
+    assert_eq!(first.entries().await, []);
+    second.insert_live("lane", &["c"]).await;
+}
+
 pub(super) async fn a_lane_with_untaken_calls_is_released_and_due_at_once(fixture: &impl Fixture) {
     let (first, second) = (fixture.owner().await, fixture.owner().await);
     let message = first.insert_live("lane", &["a"]).await;
@@ -173,7 +184,7 @@ pub(super) async fn settlements_of_a_batch_are_written_in_their_order(fixture: &
         now: NOW,
     };
     let batch = [
-        settlement(&first, 0, Change::Delete, Then::Continue),
+        settlement(&first, 0, Change::Delete, Then::Stay),
         settlement(&other, 0, Change::Delete, Then::Continue),
         settlement(&first, 1, Change::Keep(failure()), park_for(MINUTE)),
         // After the park, the lane is the owner's no longer.

@@ -54,6 +54,7 @@ pub(super) async fn a_settlement_under_the_claim_of_a_removed_lane_changes_nothi
 async fn assert_stale_settlements_change_nothing(owner: &impl Store, stale: &LiveMessage) {
     let before = owner.entries().await;
     for (change, then) in [
+        (Change::Delete, Then::Stay),
         (Change::Delete, Then::Continue),
         (Change::DeadLetter(failure()), Then::Continue),
         (Change::Keep(failure()), park_for(MINUTE)),
