@@ -9,10 +9,10 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 use super::super::{StoreFuture, Tick};
 use super::{
     handle::Handle,
+    inbox::Message,
     jobs::{Ended, Home, Write},
     owners::{Member, Owner, Owners},
     session::Session,
-    thread::Message,
 };
 use crate::error::OutboxError;
 

@@ -17,10 +17,11 @@ use super::super::Tick;
 use super::{
     file::FileId,
     file_state::FileState,
+    inbox::{Leave, Message},
     jobs::{Home, JobReply, ReadJob, Write, WriteJob},
     owners::{Member, Owner, Owners},
     session::Session,
-    thread::{Leave, Message, StoreThread},
+    thread::StoreThread,
 };
 use crate::error::OutboxError;
 

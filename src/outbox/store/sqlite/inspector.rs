@@ -12,12 +12,12 @@ use super::{
     error::{io_error, sqlite_error},
     file::{self, Database},
     handle::Handle,
+    inbox::Message,
     inspect::{self, Count, List},
     jobs::JobReply,
     owners::{Owner, Owners},
     repair,
     session::Session,
-    thread::Message,
     transfer,
 };
 use crate::{

@@ -2,8 +2,8 @@
 //!
 //! - [`file`](mod@file) opens the database, [`schema`] says what is in it, [`open_file`] notices when it is replaced, and
 //!   [`restored`] when it is restored from a backup.
-//! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file, and [`tick`]s. An [`arbiter`] submits them, and those that
-//!   share a transaction share its [`session`].
+//! - [`thread`] does the [`jobs`] of all [`handle`]s of this process on a file, and [`tick`]s, as its [`inbox`] has them. An
+//!   [`arbiter`] submits jobs. Those of one transaction share its [`session`].
 //! - [`owners`] are alive while they hold the lock on an [`owner_file`]; [`watch`] frees the lanes of dead ones.
 //! - [`insert`], [`claim`] (of what is [`due`]), [`settle`], [`inspect`] and [`repair`] are the operations, on [`lanes`]
 //!   and [`rows`]; an [`inspector`] does the last two for an operator.
@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod file_state;
 mod handle;
+mod inbox;
 mod insert;
 mod inspect;
 mod inspector;
