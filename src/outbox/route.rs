@@ -70,7 +70,6 @@ impl Durable {
                 let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id, since) else {
                     return dispatcher.run(job).await;
                 };
-                let receipts = stored.receipts();
                 job.passage = Passage::EachCall;
                 if reply_when == ReplyWhen::Durable {
                     // The caller was told that the message is kept.
@@ -89,7 +88,7 @@ impl Durable {
                 match reply_when {
                     ReplyWhen::Durable => {
                         spawn(driven);
-                        receipts
+                        receipts(ids)
                     }
                     ReplyWhen::Done => driven.await,
                 }

@@ -52,11 +52,6 @@ pub(super) enum Origin {
 }
 
 impl Stored {
-    /// The receipts of the calls, which are stored and not delivered yet.
-    pub(super) fn receipts(&self) -> Vec<Outcome> {
-        receipts(self.calls.iter().map(|call| call.id))
-    }
-
     pub(super) fn ids(&self) -> Vec<CallId> {
         self.calls.iter().map(|call| call.id).collect()
     }

@@ -9,8 +9,7 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 use super::super::{StoreFuture, Tick};
 use super::{
     handle::Handle,
-    inbox::Message,
-    jobs::{Ended, Home, Write},
+    jobs::{Ended, Home},
     owners::{Member, Owner, Owners},
     session::Session,
 };
@@ -62,7 +61,7 @@ impl Arbiter {
         T: Send + 'static,
         W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
-        self.submit(Message::Write, work)
+        self.submit(true, work)
     }
 
     /// A change that nobody waits for, or not long: it may wait a little for others, to share their flush.
@@ -71,10 +70,10 @@ impl Arbiter {
         T: Send + 'static,
         W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
     {
-        self.submit(Message::WriteLater, work)
+        self.submit(false, work)
     }
 
-    fn submit<T, W>(self: &Rc<Self>, message: fn(Box<dyn Write>) -> Message, work: W) -> StoreFuture<T>
+    fn submit<T, W>(self: &Rc<Self>, is_awaited: bool, work: W) -> StoreFuture<T>
     where
         T: Send + 'static,
         W: FnMut(&Session<'_>, &mut Owner, &str) -> Result<T, OutboxError> + Send + 'static,
@@ -84,7 +83,7 @@ impl Arbiter {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(|result| drop(sender.send(result)));
             let work = move |session: &Session<'_>, owner: &mut Owner| work(session, owner, &queue);
-            this.handle.write(message, Some(&this.home), work, reply);
+            this.handle.write(is_awaited, Some(&this.home), work, reply);
             answer.await.unwrap_or(Err(OutboxError::Stopped))
         })
     }

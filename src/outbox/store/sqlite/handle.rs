@@ -18,7 +18,7 @@ use super::{
     file::FileId,
     file_state::FileState,
     inbox::{Leave, Message},
-    jobs::{Home, JobReply, ReadJob, Write, WriteJob},
+    jobs::{Home, JobReply, ReadJob, WriteJob},
     owners::{Member, Owner, Owners},
     session::Session,
     thread::StoreThread,
@@ -139,20 +139,16 @@ impl Handle {
         }
     }
 
-    /// Submits a change, as this message. The answer means that it is on the disk. Without a home it comes from the thread.
-    pub(super) fn write<T, W>(
-        &self,
-        message: fn(Box<dyn Write>) -> Message,
-        home: Option<&Home>,
-        work: W,
-        reply: JobReply<T>,
-    ) where
+    /// Submits a change. The answer means that it is on the disk. Without a home it comes from the thread. A change that is
+    /// not awaited waits a little for others, to share their flush.
+    pub(super) fn write<T, W>(&self, is_awaited: bool, home: Option<&Home>, work: W, reply: JobReply<T>)
+    where
         T: Send + 'static,
         W: FnMut(&Session<'_>, &mut Owner) -> Result<T, OutboxError> + Send + 'static,
     {
         if !self.has_left.load(Ordering::Relaxed) {
-            let job = WriteJob::new(self.member, home.cloned(), work, reply);
-            self.send(message(Box::new(job)));
+            let job = WriteJob::new(self.member, is_awaited, home.cloned(), work, reply);
+            self.send(Message::Write(Box::new(job)));
         }
     }
 

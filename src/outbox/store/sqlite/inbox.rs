@@ -25,8 +25,6 @@ pub(super) const LINGERS_FOR: Duration = Duration::from_micros(500);
 
 pub(super) enum Message {
     Write(Box<dyn Write>),
-    /// Nobody waits for it.
-    WriteLater(Box<dyn Write>),
     Read(Box<dyn Read>),
     Tick(Member, Arc<Tick>),
     Leave(Leave),
@@ -112,9 +110,12 @@ impl<'a> Inbox<'a> {
     fn sort(&mut self, messages: impl Iterator<Item = Message>) -> Vec<Box<dyn Write>> {
         let mut writes = Vec::new();
         for message in messages {
-            self.is_awaited |= !matches!(message, Message::WriteLater(_));
+            self.is_awaited |= match &message {
+                Message::Write(job) => job.is_awaited(),
+                Message::Read(_) | Message::Tick(..) | Message::Leave(_) => true,
+            };
             match message {
-                Message::Write(job) | Message::WriteLater(job) => writes.push(job),
+                Message::Write(job) => writes.push(job),
                 Message::Read(job) => self.reads.push_back(job),
                 Message::Tick(member, tick) => self.ticks.add(member, tick),
                 Message::Leave(leave) => self.leaves.push(leave),
@@ -131,9 +132,9 @@ mod tests {
     use super::super::{jobs::WriteJob, owners::Owner, session::Session};
     use super::*;
 
-    fn job() -> Box<dyn Write> {
+    fn write(is_awaited: bool) -> Message {
         let work = |_: &Session<'_>, _: &mut Owner| Ok(());
-        Box::new(WriteJob::new(0, None, work, Box::new(|_| ())))
+        Message::Write(Box::new(WriteJob::new(0, is_awaited, None, work, Box::new(|_| ()))))
     }
 
     /// How many writes are taken together if each message is sent once the one before was taken.
@@ -155,15 +156,11 @@ mod tests {
     #[test]
     fn a_change_without_a_waiting_caller_shares_the_flush_of_the_next_change() {
         const LONG: Duration = Duration::from_secs(60);
-        let messages = vec![
-            Message::WriteLater(job()),
-            Message::WriteLater(job()),
-            Message::Write(job()),
-        ];
+        let messages = vec![write(false), write(false), write(true)];
         assert_eq!(taken(LONG, messages), 3);
         // Alone, it waits no longer than it may.
-        assert_eq!(taken(Duration::ZERO, vec![Message::WriteLater(job())]), 1);
+        assert_eq!(taken(Duration::ZERO, vec![write(false)]), 1);
         // A change with a waiting caller is taken at once.
-        assert_eq!(taken(LONG, vec![Message::Write(job())]), 1);
+        assert_eq!(taken(LONG, vec![write(true)]), 1);
     }
 }

@@ -12,7 +12,6 @@ use super::{
     error::{io_error, sqlite_error},
     file::{self, Database},
     handle::Handle,
-    inbox::Message,
     inspect::{self, Count, List},
     jobs::JobReply,
     owners::{Owner, Owners},
@@ -133,7 +132,7 @@ impl Inspector {
     {
         wait(|reply| {
             let work = move |session: &Session<'_>, _: &mut Owner| work(session).map_err(sqlite_error);
-            self.handle.write(Message::Write, None, work, reply);
+            self.handle.write(true, None, work, reply);
         })
     }
 }

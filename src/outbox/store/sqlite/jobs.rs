@@ -16,6 +16,8 @@ pub(super) type JobReply<T> = Box<dyn FnOnce(Result<T, OutboxError>) + Send>;
 /// A change. Changes that are submitted while the thread commits share the next transaction and its flush.
 pub(super) trait Write: Send {
     fn member(&self) -> Member;
+    /// Whether somebody waits for it.
+    fn is_awaited(&self) -> bool;
     /// Where it is answered, if not by the thread.
     fn home(&self) -> Option<&Home>;
     /// Makes the change. May be called again after its transaction was rolled back.
@@ -47,10 +49,11 @@ impl Ended {
     }
 }
 
-/// Answers changes, each at its home.
+/// Answers changes, each at its home: first those that somebody waits for.
 pub(super) fn answer_all(ended: impl IntoIterator<Item = (Box<dyn Write>, Result<(), OutboxError>)>) {
     let mut homes: Vec<(Member, Home, Vec<Ended>)> = Vec::new();
-    for (job, committed) in ended {
+    let (awaited, others): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(job, _)| job.is_awaited());
+    for (job, committed) in awaited.into_iter().chain(others) {
         let (member, home) = (job.member(), job.home().cloned());
         let ended = Ended { job, committed };
         let Some(home) = home else {
@@ -70,6 +73,7 @@ pub(super) fn answer_all(ended: impl IntoIterator<Item = (Box<dyn Write>, Result
 
 pub(super) struct WriteJob<T, W> {
     member: Member,
+    is_awaited: bool,
     home: Option<Home>,
     work: W,
     outcome: Option<Result<T, OutboxError>>,
@@ -77,9 +81,10 @@ pub(super) struct WriteJob<T, W> {
 }
 
 impl<T, W> WriteJob<T, W> {
-    pub(super) fn new(member: Member, home: Option<Home>, work: W, reply: JobReply<T>) -> Self {
+    pub(super) fn new(member: Member, is_awaited: bool, home: Option<Home>, work: W, reply: JobReply<T>) -> Self {
         Self {
             member,
+            is_awaited,
             home,
             work,
             outcome: None,
@@ -95,6 +100,10 @@ where
 {
     fn member(&self) -> Member {
         self.member
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     fn home(&self) -> Option<&Home> {

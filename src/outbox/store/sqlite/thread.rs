@@ -236,7 +236,7 @@ mod tests {
         let (messages, received) = channel();
         let (events, happened) = channel();
         let thread = thread::spawn(move || store.run_with(Inbox::new(&received, LONG)));
-        let job = |made: &'static str, answered: &'static str| -> Box<dyn Write> {
+        let write = |is_awaited, made: &'static str, answered: &'static str| {
             let (makes, answers) = (events.clone(), events.clone());
             let work = move |_: &Session<'_>, _: &mut Owner| {
                 makes.send(made).unwrap();
@@ -246,17 +246,18 @@ mod tests {
                 result.unwrap();
                 answers.send(answered).unwrap();
             };
-            Box::new(WriteJob::new(0, None, work, Box::new(reply)))
+            let job = WriteJob::new(0, is_awaited, None, work, Box::new(reply));
+            messages.send(Message::Write(Box::new(job))).unwrap();
         };
-        messages.send(Message::WriteLater(job("later", "later ended"))).unwrap();
+        write(false, "later", "later ended");
         assert_eq!(happened.recv(), Ok("later"));
-        messages.send(Message::Write(job("next", "next ended"))).unwrap();
+        write(true, "next", "next ended");
         drop(messages);
         thread.join().unwrap();
         drop(events);
         assert_eq!(
             happened.iter().collect::<Vec<_>>(),
-            ["next", "later ended", "next ended"]
+            ["next", "next ended", "later ended"]
         );
     }
 }
