@@ -12,7 +12,7 @@ const APPLICATION_ID: i32 = 0x7250_6f62;
 const BASE_VERSION: i32 = 1;
 
 /// The migrations from each version to the next. The first one starts with an empty file.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     -- The posters that use the file. Each holds a lock on a file of its own while it lives.
     CREATE TABLE owners (
@@ -94,6 +94,10 @@ const MIGRATIONS: [&str; 2] = [
 ",
     "
     ALTER TABLE owners ADD COLUMN mark INTEGER NOT NULL DEFAULT 0; -- ascends; a lower one is of a backup
+",
+    "
+    DROP INDEX calls_by_key;
+    CREATE INDEX calls_by_key ON calls (idempotency_key); -- hardly any key is in two queues
 ",
 ];
 

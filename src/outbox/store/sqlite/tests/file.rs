@@ -149,7 +149,7 @@ fn an_empty_foreign_database_is_refused() {
 
 #[test]
 fn the_first_version_and_newer_versions_are_refused() {
-    for version in [1, 4] {
+    for version in [1, 5] {
         let (_folder, path) = database(&format!(
             "CREATE TABLE calls (id); PRAGMA application_id = 0x72506f62; PRAGMA user_version = {version}"
         ));
@@ -239,4 +239,26 @@ async fn an_operator_reads_states_and_times_in_a_view() {
         (id.to_string(), "live".into(), "2027-01-15T08:00:00.000Z".into())
     );
     assert_eq!(rows[1].1, "parked");
+}
+
+#[actix_rt::test]
+async fn a_file_of_version_3_is_indexed_anew() {
+    let outbox = Outbox::new();
+    let message = message("lane", "{}");
+    let ids: Vec<_> = message.calls.iter().map(|call| call.id).collect();
+    let store = outbox.store();
+    store.insert(message.clone()).await.unwrap();
+    store.close().await.unwrap();
+    let index = || -> String {
+        let index = "SELECT sql FROM sqlite_schema WHERE name = 'calls_by_key'";
+        outbox.connect().query_row(index, (), |row| row.get(0)).unwrap()
+    };
+    let current = index();
+    let former = "DROP INDEX calls_by_key; CREATE INDEX calls_by_key ON calls (queue, idempotency_key);
+        PRAGMA user_version = 3";
+    outbox.connect().execute_batch(former).unwrap();
+    assert_ne!(index(), current);
+    prepare(&outbox.path).unwrap();
+    assert_eq!(index(), current);
+    assert_eq!(outbox.store().insert(message).await, Ok(Inserted::Known { ids }));
 }

@@ -144,7 +144,7 @@ async fn a_file_that_can_not_be_marked_is_looked_at_without_waiting() {
 }
 
 #[actix_rt::test]
-async fn a_file_of_the_former_version_gets_marks() {
+async fn a_file_of_version_2_gets_marks() {
     let outbox = Outbox::new();
     let former = "ALTER TABLE owners DROP COLUMN mark; PRAGMA user_version = 2";
     outbox.connect().execute_batch(former).unwrap();
