@@ -3,12 +3,15 @@
 use std::{
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use log::{error, info};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, hooks::Wal};
 
 use super::{
     error::sqlite_error,
@@ -39,12 +42,17 @@ struct Generation {
 /// How long a transaction waits for another process if the last one has waited in vain.
 const HELD_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How many pages the log has when it is copied to the database: as many as by SQLite's own choice.
+const CHECKPOINT_AT: i32 = 1_000;
+
 pub(super) struct OpenFile {
     path: PathBuf,
     database: Option<Database>,
     state: Arc<FileState>,
     /// Its log, once there is one.
     log: Option<FileId>,
+    /// How many pages it had after the last commit.
+    log_pages: Arc<AtomicI32>,
     /// The file that was open last.
     last: Option<Generation>,
     /// Why the file is not open.
@@ -63,6 +71,7 @@ impl OpenFile {
             database: None,
             state,
             log: None,
+            log_pages: Arc::default(),
             last: None,
             error: None,
             tried_at: None,
@@ -101,6 +110,27 @@ impl OpenFile {
         let change = change.map_err(sqlite_error);
         self.is_held = matches!(change, Err(OutboxError::Locked));
         change
+    }
+
+    /// Copies the log to the database if it has become long. SQLite would do that within a commit: so nobody waits for it.
+    pub(super) fn checkpoint(&self) {
+        if let Some(database) = &self.database
+            && self.log_pages.swap(0, Ordering::Relaxed) >= CHECKPOINT_AT
+        {
+            // All changes are in the log. After an error, the next commit makes another try.
+            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+            let _ = database.connection.query_row(checkpoint, (), |_| Ok(()));
+        }
+    }
+
+    /// Has SQLite tell the length of the log after each commit, in place of its own checkpoints.
+    fn count_log_pages(&self, connection: &mut Connection) -> Result<(), OutboxError> {
+        let log_pages = Arc::clone(&self.log_pages);
+        let note = move |_: &mut Wal, pages| {
+            log_pages.store(pages, Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(note)).map_err(sqlite_error)
     }
 
     fn close_if_moved(&mut self, owners: &Owners) {
@@ -143,7 +173,11 @@ impl OpenFile {
             return Err(error);
         }
         let is_first = self.tried_at.replace(now).is_none();
-        match Database::open(&self.path) {
+        let opened = Database::open(&self.path).and_then(|mut database| {
+            self.count_log_pages(&mut database.connection)?;
+            Ok(database)
+        });
+        match opened {
             Ok(database) => {
                 let generation = Generation {
                     id: database.id(),

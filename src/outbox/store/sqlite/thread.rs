@@ -68,6 +68,7 @@ impl StoreThread {
             if let Err(error) = self.commit(writes, &mut inbox) {
                 inbox.end_writes(&error);
             }
+            self.file.checkpoint();
             if let Err(error) = self.read(&mut inbox.reads) {
                 inbox.end_writes(&error);
             }

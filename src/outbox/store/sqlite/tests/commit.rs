@@ -36,6 +36,18 @@ async fn jobs_that_wait_together_share_a_flush() {
 }
 
 #[actix_rt::test]
+async fn the_log_does_not_grow_with_what_is_written() {
+    let outbox = Outbox::new();
+    let store = outbox.store();
+    let body = "x".repeat(1 << 20);
+    for lane in 0..20 {
+        store.insert(message(&format!("lane {lane}"), &body)).await.unwrap();
+    }
+    let size = fs::metadata(outbox.companion("-wal")).unwrap().len();
+    assert!(size < 8 << 20, "{size}");
+}
+
+#[actix_rt::test]
 async fn a_job_that_fails_or_panics_does_not_affect_the_others() {
     let outbox = Outbox::new();
     let store = outbox.store();
