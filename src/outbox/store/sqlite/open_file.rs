@@ -112,7 +112,7 @@ impl OpenFile {
         change
     }
 
-    /// Copies the log to the database if it has become long. SQLite would do that within a commit: so nobody waits for it.
+    /// Copies the log to the database if it has become long. SQLite would do that within a commit, for which callers wait.
     pub(super) fn checkpoint(&self) {
         if let Some(database) = &self.database
             && self.log_pages.swap(0, Ordering::Relaxed) >= CHECKPOINT_AT
