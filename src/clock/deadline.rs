@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::future::poll_immediate;
 use tokio::{
-    task::yield_now,
-    time::{Instant, Sleep, sleep_until},
+    task::{unconstrained, yield_now},
+    time::{Instant, sleep_until},
 };
 
 /// The longest limit that is kept: an instant has an end, and no work takes so long.
@@ -37,13 +37,14 @@ pub(crate) async fn until<T>(
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
     let mut deadline = Some(deadline);
-    let mut sleep = pin!(None::<Sleep>);
+    let mut sleep = pin!(None);
     let in_time = poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         if let Some(deadline) = deadline.take() {
-            sleep.set(Some(sleep_until(deadline())));
+            // Also polled if the work has used up what the runtime grants a task.
+            sleep.set(Some(unconstrained(sleep_until(deadline()))));
         }
         match sleep.as_mut().as_pin_mut() {
             Some(sleep) => sleep.poll(cx).map(|()| None),
@@ -62,12 +63,24 @@ pub(crate) async fn until<T>(
 mod tests {
     use std::future::{pending, ready};
 
+    use tokio::task::consume_budget;
+
     use super::*;
 
     #[actix_rt::test]
     async fn work_that_never_ends_is_cut_off() {
         assert_eq!(within(Duration::from_millis(1), pending::<()>()).await, None);
         assert_eq!(within(Duration::ZERO, pending::<()>()).await, None);
+    }
+
+    #[actix_rt::test]
+    async fn work_that_always_has_something_to_do_is_cut_off() {
+        let busy = async {
+            loop {
+                consume_budget().await;
+            }
+        };
+        assert_eq!(within::<()>(Duration::from_millis(1), busy).await, None);
     }
 
     #[actix_rt::test]

@@ -35,7 +35,7 @@ impl Outbox {
             Origin::Live => None,
             Origin::Replay { .. } => Some(self.take_in_hand(&mut job)),
         };
-        let outcomes = self.send(dispatcher, &mut job, stored, policy).await;
+        let outcomes = self.send(dispatcher, &mut job, &stored, policy).await;
         self.note_withdrawn(&job.calls, &outcomes);
         drop(in_hand);
         outcomes
@@ -48,7 +48,13 @@ impl Outbox {
         Some(in_hand)
     }
 
-    async fn send(&self, dispatcher: &Dispatcher, job: &mut Job, stored: Stored, policy: &RetryPolicy) -> Vec<Outcome> {
+    async fn send(
+        &self,
+        dispatcher: &Dispatcher,
+        job: &mut Job,
+        stored: &Stored,
+        policy: &RetryPolicy,
+    ) -> Vec<Outcome> {
         if job.ticket.is_waiting() {
             // Without a permit: the earlier messages of the lane may be parked, and this one with them.
             let (cancelled, turn) = (pin!(job.cancellation.cancelled()), pin!(job.ticket.wait_turn()));
@@ -74,30 +80,35 @@ impl Outbox {
             .await;
         }
         let looked_at = self.0.clock.instant();
-        if is_released || !self.is_current(&job.cancellation, &stored).await {
+        // Boxed, as all that few messages come to: every one would reserve room for it.
+        let is_current =
+            self.0.is_sure_of_lanes(stored.since.at) || Box::pin(self.is_current(&job.cancellation, stored)).await;
+        if is_released || !is_current {
             // The lane may still be this owner's for a moment, with messages behind this one that are live under the claim.
             job.ticket.set_mark(stored.lane.claim);
             let reason = match job.cancellation.by() {
                 Some(CancelledBy::Shutdown) => ParkReason::Shutdown,
                 Some(CancelledBy::Token | CancelledBy::Discard) | None => ParkReason::LaneParked,
             };
-            return end_parked(dispatcher, &job.calls, &job.cancellation, &stored, reason).await;
+            let ended = end_parked(dispatcher, &job.calls, &job.cancellation, stored, reason);
+            return Box::pin(ended).await;
         }
         if let Some(outage) = Outage::of(dispatcher, &job.calls, &job.passage) {
-            return self.hold_back_for(dispatcher, job, &stored, outage).await;
+            return Box::pin(self.hold_back_for(dispatcher, job, stored, outage)).await;
         }
-        if let Some(rejection) = self.rejection(dispatcher, &stored) {
+        if let Some(rejection) = self.rejection(dispatcher, stored) {
             self.0.unauthorized.borrow_mut().held_back(&stored.lane.lane);
-            return self.hold_back(dispatcher, job, &stored, &rejection.into(), None).await;
+            let error = rejection.into();
+            return Box::pin(self.hold_back(dispatcher, job, stored, &error, None)).await;
         }
-        self.note_sending(&job.cancellation, &stored).await;
+        self.note_sending(&job.cancellation, stored).await;
         if let Some(worker_id) = &stored.worker_id {
             job.worker.set_kept(worker_id);
         }
         job.worker.keep_by(self.keep_worker(stored.ids()));
         let is_lost = Rc::new(Cell::new(false));
-        job.may_send = Some(self.may_send(&stored, looked_at, Rc::clone(&is_lost)));
-        let mut settling = Settling::new(&stored, self.0.clock.instant());
+        job.may_send = Some(self.may_send(stored, looked_at, Rc::clone(&is_lost)));
+        let mut settling = Settling::new(stored, self.0.clock.instant());
         let kinds: Vec<CallKind> = job.calls.iter().map(|call| call.kind).collect();
         let outage = |index: usize| {
             let route = kinds.get(index)?.route();
@@ -105,11 +116,11 @@ impl Outbox {
         };
         let settle = async |index, outcome| {
             let outcome = settling.record(index, outcome, outage(index));
-            self.note_delivered(&stored, index, kinds.get(index), &outcome);
+            self.note_delivered(stored, index, kinds.get(index), &outcome);
             outcome
         };
         let mut outcomes = Box::pin(dispatcher.run_calls(job, policy, settle)).await;
-        self.note_answers(dispatcher, &stored, &outcomes);
+        self.note_answers(dispatcher, stored, &outcomes);
         let worker_id = job.worker.id();
         let has_released = settling
             .finish(dispatcher, &job.calls, worker_id.as_deref(), &mut outcomes)
@@ -121,11 +132,8 @@ impl Outbox {
         outcomes
     }
 
-    /// Whether the message is still this owner's.
+    /// Asks the store whether the message is still this owner's.
     async fn is_current(&self, cancellation: &Cancellation, stored: &Stored) -> bool {
-        if self.0.is_sure_of_lanes(stored.since.at) {
-            return true;
-        }
         let is_current = pin!(self.0.ask_for_lane(&stored.lane, stored.ids(), stored.since.at));
         match select(pin!(cancellation.cancelled()), is_current).await {
             Either::Right((is_current, _)) => is_current,

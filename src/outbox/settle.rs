@@ -188,6 +188,17 @@ impl<'a> Settling<'a> {
         if self.changes.is_empty() {
             return false;
         }
+        // Boxed: few messages come here, and every one would reserve room for it.
+        Box::pin(self.write(dispatcher, calls, worker_id, outcomes)).await
+    }
+
+    async fn write(
+        mut self,
+        dispatcher: &Dispatcher,
+        calls: &[Call],
+        worker_id: Option<&str>,
+        outcomes: &mut [Outcome],
+    ) -> bool {
         let inner = &self.stored.outbox.0;
         for (_, change) in &mut self.changes {
             if let Change::Keep(failure) | Change::DeadLetter(failure) = change {
