@@ -1,8 +1,8 @@
 //! The types of a delivery: the dispatcher, the job of a message, and the state of one call.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, future::Ready, rc::Rc};
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{Either, LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,7 +42,9 @@ pub(crate) struct Dispatcher {
 }
 
 /// Asks whether a call of a message, which has this index, may still be sent. An error ends the call instead.
-pub(crate) type MaySend = Box<dyn Fn(usize) -> LocalBoxFuture<'static, Result<(), CallError>>>;
+pub(crate) type MaySend = Box<dyn Fn(usize) -> Either<Ready<MaySendResult>, LocalBoxFuture<'static, MaySendResult>>>;
+
+pub(crate) type MaySendResult = Result<(), CallError>;
 
 /// A message with a place in the queue. In one box, since an `async fn` holds its arguments twice.
 pub(crate) struct Job {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    rc::Rc,
     time::Instant,
 };
 
@@ -20,7 +21,7 @@ const MAX_WATCHED: usize = 10_000;
 pub(super) struct Delivered {
     pub(super) id: CallId,
     pub(super) kind: CallKind,
-    pub(super) target_id: String,
+    pub(super) target_id: Rc<str>,
     pub(super) at: Instant,
 }
 
@@ -108,7 +109,7 @@ mod tests {
         Delivered {
             id: id(number),
             kind: CallKind::Status,
-            target_id: format!("s{number}"),
+            target_id: format!("s{number}").into(),
             at: Clock::system().instant(),
         }
     }
@@ -121,7 +122,7 @@ mod tests {
         }
         assert_eq!(deliveries.find(|_| true).len(), 10_000);
         assert!(deliveries.find(|call| call.id == id(0)).is_empty());
-        assert_eq!(deliveries.find(|call| call.target_id == "s10000").len(), 1);
+        assert_eq!(deliveries.find(|call| &*call.target_id == "s10000").len(), 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One stored message, from its turn to the outcome of each call.
 
-use std::{cell::Cell, pin::pin, rc::Rc, time::Instant};
+use std::{cell::Cell, future::ready, pin::pin, rc::Rc, time::Instant};
 
-use futures_util::future::{Either, ready, select};
+use futures_util::future::{Either, select};
 
 use super::{
     disposition::outage_reason,
@@ -149,25 +149,25 @@ impl Outbox {
         let looked_at = Cell::new(looked_at);
         Box::new(move |index| {
             let Some(id) = ids.get(index).copied() else {
-                return Box::pin(ready(Ok(())));
+                return Either::Left(ready(Ok(())));
             };
             let parked = parked_error(id, ParkReason::LaneParked);
             if is_lost.get() {
-                return Box::pin(ready(Err(parked.into())));
+                return Either::Left(ready(Err(parked.into())));
             }
             if inner.is_sure_of_lanes(looked_at.get()) {
-                return Box::pin(ready(Ok(())));
+                return Either::Left(ready(Ok(())));
             }
             let since = looked_at.replace(inner.clock.instant());
             let (inner, lane, is_lost) = (Rc::clone(&inner), lane.clone(), Rc::clone(&is_lost));
-            Box::pin(async move {
+            Either::Right(Box::pin(async move {
                 // An earlier call of the message may have been delivered, and be gone.
                 if inner.ask_for_lane(&lane, vec![id], since).await {
                     return Ok(());
                 }
                 is_lost.set(true);
                 Err(parked.into())
-            })
+            }))
         })
     }
 

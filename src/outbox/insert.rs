@@ -110,7 +110,7 @@ impl Outbox {
         &self,
         calls: &[Call],
         ids: &[CallId],
-        claim: i64,
+        lane: LaneClaim,
         worker_id: Option<String>,
         since: Since,
     ) -> Option<Stored> {
@@ -121,10 +121,7 @@ impl Outbox {
         };
         Some(Stored {
             outbox: self.clone(),
-            lane: LaneClaim {
-                lane: lane(&target),
-                claim,
-            },
+            lane,
             target,
             calls: ids.iter().map(row).collect(),
             worker_id,

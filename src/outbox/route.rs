@@ -12,7 +12,7 @@ use super::{
     hold_back::Outage,
     owner::Outbox,
     replay,
-    store::Inserted,
+    store::{Inserted, LaneClaim},
     stored::{parked, receipts},
     unstored::{self, end},
 };
@@ -54,12 +54,8 @@ impl Durable {
         let (mut message, ids) = self.outbox.new_message(&dispatcher, &job.calls, &job.worker, park);
         message.round = job.ticket.round();
         let since = self.outbox.0.since();
-        let worker_id = message.worker_id.clone();
-        let inserted = match self
-            .outbox
-            .insert(&message.lane.clone(), message, &ids, &job.cancellation, None)
-            .await
-        {
+        let (lane, worker_id) = (message.lane.clone(), message.worker_id.clone());
+        let inserted = match self.outbox.insert(&lane, message, &ids, &job.cancellation, None).await {
             Ok(inserted) => inserted,
             Err(cancelled) => return end(&dispatcher, &job.calls, |_| cancelled.clone()),
         };
@@ -67,7 +63,8 @@ impl Durable {
             Ok(Inserted::Live { claim }) => {
                 name(&mut job.calls, &ids);
                 dispatcher.accept(&job.calls);
-                let Some(stored) = self.outbox.stored(&job.calls, &ids, claim, worker_id, since) else {
+                let lane = LaneClaim { lane, claim };
+                let Some(stored) = self.outbox.stored(&job.calls, &ids, lane, worker_id, since) else {
                     return dispatcher.run(job).await;
                 };
                 job.passage = Passage::EachCall;

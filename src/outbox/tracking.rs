@@ -1,5 +1,7 @@
 //! Follows stored calls: their states, their ends, and their removal by target.
 
+use std::rc::Rc;
+
 use super::{
     dead_letter::DeadLetter,
     deliveries::Delivered,
@@ -29,7 +31,7 @@ impl CallsOf {
     }
 
     pub(super) fn matches(&self, delivered: &Delivered) -> bool {
-        let is = |endpoint, id: &str| delivered.kind.endpoint() == endpoint && delivered.target_id == id;
+        let is = |endpoint, id: &str| delivered.kind.endpoint() == endpoint && *delivered.target_id == *id;
         match self {
             Self::Call(id) => delivered.id == *id,
             Self::Session(id) => is(Endpoint::Session, id),
@@ -59,7 +61,7 @@ impl Outbox {
         deliveries.extend(delivered.iter().map(|delivered| Delivery {
             id: delivered.id,
             kind: Some(delivered.kind),
-            target_id: delivered.target_id.clone(),
+            target_id: delivered.target_id.to_string(),
             state: DeliveryState::Delivered {
                 ago: now.saturating_duration_since(delivered.at),
             },
@@ -99,7 +101,7 @@ impl Outbox {
             self.0.deliveries.borrow_mut().delivered(Delivered {
                 id: row.id,
                 kind: *kind,
-                target_id: stored.target.id().to_string(),
+                target_id: Rc::clone(stored.target.id()),
                 at: self.0.clock.instant(),
             });
         }

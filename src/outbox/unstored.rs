@@ -43,7 +43,7 @@ impl Outbox {
         let inner = Rc::clone(&self.0);
         Box::new(move |_| {
             let may_send = inner.is_sure_of_lanes(since).then_some(());
-            Box::pin(ready(may_send.ok_or(CallError::Overloaded {
+            Either::Left(ready(may_send.ok_or(CallError::Overloaded {
                 may_have_been_delivered: true,
             })))
         })
