@@ -80,10 +80,10 @@ impl Outbox {
             .await;
         }
         let looked_at = self.0.clock.instant();
-        // Boxed, as all that few messages come to: every one would reserve room for it.
-        let is_current =
-            self.0.is_sure_of_lanes(stored.since.at) || Box::pin(self.is_current(&job.cancellation, stored)).await;
-        if is_released || !is_current {
+        // Boxed, like all rare paths: otherwise each message reserves room for it.
+        let is_current = !is_released
+            && (self.0.is_sure_of_lanes(stored.since.at) || Box::pin(self.is_current(&job.cancellation, stored)).await);
+        if !is_current {
             // The lane may still be this owner's for a moment, with messages behind this one that are live under the claim.
             job.ticket.set_mark(stored.lane.claim);
             let reason = match job.cancellation.by() {

@@ -12,7 +12,9 @@ use super::{
     owner::Outbox,
     replayed::Replayed,
     route::Durable,
-    store::{ClaimRequest, LaneSet, MemoryStore, NewCall, NewMessage, Store as _, Tables, Which},
+    store::{
+        ClaimRequest, LaneClaim, LaneSet, MemoryStore, NewCall, NewMessage, Settlement, Store as _, Tables, Then, Which,
+    },
 };
 use crate::{
     call::{CallKind, Endpoint, Target},
@@ -173,6 +175,35 @@ async fn a_message_that_is_not_stored_is_sent_while_the_deletion_of_the_one_befo
     poster.platform.may_answer.notify_one();
     let outcomes = timeout(LIMIT, message).await.unwrap().unwrap();
     assert!(outcomes.iter().all(Outcome::is_ok), "{outcomes:?}");
+}
+
+#[actix_rt::test]
+async fn a_message_of_a_released_lane_does_not_ask_the_store() {
+    let poster = Poster::new();
+    let first = poster.send("first", None);
+    poster.platform.was_asked.notified().await;
+    let second = poster.send("second", None);
+    all_tasks_wait().await;
+    let lane = LaneClaim {
+        lane: "issue i".into(),
+        claim: 1,
+    };
+    let inner = &poster.outbox.0;
+    inner.unwritten.add(Settlement {
+        lane,
+        changes: Vec::new(),
+        then: Then::Park {
+            wait: Duration::ZERO,
+            reason: ParkReason::AttemptsFailed,
+        },
+        now: inner.now(),
+    });
+    inner.become_uncertain();
+    poster.tables.borrow_mut().is_stalled = true;
+    poster.platform.may_answer.notify_one();
+    assert!(first.await.unwrap().iter().all(Outcome::is_ok));
+    let outcomes = timeout(LIMIT, second).await.unwrap().unwrap();
+    assert!(matches!(&*outcomes, [Err(CallError::Parked(_))]), "{outcomes:?}");
 }
 
 #[actix_rt::test]
