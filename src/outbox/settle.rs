@@ -75,7 +75,14 @@ impl<'a> Settling<'a> {
                 return Ok(receipt);
             }
             // The lane is another owner's: the call is too.
-            Err(error @ CallError::Parked(_)) => return Err(error),
+            Err(error @ CallError::Parked(_)) => {
+                if index > 0 {
+                    // Unless the call itself is gone: then the lane may be empty.
+                    let look = self.stored.settlement(Vec::new(), Then::Continue);
+                    inner.settle_later(look);
+                }
+                return Err(error);
+            }
             Err(error) => error,
         };
         match disposition(inner, self.stored, row, &error, outage, self.since, now) {
@@ -100,25 +107,13 @@ impl<'a> Settling<'a> {
             Disposition::Keep { reason, history } => {
                 let failure = self.failure(&error, history.clone());
                 self.changes.push((row.id, Change::Keep(failure)));
-                let (attempts, last, retry_after) = match &error {
-                    CallError::Transient(error) => (error.attempts, Some(error.last.clone()), error.retry_after),
-                    CallError::Permanent(rejection) => (
-                        rejection.attempts,
-                        Some(AttemptError::Rejected(rejection.clone())),
-                        None,
-                    ),
-                    CallError::Cancelled { attempts, .. } => (*attempts, None, None),
-                    CallError::Invalid(_)
-                    | CallError::NoCredentials
-                    | CallError::Parked(_)
-                    | CallError::Overloaded { .. }
-                    | CallError::ShuttingDown
-                    | CallError::Internal { .. } => (0, None, None),
-                };
+                let rejected = || Some(AttemptError::Rejected(error.permanent()?.clone()));
+                let last = error.transient().map(|error| error.last.clone()).or_else(rejected);
+                let retry_after = error.transient().and_then(|error| error.retry_after);
                 let parked = ParkedError {
                     id: row.id,
                     reason,
-                    attempts,
+                    attempts: error.attempts(),
                     last,
                     may_have_been_delivered: error.may_have_been_delivered(),
                 };
@@ -142,19 +137,8 @@ impl<'a> Settling<'a> {
     }
 
     fn failure(&self, error: &CallError, history: History) -> Failure {
-        let status_code = match error {
-            CallError::Permanent(rejection) => Some(rejection.status_code),
-            CallError::Invalid(_)
-            | CallError::NoCredentials
-            | CallError::Transient(_)
-            | CallError::Parked(_)
-            | CallError::Cancelled { .. }
-            | CallError::Overloaded { .. }
-            | CallError::ShuttingDown
-            | CallError::Internal { .. } => None,
-        };
         Failure {
-            status_code,
+            status_code: error.permanent().map(|rejection| rejection.status_code),
             error: error.stored_text(),
             worker_id: self.worker_id.clone(),
             history,
