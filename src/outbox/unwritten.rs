@@ -32,7 +32,7 @@ impl Unwritten {
     }
 
     pub(super) fn add(&self, mut settlement: Settlement) {
-        // Those after it may be written before it.
+        // The settlement of the message's last call may be written first.
         if let Then::Stay = settlement.then {
             settlement.then = Then::Continue;
         }

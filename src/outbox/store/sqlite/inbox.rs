@@ -20,7 +20,7 @@ use crate::{clock::Clock, error::OutboxError};
 /// How many jobs may share a transaction.
 const MAX_BATCH: usize = 1024;
 
-/// How long a change that nobody waits for waits for others, to share their flush.
+/// How long an unawaited change waits for another one, to share its flush.
 pub(super) const LINGERS_FOR: Duration = Duration::from_micros(500);
 
 pub(super) enum Message {
@@ -44,7 +44,7 @@ pub(super) struct Inbox<'a> {
     pub(super) reads: VecDeque<Box<dyn Read>>,
     pub(super) ticks: Ticks,
     pub(super) leaves: Vec<Leave>,
-    /// Whether somebody waits for a message that was taken last.
+    /// Whether a caller waits for one of the messages that were taken last.
     is_awaited: bool,
     lingers_for: Duration,
     /// Until when the writes that were taken last wait for others.
@@ -82,7 +82,7 @@ impl<'a> Inbox<'a> {
         Some(writes)
     }
 
-    /// Adds writes that come soon, if nobody waits for those that were taken. Returns whether it has added any.
+    /// Adds the writes that come soon, unless a taken one is awaited. Returns whether it has added any.
     pub(super) fn add_writes(&mut self, taken: &mut Vec<Box<dyn Write>>, clock: &Clock) -> bool {
         let before = taken.len();
         if self.is_awaited || before >= MAX_BATCH {
@@ -96,7 +96,7 @@ impl<'a> Inbox<'a> {
         taken.len() > before
     }
 
-    /// Somebody waits from now on: for one write after the other.
+    /// Ends the wait for other writes: each is committed at once.
     pub(super) fn stop_lingering(&mut self) {
         self.is_awaited = true;
     }

@@ -64,7 +64,7 @@ pub(super) fn insert(
 fn place(session: &Session<'_>, owner: &mut Owner, queue: &str, message: &NewMessage) -> Result<Place, OutboxError> {
     let find = || lanes::find(session, queue, &message.lane).map_err(sqlite_error);
     let may_be_live = message.park.is_none();
-    // Most messages are the first of their lane. An owner that has no lanes is entered only if it gets this one.
+    // Most messages are the first of their lane. An owner that was never entered is entered only if it gets this lane.
     if !may_be_live || owner.file.is_some() || find()?.is_none() {
         if may_be_live {
             owner.enter(session)?;

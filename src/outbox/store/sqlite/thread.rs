@@ -92,7 +92,7 @@ impl StoreThread {
             return Ok(());
         }
         if self.has_others {
-            // Not in the transaction: they would have to wait, too.
+            // Before the transaction: its lock would make other processes wait.
             while inbox.add_writes(&mut jobs, &self.clock) {}
         }
         let mut outcome = self.attempt(|this| this.transact(&mut jobs, inbox));
@@ -113,7 +113,7 @@ impl StoreThread {
     }
 
     /// Does jobs in one transaction. A job that fails before it has changed anything does not concern the others. While
-    /// nobody waits for the jobs, others are added: the next change with a waiting caller finds them done.
+    /// no caller waits, more jobs are added to the open transaction: the next awaited job shares its commit.
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Write>>, inbox: &mut Inbox<'_>) -> Result<(), OutboxError> {
         if let Some(pause) = self.paused_until.take() {
             thread::sleep(pause.saturating_duration_since(self.clock.instant()));
@@ -224,41 +224,124 @@ impl StoreThread {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
+
+    use rusqlite::Connection;
 
     use super::super::{jobs::WriteJob, owners::Owner};
     use super::*;
 
-    #[test]
-    fn a_change_without_a_waiting_caller_is_made_at_once_and_committed_with_the_next_one() {
-        const LONG: Duration = Duration::from_secs(60);
-        let folder = tempfile::tempdir().unwrap();
-        let store = StoreThread::new(folder.path().join("outbox.db"), Arc::default());
-        let (messages, received) = channel();
-        let (events, happened) = channel();
-        let thread = thread::spawn(move || store.run_with(Inbox::new(&received, LONG)));
-        let write = |is_awaited, made: &'static str, answered: &'static str| {
-            let (makes, answers) = (events.clone(), events.clone());
-            let work = move |_: &Session<'_>, _: &mut Owner| {
-                makes.send(made).unwrap();
-                Ok(())
-            };
+    /// Longer than anything takes that does not linger.
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Longer than any test: a change that lingers is committed because of something else.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A thread whose unawaited changes linger.
+    struct Lingering {
+        folder: tempfile::TempDir,
+        messages: Sender<Message>,
+        thread: thread::JoinHandle<()>,
+        events: Sender<&'static str>,
+        happened: Receiver<&'static str>,
+    }
+
+    impl Lingering {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = StoreThread::new(folder.path().join("outbox.db"), Arc::default());
+            let (messages, received) = channel();
+            let (events, happened) = channel();
+            let thread = thread::spawn(move || store.run_with(Inbox::new(&received, LONG)));
+            Self {
+                folder,
+                messages,
+                thread,
+                events,
+                happened,
+            }
+        }
+
+        fn connect(&self) -> Connection {
+            Connection::open(self.folder.path().join("outbox.db")).unwrap()
+        }
+
+        /// Submits a change, whose end is an event.
+        fn write(
+            &self,
+            is_awaited: bool,
+            mut work: impl FnMut(&Session<'_>, &Sender<&'static str>) -> Result<(), OutboxError> + Send + 'static,
+            [done, failed]: [&'static str; 2],
+        ) {
+            let (events, answers) = (self.events.clone(), self.events.clone());
+            let work = move |session: &Session<'_>, _: &mut Owner| work(session, &events);
             let reply = move |result: Result<(), OutboxError>| {
-                result.unwrap();
-                answers.send(answered).unwrap();
+                answers.send(if result.is_ok() { done } else { failed }).unwrap();
             };
             let job = WriteJob::new(0, is_awaited, None, work, Box::new(reply));
-            messages.send(Message::Write(Box::new(job))).unwrap();
+            self.messages.send(Message::Write(Box::new(job))).unwrap();
+        }
+
+        /// The events that are left.
+        fn end(self) -> Vec<&'static str> {
+            drop(self.messages);
+            self.thread.join().unwrap();
+            drop(self.events);
+            self.happened.iter().collect()
+        }
+    }
+
+    fn made(event: &'static str) -> impl FnMut(&Session<'_>, &Sender<&'static str>) -> Result<(), OutboxError> {
+        move |_, events| {
+            events.send(event).unwrap();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_unawaited_change_is_made_at_once_and_committed_with_the_next_one() {
+        let store = Lingering::start();
+        store.write(false, made("later"), ["later ended", ""]);
+        assert_eq!(store.happened.recv(), Ok("later"));
+        store.write(true, made("next"), ["next ended", ""]);
+        assert_eq!(store.end(), ["next", "next ended", "later ended"]);
+    }
+
+    #[test]
+    fn a_change_that_has_failed_with_another_one_does_not_linger_alone() {
+        let store = Lingering::start();
+        store.write(false, made("first"), ["first ended", ""]);
+        assert_eq!(store.happened.recv(), Ok("first"));
+        let fails = |session: &Session<'_>, _: &Sender<&'static str>| {
+            session
+                .execute_batch("INSERT INTO owners (file) VALUES ('a')")
+                .map_err(sqlite_error)?;
+            Err(OutboxError::Full)
         };
-        write(false, "later", "later ended");
-        assert_eq!(happened.recv(), Ok("later"));
-        write(true, "next", "next ended");
-        drop(messages);
-        thread.join().unwrap();
-        drop(events);
-        assert_eq!(
-            happened.iter().collect::<Vec<_>>(),
-            ["next", "next ended", "later ended"]
-        );
+        store.write(false, fails, ["", "second failed"]);
+        let events: Vec<_> = (0..3).map(|_| store.happened.recv_timeout(LIMIT).unwrap()).collect();
+        assert_eq!(events, ["first", "first ended", "second failed"]);
+        assert_eq!(store.end(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn an_unawaited_change_leaves_the_file_to_other_processes() {
+        let store = Lingering::start();
+        let enters = |session: &Session<'_>, _: &Sender<&'static str>| {
+            let others = "INSERT INTO owners (file) VALUES ('a'), ('b')";
+            session.execute_batch(others).map_err(sqlite_error)
+        };
+        store.write(true, enters, ["entered", ""]);
+        assert_eq!(store.happened.recv(), Ok("entered"));
+        // The first transaction after it learns of them.
+        store.write(true, made("looked"), ["look ended", ""]);
+        assert_eq!(store.happened.recv(), Ok("looked"));
+        assert_eq!(store.happened.recv(), Ok("look ended"));
+        store.write(false, made("later"), ["later ended", ""]);
+        let other = store.connect();
+        other.busy_timeout(LIMIT).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE; COMMIT").unwrap();
+        assert!(store.happened.try_recv().is_err());
+        assert_eq!(store.end(), ["later", "later ended"]);
     }
 }

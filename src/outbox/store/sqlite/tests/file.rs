@@ -242,7 +242,7 @@ async fn an_operator_reads_states_and_times_in_a_view() {
 }
 
 #[actix_rt::test]
-async fn a_file_of_version_3_is_indexed_anew() {
+async fn a_file_of_version_3_gets_the_current_index() {
     let outbox = Outbox::new();
     let message = message("lane", "{}");
     let ids: Vec<_> = message.calls.iter().map(|call| call.id).collect();
