@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -37,6 +37,27 @@ struct Generation {
     id: FileId,
     /// `None` if the file system does not keep it.
     created: Option<SystemTime>,
+}
+
+/// The files at the path of an outbox: its database and its log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    path: PathBuf,
+    files: [Option<FileId>; 2],
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            files: [path, &with_suffix(path, "-wal")].map(|path| FileId::of(path).ok()),
+        }
+    }
+
+    /// Whether the files were neither removed nor replaced since.
+    pub(super) fn is_unchanged(&self) -> bool {
+        *self == Self::of(&self.path)
+    }
 }
 
 /// How long a transaction waits for another process if the last one has waited in vain.
@@ -110,6 +131,11 @@ impl OpenFile {
         let change = change.map_err(sqlite_error);
         self.is_held = matches!(change, Err(OutboxError::Locked));
         change
+    }
+
+    /// What is at the path now, to compare it later.
+    pub(super) fn place(&self) -> Place {
+        Place::of(&self.path)
     }
 
     /// Copies the log to the database if it has become long. SQLite would do that within a commit, for which callers wait.

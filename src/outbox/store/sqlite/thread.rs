@@ -95,17 +95,26 @@ impl StoreThread {
             // Before the transaction: its lock would make other processes wait.
             while inbox.add_writes(&mut jobs, &self.clock) {}
         }
-        let mut outcome = self.attempt(|this| this.transact(&mut jobs, inbox));
+        let mut rest = Vec::new();
+        let mut outcome = self.attempt(|this| {
+            let done = this.transact(&mut jobs, inbox)?;
+            rest = jobs.split_off(done);
+            Ok(())
+        });
         if outcome.is_ok() || jobs.len() == 1 || self.is_of_all(&outcome) {
             answer_all(jobs.into_iter().map(|job| (job, outcome.clone())));
-            return if self.is_of_all(&outcome) { outcome } else { Ok(()) };
+            return if self.is_of_all(&outcome) {
+                outcome
+            } else {
+                self.commit(rest, inbox)
+            };
         }
         // The transaction may have failed because of one job. A locked file is waited for once.
         inbox.stop_lingering();
         for job in jobs {
             let mut alone = vec![job];
             if !self.is_of_all(&outcome) {
-                outcome = self.attempt(|this| this.transact(&mut alone, inbox));
+                outcome = self.attempt(|this| this.transact(&mut alone, inbox).map(|_| ()));
             }
             answer_all(alone.into_iter().map(|job| (job, outcome.clone())));
         }
@@ -113,11 +122,13 @@ impl StoreThread {
     }
 
     /// Does jobs in one transaction. A job that fails before it has changed anything does not concern the others. While
-    /// no caller waits, more jobs are added to the open transaction: the next awaited job shares its commit.
-    fn transact(&mut self, jobs: &mut Vec<Box<dyn Write>>, inbox: &mut Inbox<'_>) -> Result<(), OutboxError> {
+    /// no caller waits, more jobs are added to the open transaction: the next awaited job shares its commit. Returns how many
+    /// of the jobs were done: not those that came after the file was removed or replaced.
+    fn transact(&mut self, jobs: &mut Vec<Box<dyn Write>>, inbox: &mut Inbox<'_>) -> Result<usize, OutboxError> {
         if let Some(pause) = self.paused_until.take() {
             thread::sleep(pause.saturating_duration_since(self.clock.instant()));
         }
+        let place = self.file.place();
         let transaction = self.file.begin(&mut self.owners)?;
         let began = self.clock.instant();
         self.owners.begin_transaction();
@@ -137,7 +148,7 @@ impl StoreThread {
                 }
             }
             done = jobs.len();
-            if self.has_others || !inbox.add_writes(jobs, &self.clock) {
+            if self.has_others || !inbox.add_writes(jobs, &self.clock) || !place.is_unchanged() {
                 break;
             }
         }
@@ -147,7 +158,7 @@ impl StoreThread {
         let now = self.clock.instant();
         let took = now.saturating_duration_since(began).min(MAX_PAUSE);
         self.paused_until = now.checked_add(took).filter(|_| self.has_others);
-        Ok(())
+        Ok(done)
     }
 
     /// Does one step of each read, until one fails with an error of all jobs.
@@ -322,6 +333,16 @@ mod tests {
         let events: Vec<_> = (0..3).map(|_| store.happened.recv_timeout(LIMIT).unwrap()).collect();
         assert_eq!(events, ["first", "first ended", "second failed"]);
         assert_eq!(store.end(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_change_is_not_added_to_the_transaction_of_a_file_that_was_removed() {
+        let store = Lingering::start();
+        store.write(false, made("later"), ["later ended", ""]);
+        assert_eq!(store.happened.recv(), Ok("later"));
+        std::fs::remove_file(store.folder.path().join("outbox.db")).unwrap();
+        store.write(true, made("next"), ["", "next failed"]);
+        assert_eq!(store.end(), ["later ended", "next failed"]);
     }
 
     #[test]
