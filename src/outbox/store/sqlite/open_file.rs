@@ -133,7 +133,7 @@ impl OpenFile {
         change
     }
 
-    /// What is at the path now, to compare it later.
+    /// The files that are at the path now.
     pub(super) fn place(&self) -> Place {
         Place::of(&self.path)
     }
