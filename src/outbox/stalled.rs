@@ -17,7 +17,7 @@ use super::{
     },
 };
 use crate::{
-    call::{CallKind, Endpoint, Target},
+    call::{Call, CallKind, Endpoint, Target},
     call_id::CallId,
     clock::Clock,
     delivery::{Dispatcher, Job, Passage, Worker},
@@ -96,10 +96,16 @@ impl Poster {
 
     /// Sends a comment on the only issue.
     fn send(&self, text: &str, token: Option<CancellationToken>) -> JoinHandle<Vec<Outcome>> {
+        let comment = self.dispatcher.platform.create_comment(&"i".into(), text, text.into());
+        self.send_calls(vec![comment], token)
+    }
+
+    /// Sends a message about the only issue.
+    fn send_calls(&self, calls: Vec<Call>, token: Option<CancellationToken>) -> JoinHandle<Vec<Outcome>> {
         let target = Target::Issue("i".into());
         let (ticket, permit) = self.queue.admit(target, Bound::Queue).unwrap();
         let job = Box::new(Job {
-            calls: vec![self.dispatcher.platform.create_comment(&"i".into(), text, text.into())],
+            calls,
             worker: Worker::default(),
             cancellation: self.dispatcher.cancellation(token),
             passage: Passage::Free,
@@ -175,6 +181,21 @@ async fn a_message_that_is_not_stored_is_sent_while_the_deletion_of_the_one_befo
     poster.platform.may_answer.notify_one();
     let outcomes = timeout(LIMIT, message).await.unwrap().unwrap();
     assert!(outcomes.iter().all(Outcome::is_ok), "{outcomes:?}");
+}
+
+#[actix_rt::test]
+async fn a_lane_whose_last_call_was_deleted_by_hand_is_removed() {
+    let poster = Poster::new();
+    let comment = |key: &str| poster.dispatcher.platform.create_comment(&"i".into(), key, key.into());
+    let message = poster.send_calls(vec![comment("first"), comment("second")], None);
+    poster.platform.was_asked.notified().await;
+    poster.tables.borrow_mut().lose("second");
+    poster.outbox.0.become_uncertain();
+    poster.platform.may_answer.notify_one();
+    let outcomes = timeout(LIMIT, message).await.unwrap().unwrap();
+    assert!(matches!(&*outcomes, [Ok(_), Err(CallError::Parked(_))]), "{outcomes:?}");
+    all_tasks_wait().await;
+    assert_eq!(poster.tables.borrow().empty_lanes(), Vec::<String>::new());
 }
 
 #[actix_rt::test]

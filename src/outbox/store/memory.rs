@@ -765,6 +765,11 @@ impl Tables {
         lanes.filter(|lane| self.of_lane(lane).is_empty()).cloned().collect()
     }
 
+    /// Deletes the call with this key, as an operator's SQL does.
+    pub(in crate::outbox) fn lose(&mut self, key: &str) {
+        self.calls.retain(|_, row| row.call.idempotency_key != key);
+    }
+
     pub(in crate::outbox) fn is_waiting(&self, key: &str) -> bool {
         self.row(key).is_some_and(|row| row.place.is_some())
     }
